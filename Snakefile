@@ -1,0 +1,128 @@
+# The artifact as a graph: runs write records, paper notebooks read them. One rule a step, each running a notebook.
+# A step depends on its notebook, on its profile, and on the library modules up to its own number. All depend on
+# build/PROFILE/prepared, which is not committed: a fresh clone measures everything anew on its own host.
+
+from edgetpu_repro.core import load_profile
+
+PROFILE = load_profile(config.get("profile", "default"))
+BUILD, RESULTS, FIGURES = (f"{top}/{PROFILE.name}" for top in ("build", "results", "figures"))
+MODELS, TIMED = list(PROFILE.models), [*PROFILE.models, *PROFILE.references]
+PREPARED = f"{BUILD}/prepared"
+
+MODULES = {0: "core", 1: "specs", 2: "published", 3: "blocks", 4: "classifiers", 10: "data", 11: "train", 12: "export",
+           13: "evaluate", 14: "benchmark", 17: "plots"}
+code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES.items() if n <= upto)]
+records = lambda step, names: expand(f"{RESULTS}/records/{step}/{{name}}.json", name=names)
+
+# The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill say why.
+RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} "
+       f"papermill {{input.notebook}} {{log}} --no-progress-bar -p profile {PROFILE.name} {{params}} "
+       "> {log}.txt 2>&1 || {{ tail -n 3 {log}.txt >&2; exit 1; }}")
+
+
+wildcard_constraints:
+    model="[a-z0-9_]+", variant="trained|timed"
+
+
+rule all:
+    input:
+        f"{RESULTS}/report.html",
+        records("train", MODELS),
+        expand(f"{BUILD}/weights/{{model}}.keras", model=MODELS),
+        expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=TIMED),
+
+
+rule data:
+    input: notebook="nbs/runs/data.ipynb", code=code(10)
+    output: f"{RESULTS}/records/data/{PROFILE.data.name}.json", touch(PREPARED)
+    log: f"{BUILD}/notebooks/data.ipynb"
+    shell: RUN
+
+
+rule train:
+    input: PREPARED, notebook="nbs/runs/train.ipynb", code=code(11)
+    output: f"{BUILD}/weights/{{model}}.keras", f"{RESULTS}/records/train/{{model}}.json"
+    params: "-p model {model}"
+    log: f"{BUILD}/notebooks/train_{{model}}.ipynb"
+    shell: RUN
+
+
+rule export_trained:
+    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook="nbs/runs/export.ipynb", code=code(12)
+    output:
+        f"{BUILD}/tflite/{{model}}_trained_float.tflite", f"{BUILD}/tflite/{{model}}_trained_int8.tflite",
+        f"{RESULTS}/records/export/{{model}}_trained.json"
+    params: "-p model {model} -p variant trained"
+    log: f"{BUILD}/notebooks/export_{{model}}_trained.ipynb"
+    shell: RUN
+
+
+rule export_timed:
+    input: PREPARED, notebook="nbs/runs/export.ipynb", code=code(12)
+    output: f"{BUILD}/tflite/{{model}}_timed_int8.tflite", f"{RESULTS}/records/export/{{model}}_timed.json"
+    params: "-p model {model} -p variant timed"
+    log: f"{BUILD}/notebooks/export_{{model}}_timed.ipynb"
+    shell: RUN
+
+
+rule evaluate:
+    input:
+        PREPARED, f"{BUILD}/weights/{{model}}.keras",
+        expand(f"{BUILD}/tflite/{{{{model}}}}_trained_{{kind}}.tflite", kind=("float", "int8")),
+        notebook="nbs/runs/evaluate.ipynb", code=code(13)
+    output: f"{RESULTS}/records/evaluate/{{model}}.json"
+    params: "-p model {model}"
+    log: f"{BUILD}/notebooks/evaluate_{{model}}.ipynb"
+    shell: RUN
+
+
+# Timing takes all cores, so that nothing runs beside it.
+rule benchmark:
+    input:
+        PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=TIMED),
+        notebook="nbs/runs/benchmark.ipynb", code=code(14)
+    output: records("benchmark", TIMED)
+    log: f"{BUILD}/notebooks/benchmark.ipynb"
+    threads: workflow.cores
+    shell: RUN
+
+
+rule blocks:
+    input: PREPARED, notebook="nbs/runs/blocks.ipynb", code=code(14)
+    output: directory(f"{RESULTS}/records/blocks")
+    log: f"{BUILD}/notebooks/blocks.ipynb"
+    threads: workflow.cores
+    shell: RUN
+
+
+rule fig1_blocks:
+    input: notebook="nbs/paper/fig1_blocks.ipynb", code=code(1)
+    output: multiext(f"{FIGURES}/fig1_blocks", ".svg", ".png")
+    log: f"{BUILD}/notebooks/fig1_blocks.ipynb"
+    shell: RUN
+
+
+rule fig2_tradeoff:
+    input: f"{RESULTS}/records/blocks", notebook="nbs/paper/fig2_tradeoff.ipynb", code=code(1)
+    output: multiext(f"{FIGURES}/fig2_tradeoff", ".svg", ".png"), multiext(f"{RESULTS}/tables/fig2_tradeoff", ".csv", ".md")
+    log: f"{BUILD}/notebooks/fig2_tradeoff.ipynb"
+    shell: RUN
+
+
+rule tab1_classification:
+    input:
+        records("train", MODELS), records("evaluate", MODELS), records("benchmark", TIMED),
+        records("export", [f"{m}_timed" for m in TIMED]),
+        notebook="nbs/paper/tab1_classification.ipynb", code=code(2)
+    output: multiext(f"{RESULTS}/tables/tab1_classification", ".csv", ".md")
+    log: f"{BUILD}/notebooks/tab1_classification.ipynb"
+    shell: RUN
+
+
+rule report:
+    input:
+        rules.fig1_blocks.output, rules.fig2_tradeoff.output, rules.tab1_classification.output,
+        notebook="nbs/paper/report.ipynb", code=code(0)
+    output: f"{RESULTS}/report.html"
+    log: f"{BUILD}/notebooks/report.ipynb"
+    shell: RUN

@@ -43,8 +43,7 @@ def atomic_write(
     "Yield a temporary path beside `path` to write to; rename it to `path` on success, remove it on any failure."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers such as matplotlib and Keras choose the format by it.
-    tmp = path.parent/f".{path.stem}.{os.getpid()}.tmp{path.suffix}"
+    tmp = path.parent/f".{os.getpid()}.{path.name}" # the ending stays: matplotlib and Keras choose the format by it
     try:
         yield tmp
         with open(tmp, "rb+") as f: os.fsync(f.fileno())
@@ -104,6 +103,7 @@ class DataSettings:
     image_size:int = 64            # pixels a side that the models see
     train_images:int|None = None   # first so many of the train split; None: all
     test_images:int|None = None    # first so many of the test split; None: all
+    central_crop:bool = False      # crop before resizing, as is usual for ImageNet
 
 
 @dataclass(frozen=True)

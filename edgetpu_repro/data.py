@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE', 'CLASSES', 'SCENES', 'SHARES', 'DIGITS_FILE', 'EMBEDDED', 'source_digits', 'texture', 'place', 'scene',
-           'DigitScenes', 'dataset_builder', 'resize', 'normalize', 'load_images', 'batches', 'num_classes']
+           'DigitScenes', 'dataset_builder', 'resize', 'normalize', 'load_images', 'batches', 'num_classes',
+           'profile_images']
 
 # %% ../nbs/10_data.ipynb #c002
 import os
@@ -15,7 +16,7 @@ import numpy as np, tensorflow as tf, tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .core import UsageError, unknown
+from .core import Paths, Profile, UsageError, unknown
 from .specs import image_hw
 
 # %% ../nbs/10_data.ipynb #c005
@@ -33,15 +34,16 @@ def source_digits() -> tuple: # (images (1797, 8, 8) float in 0..1, labels (1797
 
 # %% ../nbs/10_data.ipynb #c008
 def texture(rng) -> np.ndarray: # (128, 128, 3) float in 0..1
-    "A background: a colour, smooth noise at two scales and, half of the time, stripes."
-    canvas = np.broadcast_to(rng.uniform(0.15, 0.85, 3), (IMAGE, IMAGE, 3)).copy()
-    for cells, strength in ((4, 0.18), (24, 0.10)):
+    "A background: a dark or light colour, smooth noise at two scales and, half of the time, stripes."
+    low = rng.choice([0.05, 0.65])
+    canvas = np.broadcast_to(rng.uniform(low, low + 0.3, 3), (IMAGE, IMAGE, 3)).copy()
+    for cells, strength in ((4, 0.12), (24, 0.06)):
         noise = rng.uniform(-strength, strength, (cells, cells, 3)).astype("float32")
         canvas += np.stack([Image.fromarray(noise[..., c]).resize((IMAGE, IMAGE), Image.BICUBIC) for c in range(3)], -1)
     if rng.random() < 0.5:
         (dx, dy), phase = rng.uniform(-0.25, 0.25, 2), rng.uniform(0, 2 * np.pi)
         y, x = np.mgrid[:IMAGE, :IMAGE]
-        canvas += 0.08 * np.sin(dx * x + dy * y + phase)[..., None]
+        canvas += 0.05 * np.sin(dx * x + dy * y + phase)[..., None]
     return canvas.clip(0, 1)
 
 
@@ -60,15 +62,15 @@ def scene(
 ) -> dict: # image (128, 128, 3) uint8, label, segmentation_mask (128, 128, 1) uint8, objects [(box, class)], main first
     "Draw one scene."
     canvas, mask, objects, boxes = texture(rng), np.zeros((IMAGE, IMAGE), "uint8"), [], []
-    for i in range(1 + rng.integers(0, 4)):
-        size = int(rng.integers(52, 97) if i == 0 else rng.integers(20, 33))
+    for i in range(1 + rng.integers(0, 3)):
+        size = int(rng.integers(80, 117) if i == 0 else rng.integers(20, 33))
         if (box := place(rng, size, boxes)) is None: continue
         which = rng.integers(len(labels))
         digit = Image.fromarray(images[which].astype("float32")).resize((size, size), Image.BICUBIC)
         ink = np.asarray(digit.rotate(rng.uniform(-12, 12), Image.BILINEAR)).clip(0, 1)
         top, left, bottom, right = box
         patch = canvas[top:bottom, left:right]
-        color = rng.uniform(0, 0.3, 3) if patch.mean() > 0.5 else rng.uniform(0.7, 1, 3) # readable on its ground
+        color = rng.uniform(0, 0.2, 3) if patch.mean() > 0.5 else rng.uniform(0.8, 1, 3) # readable on its ground
         patch += ink[..., None] * (color - patch)
         mask[top:bottom, left:right][ink > 0.5] = labels[which] + 1
         rows, cols = np.flatnonzero((ink > 0.5).any(1)), np.flatnonzero((ink > 0.5).any(0))
@@ -197,3 +199,16 @@ def num_classes(
 ) -> int:
     "Number of classes of a classification dataset."
     return builder.info.features["label"].num_classes
+
+# %% ../nbs/10_data.ipynb #c020
+def profile_images(
+    profile:Profile, # Its `data` says which dataset, and how many images at the most
+    split:str, # 'train' or 'test'
+    image_size=None, # Pixels; None: the profile's
+    limit:int|None=None, # Fewer images than the profile says
+): # As `load_images` returns it
+    "A split of the dataset that a profile names."
+    settings = profile.data
+    builder = dataset_builder(settings.name, settings.data_dir or Paths(profile.name).data)
+    limit = limit or dict(train=settings.train_images, test=settings.test_images).get(split)
+    return load_images(builder, split, image_size or settings.image_size, limit, settings.central_crop)

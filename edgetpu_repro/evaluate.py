@@ -60,7 +60,7 @@ def predictor(
 
     def predict(images):
         images = np.asarray(images)
-        if images.shape[1:] != (wanted := tuple(inp["shape"][1:])):
+        if images.shape[1:] != (wanted := tuple(inp["shape"][1:].tolist())):
             raise UsageError(f"{model} takes images of {wanted}, not {images.shape[1:]}")
         return np.stack([one(image) for image in images])
 

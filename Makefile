@@ -1,0 +1,31 @@
+# make reproduce · make test · make lab · make export. Everything else is in the README.
+PYTHON ?= python3.11
+PROFILE ?= default
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: reproduce test lab export lock outputs
+.DELETE_ON_ERROR:
+
+reproduce: .venv/installed            ## run the workflow: records, tables, figures, report
+	snakemake --cores all --rerun-incomplete --scheduler greedy --quiet rules host --config profile=$(PROFILE)
+	@echo "report: results/$(PROFILE)/report.html"
+
+test: .venv/installed                 ## everything that CI checks
+	python -m pytest
+
+lab: .venv/installed                  ## JupyterLab on the notebooks
+	jupyter lab --notebook-dir nbs
+
+export: .venv/installed               ## after editing notebooks: package, README, clean metadata
+	python tools/publish.py
+
+.venv/installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock:                                 ## resolve requirements.lock anew
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --all-extras --output-file requirements.lock pyproject.toml

@@ -21,6 +21,9 @@ lab: .venv/installed                  ## JupyterLab on the notebooks
 export: .venv/installed               ## after editing notebooks: package, README, clean metadata
 	python tools/publish.py
 
+outputs: .venv/installed              ## the same, with the outputs of the last make reproduce and of the library notebooks
+	python tools/publish.py --execute
+
 .venv/installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
@@ -28,4 +31,4 @@ export: .venv/installed               ## after editing notebooks: package, READM
 	touch $@
 
 lock:                                 ## resolve requirements.lock anew
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --all-extras --output-file requirements.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --all-extras --python-version 3.11 --no-emit-index-url pyproject.toml -o requirements.lock

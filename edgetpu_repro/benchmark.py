@@ -7,7 +7,6 @@ __all__ = ['BURST', 'random_inputs', 'summarize', 'time_tflite']
 
 # %% ../nbs/14_benchmark.ipynb #c002
 import time
-from pathlib import Path
 
 import numpy as np
 

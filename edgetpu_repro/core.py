@@ -9,7 +9,7 @@ __all__ = ['PACKAGES', 'UsageError', 'unknown', 'atomic_write', 'write_text', 'r
            'read_records', 'compare_parameters', 'check_parameters']
 
 # %% ../nbs/00_core.ipynb #c002
-import ast, dataclasses, difflib, functools, hashlib, json, os, platform, re, subprocess, sys, tempfile, types, typing
+import ast, dataclasses, difflib, hashlib, json, os, platform, re, subprocess, types, typing
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone

@@ -8,7 +8,6 @@ __all__ = ['IMAGE', 'CLASSES', 'SCENES', 'SHARES', 'DIGITS_FILE', 'EMBEDDED', 's
            'profile_images']
 
 # %% ../nbs/10_data.ipynb #c002
-import os
 from importlib.resources import files
 from pathlib import Path
 

@@ -6,7 +6,6 @@
 __all__ = ['KINDS', 'use_style', 'save_figure', 'records_frame', 'host_line', 'save_table']
 
 # %% ../nbs/17_plots.ipynb #c002
-import matplotlib as mpl, matplotlib.pyplot as plt
 import pandas as pd, seaborn as sns
 
 from .core import Paths, atomic_write, read_records, write_text

@@ -75,7 +75,7 @@ def train_classifier(
         done = int(model.optimizer.iterations) // per_epoch
         print(f"going on after epoch {done} of {settings.epochs}")
     history = model.fit(batches(images, settings.batch_size, seed), initial_epoch=done, epochs=settings.epochs,
-                        verbose=verbose,
+                        verbose=verbose, shuffle=False,
                         callbacks=[EpochCheckpoint(checkpoint), keras.callbacks.TerminateOnNaN(), *callbacks])
     epochs = [dict(zip(history.history, values)) for values in zip(*history.history.values())]
     if epochs and not math.isfinite(epochs[-1]["loss"]):

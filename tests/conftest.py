@@ -1,0 +1,25 @@
+"Shared by all tests: where the repository is, and how to run its commands."
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+def call(*command, **options):
+    "Run a command of the environment in the repository, output captured as text."
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, **options.pop("env", {})}
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=options.pop("cwd", ROOT),
+                          env=environment, **options)
+
+
+@pytest.fixture(scope="session")
+def cli():
+    "The installed command."
+    return lambda *args, **options: call(BIN / "edgetpu-repro", *args, **options)

@@ -1,0 +1,98 @@
+"The command line as a user meets it, and above all with bad input: one line, non-zero exit, nothing half-written."
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import BIN, call
+
+from edgetpu_repro import list_models
+
+SMALL = ("--image_size", 32, "--num_classes", 4, "--num_calibration_steps", 2)
+
+
+def one_line(result, *words, code=(1, 2)):
+    "The answer to a mistake."
+    assert result.returncode in code, result
+    assert len(result.stderr.strip().splitlines()) == 1 and result.stderr.startswith("error: "), result.stderr
+    for word in words: assert word in result.stderr, result.stderr
+
+
+def test_help_is_quick_because_tensorflow_is_imported_late():
+    loaded = call(BIN / "python", "-c", "import sys, edgetpu_repro, edgetpu_repro.cli; print(*sys.modules)").stdout.split()
+    assert not {"tensorflow", "keras", "numpy", "pandas"} & set(loaded)
+
+
+def test_list_and_info(cli):
+    listed = cli("list").stdout
+    assert all(name in listed for name in list_models())
+    assert "4,504,393 parameters, 4,462,697 of them trainable; 707.5 M MACs" in cli("info", "mobilenet_edgetpu_v2_xs").stdout
+    assert cli("info", "mobilenet_edgetpu", "--image-size", 64).stdout == cli("info", "mobilenet_edgetpu", "--image_size=64").stdout
+    assert "MACs" in cli("info", "mobilenet_v2").stdout
+
+
+@pytest.mark.parametrize("args, words", [
+    (("info", "mobilenet_edgetpu_v2_xxs"), ("did you mean", "mobilenet_edgetpu_v2_xs")),
+    (("info", "mobilenet_edgetpu", "--image_size", "100"), ("100", "multiples of 32")),
+    (("info", "mobilenet_edgetpu", "--image_size", "many"), ("many",)),
+    (("info",), ("model",)),
+    (("list", "--famly", "x"), ("--famly",)),
+    (("list", "--family", "mobilenet_edgetpu_v3"), ("did you mean", "mobilenet_edgetpu_v2")),
+    (("exprot",), ("exprot",)),
+    (("export", "--model_name", "mobilenet"), ("output-dir",)),
+    (("export", "--model_name", "mobilenet_edgetpu", "--output_dir", "/dev/null/x"), ("/dev/null",)),
+    (("benchmark", "missing.tflite"), ("missing.tflite is not a file",)),
+    (("reproduce", "--profile", "defualt"), ("did you mean 'default'",)),
+])
+def test_bad_input(cli, args, words): one_line(cli(*args), *words)
+
+
+def test_reproduce_outside_of_a_checkout(cli, tmp_path):
+    one_line(cli("reproduce", cwd=tmp_path), "not inside a checkout")
+
+
+def test_export_and_benchmark(cli, tmp_path):
+    exported = cli("export", "--model_name", "mobilenet_edgetpu_v2_tiny", "--output_dir", tmp_path / "new", "--quantize", *SMALL)
+    assert exported.returncode == 0 and "RANDOM weights" in exported.stderr, exported
+    path = tmp_path / "new" / "mobilenet_edgetpu_v2_tiny_int8.tflite"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    timed = cli("benchmark", path, "mobilenet_edgetpu_dm0p75", "--image-size", 32, "--seconds", 0.1, "--output", tmp_path / "t.json")
+    assert timed.returncode == 0, timed
+    numbers = json.loads((tmp_path / "t.json").read_text())
+    assert set(numbers) == {str(path), "mobilenet_edgetpu_dm0p75"} and all(n["latency_ms"] > 0 for n in numbers.values())
+
+
+def test_bad_files(cli, tmp_path):
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(b"TFL3 is not enough")
+    one_line(cli("benchmark", bad), "bad.tflite is not a TFLite model")
+    (tmp_path / "bad.keras").write_bytes(b"PK")
+    common = ("export", "--model_name", "mobilenet_edgetpu", "--output_dir", tmp_path / "out")
+    one_line(cli(*common, "--ckpt_path", tmp_path / "bad.keras"), "bad.keras")
+    missing = cli(*common, "--quantize", "--dataset_name", "cifar10", "--dataset_dir", tmp_path)
+    assert missing.returncode == 2 and "Traceback" not in missing.stderr
+    assert "error: dataset 'cifar10' is not prepared" in missing.stderr and "download_and_prepare" in missing.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_full_disk_leaves_no_half_file(cli, tmp_path):
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)) # beyond 1 MB a write fails
+    result = cli("export", "--model_name", "mobilenet_edgetpu_v2_tiny", "--output_dir", tmp_path, *SMALL[:4], preexec_fn=limit)
+    assert result.returncode == 1 and "error: File too large" in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_export_leaves_no_half_file(tmp_path, stop):
+    command = [BIN / "edgetpu-repro", "export", "--model_name", "mobilenet_edgetpu_v2_l", "--output_dir", tmp_path, "--image_size", "64"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    for line in child.stderr: # random weights are announced when the work begins
+        if "RANDOM" in line: break
+    time.sleep(1)
+    child.send_signal(stop)
+    _, error = child.communicate(timeout=120)
+    assert child.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop], error
+    assert "Traceback" not in error and not list(tmp_path.iterdir())

@@ -1,0 +1,93 @@
+"Notebooks: the library's run as tests, the workflow runs through papermill, and what is committed is clean and in sync."
+import json
+import re
+import shutil
+
+import nbformat
+import pytest
+from conftest import BIN, ROOT, call
+
+LIBRARY = sorted((ROOT / "nbs").glob("*.ipynb"))
+STEPS = sorted([*(ROOT / "nbs/runs").glob("*.ipynb"), *(ROOT / "nbs/paper").glob("*.ipynb")])
+SNAKEMAKE = ("snakemake", "--cores", "2", "--rerun-incomplete", "--scheduler", "greedy", "--config", "profile=smoke")
+
+
+def test_library_notebooks_run():
+    result = call("nbdev_test", "--n_workers", 2, env={"EDGETPU_REPRO_DATA_DIR": str(ROOT / "build/data")})
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+
+
+def test_workflow_runs_resumes_and_rests():
+    for folder in ("build", "results", "figures"): shutil.rmtree(ROOT / folder / "smoke", ignore_errors=True)
+    result = call(*SNAKEMAKE)
+    assert result.returncode == 0, result.stderr[-3000:]
+    report = (ROOT / "results/smoke/report.html").read_text()
+    assert report.count("data:image/png") == 2 and "mobilenet_edgetpu_v2_tiny" in report
+    assert not re.search(r"""(src|href)=["']https?:""", report), "the report must open from disk"
+    for record in (ROOT / "results/smoke/records").rglob("*.json"): json.loads(record.read_text())
+    assert "Nothing to be done" in call(*SNAKEMAKE).stderr
+
+
+def test_changing_a_figure_runs_only_that_figure_again():
+    notebook = ROOT / "nbs/paper/fig1_blocks.ipynb"
+    before = notebook.read_text()
+    try:
+        changed = nbformat.from_dict(json.loads(before))
+        changed.cells.append(nbformat.v4.new_markdown_cell("One more sentence.", id="one-more"))
+        notebook.write_text(nbformat.writes(changed))
+        planned = set(re.findall(r"rule (\w+):", call(*SNAKEMAKE, "--dry-run").stdout))
+    finally: notebook.write_text(before)
+    assert planned == {"fig1_blocks", "report", "all"}
+
+
+@pytest.mark.parametrize("parameter, value, answer", [
+    ("profil", "smoke", "unknown parameter 'profil'; did you mean 'profile'?"),
+    ("profile", "3", "parameter profile must be str like 'default', not 3"),
+    ("profile", "smok", "unknown profile 'smok'; did you mean 'smoke'?"),
+])
+def test_wrong_parameters_are_refused(tmp_path, parameter, value, answer):
+    result = call("papermill", "nbs/paper/fig1_blocks.ipynb", tmp_path / "out.ipynb", "-p", parameter, value)
+    assert result.returncode != 0 and f"error: {answer}" in result.stderr, result.stderr[-2000:]
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    for file in ("Snakefile", "settings.ini"): shutil.copy(ROOT / file, tmp_path)
+    record = tmp_path / "results/smoke/records/blocks/x.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"half": ')
+    result = call("papermill", "nbs/paper/fig2_tradeoff.ipynb", tmp_path / "out.ipynb", "-p", "profile", "smoke",
+                  env={"EDGETPU_REPRO_HOME": str(tmp_path)})
+    assert result.returncode != 0 and re.search(r"error: record \S+x\.json is not JSON", result.stderr), result.stderr[-2000:]
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("path", LIBRARY + STEPS, ids=lambda p: p.stem)
+def test_committed_notebooks_are_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 500_000
+    title, *_ = notebook.cells
+    assert re.match(r"# .+\n+> .+", title.source), "a notebook opens with its title and one line of summary"
+    for cell in notebook.cells:
+        if cell.cell_type != "code": continue
+        for output in cell.outputs:
+            assert output.get("name") != "stderr" and output.output_type != "error", cell.source
+            text = json.dumps(output)
+            assert not re.search(r"/(home|root|work|tmp|Users)/", text), text[:300]
+    assert any(c.cell_type == "code" and c.outputs for c in notebook.cells), "outputs are committed"
+    if path in STEPS: assert ["parameters"] in [c.metadata.get("tags") for c in notebook.cells]
+
+
+def test_exporting_again_changes_nothing(tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", "build", ".git", ".snakemake", "results", "figures"))
+    result = call(BIN / "python", "tools/publish.py", cwd=copy)
+    assert result.returncode == 0, result.stderr[-2000:]
+    for path in [*(ROOT / "edgetpu_repro").glob("*.py"), *LIBRARY, *STEPS, ROOT / "README.md"]:
+        assert (copy / path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.name}: run `make export`"
+
+
+def test_ruff():
+    result = call("ruff", "check", ".")
+    assert result.returncode == 0, result.stdout

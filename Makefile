@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DELETE_ON_ERROR:
 
 reproduce: .venv/installed            ## run the workflow: records, tables, figures, report
-	snakemake --cores all --rerun-incomplete --scheduler greedy --quiet rules host --config profile=$(PROFILE)
+	edgetpu-repro reproduce --profile $(PROFILE)
 	@echo "report: results/$(PROFILE)/report.html"
 
 test: .venv/installed                 ## everything that CI checks

@@ -20,10 +20,6 @@ RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_T
        "> {log}.txt 2>&1 || {{ tail -n 3 {log}.txt >&2; exit 1; }}")
 
 
-wildcard_constraints:
-    model="[a-z0-9_]+", variant="trained|timed"
-
-
 rule all:
     input:
         f"{RESULTS}/report.html",
@@ -47,21 +43,23 @@ rule train:
     shell: RUN
 
 
-rule export_trained:
+rule export:
     input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook="nbs/runs/export.ipynb", code=code(12)
     output:
-        f"{BUILD}/tflite/{{model}}_trained_float.tflite", f"{BUILD}/tflite/{{model}}_trained_int8.tflite",
-        f"{RESULTS}/records/export/{{model}}_trained.json"
-    params: "-p model {model} -p variant trained"
-    log: f"{BUILD}/notebooks/export_{{model}}_trained.ipynb"
+        expand(f"{BUILD}/tflite/{{{{model}}}}_{{file}}.tflite", file=("trained_float", "trained_int8", "timed_int8")),
+        expand(f"{RESULTS}/records/export/{{{{model}}}}_{{variant}}.json", variant=("trained", "timed"))
+    params: "-p model {model}"
+    log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
+    wildcard_constraints: model="|".join(MODELS)
     shell: RUN
 
 
-rule export_timed:
+rule export_reference:
     input: PREPARED, notebook="nbs/runs/export.ipynb", code=code(12)
     output: f"{BUILD}/tflite/{{model}}_timed_int8.tflite", f"{RESULTS}/records/export/{{model}}_timed.json"
-    params: "-p model {model} -p variant timed"
-    log: f"{BUILD}/notebooks/export_{{model}}_timed.ipynb"
+    params: "-p model {model} -p trained False"
+    log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
+    wildcard_constraints: model="|".join(PROFILE.references) or "none"
     shell: RUN
 
 

@@ -21,13 +21,14 @@ def backbone(
     spec:Classifier, # What to build
     x, # Images, (batch, height, width, 3), in [-1, 1]
     group_conv:str="slices", # Realisation of group convolution: 'slices' or 'native'
+    drop_connect:float|None=None, # Stochastic depth of the last block, in place of the spec's
 ) -> list: # Feature maps of stride 2, 4, 8, 16 and 32
     "Stem and blocks of a classifier."
+    if drop_connect is None: drop_connect = spec.drop_connect
     x = conv_norm(x, spec.stem, spec.stem_kernel, stride=2, name="stem")
     features = [x]
     for i, block in enumerate(spec.blocks):
-        drop_rate = spec.drop_connect * i / len(spec.blocks)
-        x = ibn(x, block, f"block{i:02d}", drop_rate, group_conv)
+        x = ibn(x, block, f"block{i:02d}", drop_connect * i / len(spec.blocks), group_conv)
         if block.stride > 1: features.append(x)
         elif len(features) > 1: features[-1] = x # the stride-2 feature stays the stem's output
     return features
@@ -39,12 +40,14 @@ def classifier(
     hw:tuple, # (height, width) of the images
     group_conv:str="slices", # Realisation of group convolution: 'slices' or 'native'
     activation:str|None="softmax", # On the outputs; None gives logits
+    dropout:float|None=None, # Before the classifier, in place of the spec's
+    drop_connect:float|None=None, # Stochastic depth of the last block, in place of the spec's
 ): # `keras.Model`: (batch, height, width, 3) in [-1, 1] -> (batch, num_classes), output named 'probabilities' or 'logits'
     "Build a classifier from its spec. Use `build_model` to build by name."
     inputs = keras.Input((*hw, 3), name="image", dtype="float32")
-    x = conv_norm(backbone(spec, inputs, group_conv)[-1], spec.top, name="top")
+    x = conv_norm(backbone(spec, inputs, group_conv, drop_connect)[-1], spec.top, name="top")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    x = layers.Dropout(spec.dropout, name="dropout")(x)
+    x = layers.Dropout(spec.dropout if dropout is None else dropout, name="dropout")(x)
     init = keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform")
     x = layers.Conv2D(num_classes, 1, kernel_initializer=init, name="classifier")(x)
     x = layers.Flatten(name="flatten")(x)

@@ -7,7 +7,7 @@ __all__ = ['app', 'ImageSize', 'NumClasses', 'GroupConv', 'say', 'about', 'list_
            'load_weights', 'export', 'benchmark', 'reproduce', 'main']
 
 # %% ../nbs/18_cli.ipynb #c002
-import importlib.util, json, os, signal, subprocess, sys, tempfile, warnings
+import fcntl, importlib.util, json, os, signal, subprocess, sys, tempfile, warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -192,14 +192,18 @@ def reproduce(
     root = repo_root()
     load_profile(profile)
     if not importlib.util.find_spec("snakemake"): raise UsageError("reproduce needs more packages; run: pip install 'edgetpu-repro[repro]'")
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores or "all"), "--rerun-incomplete", "--scheduler", "greedy",
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores or "all"), "--rerun-incomplete", "--scheduler", "greedy", "--nolock",
                "--quiet", "rules", "host", "--config", f"profile={profile}", *(["--dry-run"] if dry_run else [])]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]) # papermill lives beside python
-    child = subprocess.Popen(command, cwd=root, env={**os.environ, "PATH": path})
-    try: code = child.wait()
-    except KeyboardInterrupt: # Snakemake got it too; let it stop its jobs and clean up
-        child.wait()
-        raise
+    (root/"build").mkdir(exist_ok=True)
+    with open(root/"build"/".lock", "w") as lock: # Snakemake's own lock would outlive a kill; this one goes with its processes
+        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: raise UsageError(f"another reproduce is running in {root}; wait for it or stop it") from None
+        child = subprocess.Popen(command, cwd=root, env={**os.environ, "PATH": path}, pass_fds=[lock.fileno()])
+        try: code = child.wait()
+        finally: # stopped: let Snakemake end its jobs and clean up
+            if child.poll() is None: child.terminate()
+            child.wait()
     raise typer.Exit(code)
 
 # %% ../nbs/18_cli.ipynb #c016

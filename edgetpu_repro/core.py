@@ -88,7 +88,7 @@ class Paths:
     @property
     def figures(self): return self.root/"figures"/self.profile
     @property
-    def data(self): return Path(os.environ.get("EDGETPU_REPRO_DATA_DIR", self.root/"build"/"data"))
+    def data(self): return Path(os.environ.get("EDGETPU_REPRO_TFDS_DIR", self.root/"build"/"data"))
 
     def weights(self, model:str) -> Path: return self.build/"weights"/f"{model}.keras"
     def tflite(self, model:str, variant:str) -> Path: return self.build/"tflite"/f"{model}_{variant}.tflite"
@@ -113,7 +113,9 @@ class TrainSettings:
     batch_size:int = 32
     learning_rate:float = 2e-3     # peak, reached after the warm-up, then cosine to zero
     warmup_fraction:float = 0.1    # of all steps
-    label_smoothing:float = 0.1
+    label_smoothing:float = 0.0
+    dropout:float|None = None      # in place of the model's own, for a training too short to need it
+    drop_connect:float|None = None # likewise, stochastic depth
 
 
 @dataclass(frozen=True)

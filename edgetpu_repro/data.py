@@ -33,9 +33,8 @@ def source_digits() -> tuple: # (images (1797, 8, 8) float in 0..1, labels (1797
 
 # %% ../nbs/10_data.ipynb #c008
 def texture(rng) -> np.ndarray: # (128, 128, 3) float in 0..1
-    "A background: a dark or light colour, smooth noise at two scales and, half of the time, stripes."
-    low = rng.choice([0.05, 0.65])
-    canvas = np.broadcast_to(rng.uniform(low, low + 0.3, 3), (IMAGE, IMAGE, 3)).copy()
+    "A background: a dark colour, smooth noise at two scales and, half of the time, stripes."
+    canvas = np.broadcast_to(rng.uniform(0.05, 0.35, 3), (IMAGE, IMAGE, 3)).copy()
     for cells, strength in ((4, 0.12), (24, 0.06)):
         noise = rng.uniform(-strength, strength, (cells, cells, 3)).astype("float32")
         canvas += np.stack([Image.fromarray(noise[..., c]).resize((IMAGE, IMAGE), Image.BICUBIC) for c in range(3)], -1)
@@ -69,8 +68,7 @@ def scene(
         ink = np.asarray(digit.rotate(rng.uniform(-12, 12), Image.BILINEAR)).clip(0, 1)
         top, left, bottom, right = box
         patch = canvas[top:bottom, left:right]
-        color = rng.uniform(0, 0.2, 3) if patch.mean() > 0.5 else rng.uniform(0.8, 1, 3) # readable on its ground
-        patch += ink[..., None] * (color - patch)
+        patch += ink[..., None] * (rng.uniform(0.8, 1, 3) - patch) # light ink, as on a blackboard
         mask[top:bottom, left:right][ink > 0.5] = labels[which] + 1
         rows, cols = np.flatnonzero((ink > 0.5).any(1)), np.flatnonzero((ink > 0.5).any(0))
         objects.append(((top + rows[0], left + cols[0], top + rows[-1] + 1, left + cols[-1] + 1), int(labels[which])))

@@ -19,7 +19,7 @@ from edgetpu_repro.core import write_text
 
 NBS = Path("nbs")
 # The notebook of a step in build/default/notebooks whose outputs the repository shows, where the step runs many times.
-SHOWN = {"train": "train_mobilenet_edgetpu_v2_xs", "export": "export_mobilenet_edgetpu_v2_xs_trained",
+SHOWN = {"train": "train_mobilenet_edgetpu_v2_xs", "export": "export_mobilenet_edgetpu_v2_xs",
          "evaluate": "evaluate_mobilenet_edgetpu_v2_xs"}
 
 

@@ -16,7 +16,7 @@ test: .venv/installed                 ## everything that CI checks
 	python -m pytest
 
 lab: .venv/installed                  ## JupyterLab on the notebooks
-	jupyter lab --notebook-dir nbs
+	jupyter lab --notebook-dir nbs $(if $(filter 0,$(shell id -u)),--allow-root)
 
 export: .venv/installed               ## after editing notebooks: package, README, clean metadata
 	python tools/publish.py

@@ -7,11 +7,11 @@ import subprocess
 import time
 
 import pytest
-from conftest import BIN, call
+from conftest import BIN, ROOT, call
 
 from edgetpu_repro import list_models
 
-SMALL = ("--image_size", 32, "--num_classes", 4, "--num_calibration_steps", 2)
+SMALL = ("--image_size", 32, "--num_classes", 4, "--num_calibration_steps", 2, "--dataset_dir", ROOT / "build/data")
 
 
 def one_line(result, *words, code=(1, 2)):

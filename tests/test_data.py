@@ -1,10 +1,15 @@
 "The embedded dataset: whole, deterministic, and without a digit that two splits share."
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from conftest import ROOT
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from edgetpu_repro.core import Paths, UsageError
-from edgetpu_repro.data import SCENES, DigitScenes, dataset_builder, load_images, scene, source_digits
+from edgetpu_repro.data import SCENES, DigitScenes, batches, dataset_builder, load_images, num_classes, scene, source_digits
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +56,7 @@ def test_a_changed_source_file_is_noticed(tmp_path, monkeypatch):
     fake = tmp_path / "digits.csv.gz"
     fake.write_bytes(b"not the digits")
     monkeypatch.setattr("edgetpu_repro.data.DIGITS_FILE", str(fake))
-    DigitScenes.__dict__["url_infos"] # the property reads DIGITS_FILE anew
-    with pytest.raises(tfds.download.download_manager.NonMatchingChecksumError):
+    with pytest.raises(NonMatchingChecksumError):
         DigitScenes(data_dir=tmp_path / "data").download_and_prepare()
 
 
@@ -60,3 +64,13 @@ def test_wrong_names(builder, tmp_path):
     with pytest.raises(UsageError, match="unknown split 'valid'"): load_images(builder, "valid", 32)
     with pytest.raises(UsageError, match="digit_scene'; did you mean 'digit_scenes'"): dataset_builder("digit_scene")
     with pytest.raises(UsageError, match="not prepared"): dataset_builder("cifar10", tmp_path)
+
+
+def test_any_tfds_dataset_takes_the_place_of_the_embedded_one():
+    "On real CIFAR-10, where it lies beside the project."
+    folder = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data")) / "tfds"
+    if not (folder / "cifar10").is_dir(): pytest.skip("CIFAR-10 is not beside the project; set EDGETPU_REPRO_DATA to its folder")
+    cifar = dataset_builder("cifar10", folder)
+    images = load_images(cifar, "test", 64, limit=32)
+    x, y = next(iter(batches(images, 32)))
+    assert num_classes(cifar) == 10 and x.shape == (32, 64, 64, 3) and set(np.asarray(y)) <= set(range(10))

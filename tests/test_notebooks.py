@@ -47,7 +47,8 @@ def test_changing_a_figure_runs_only_that_figure_again():
         changed = nbformat.from_dict(json.loads(before))
         changed.cells.append(nbformat.v4.new_markdown_cell("One more sentence.", id="one-more"))
         notebook.write_text(nbformat.writes(changed))
-        planned = set(re.findall(r"rule (\w+):", call(*SNAKEMAKE, "--dry-run").stdout))
+        dry = call(*SNAKEMAKE, "--dry-run")
+        planned = set(re.findall(r"rule (\w+):", dry.stdout + dry.stderr))
     finally: notebook.write_text(before)
     assert planned == {"fig1_blocks", "report", "all"}
 

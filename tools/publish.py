@@ -6,6 +6,7 @@ python tools/publish.py --execute   first run the library notebooks and take ove
 """
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from traitlets.config import Config
 from edgetpu_repro.core import write_text
 
 NBS = Path("nbs")
+os.environ.setdefault("EDGETPU_REPRO_TFDS_DIR", str(Path("build/data").resolve()))
 # The notebook of a step in build/default/notebooks whose outputs the repository shows, where the step runs many times.
 SHOWN = {"train": "train_mobilenet_edgetpu_v2_xs", "export": "export_mobilenet_edgetpu_v2_xs",
          "evaluate": "evaluate_mobilenet_edgetpu_v2_xs"}

@@ -199,7 +199,7 @@ def reproduce(
     with open(root/"build"/".lock", "w") as lock: # Snakemake's own lock would outlive a kill; this one goes with its processes
         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError: raise UsageError(f"another reproduce is running in {root}; wait for it or stop it") from None
-        child = subprocess.Popen(command, cwd=root, env={**os.environ, "PATH": path}, pass_fds=[lock.fileno()])
+        child = subprocess.Popen(command, cwd=root, env={**os.environ, "PATH": path}, pass_fds=[lock.fileno()], stderr=sys.stderr)
         try: code = child.wait()
         finally: # stopped: let Snakemake end its jobs and clean up
             if child.poll() is None: child.terminate()

@@ -156,9 +156,15 @@ class Profile:
     seed:int = 0
     data:DataSettings = DataSettings()
     train:TrainSettings = TrainSettings()
+    train_family:dict = field(default_factory=dict) # {family: fields of `train` that differ for it}
     export:ExportSettings = ExportSettings()
     benchmark:BenchmarkSettings = BenchmarkSettings()
     blocks:BlocksSettings = BlocksSettings()
+
+    def train_settings(self, family:str) -> TrainSettings:
+        "How the models of one family are trained."
+        own = self.train_family.get(family, {})
+        return from_dict(TrainSettings, {**dataclasses.asdict(self.train), **own}, f"train_family.{family}.")
 
 # %% ../nbs/00_core.ipynb #c017
 def _tuples(value): return tuple(map(_tuples, value)) if isinstance(value, list) else value

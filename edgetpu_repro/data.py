@@ -8,6 +8,7 @@ __all__ = ['IMAGE', 'CLASSES', 'SCENES', 'SHARES', 'DIGITS_FILE', 'EMBEDDED', 's
            'profile_images']
 
 # %% ../nbs/10_data.ipynb #c002
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -129,6 +130,7 @@ def dataset_builder(
     except ValueError as e: raise UsageError(f"dataset {name!r}: {' '.join(str(e).split())}") from None
     if builder.info.splits: return builder
     if name == EMBEDDED:
+        print(f"preparing {name} in {builder.data_dir}, once, half a minute", file=sys.stderr)
         builder.download_and_prepare()
         return builder
     manual = "it needs files that you download by hand; " if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""

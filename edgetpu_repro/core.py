@@ -193,7 +193,8 @@ def from_dict(
         if not _fits(value, kind):
             raise UsageError(f"{where}{key} must be {getattr(kind, '__name__', kind)}, not {value!r}")
         out[key] = value
-    missing = [n for n, f in fields.items() if n not in out and f.default is dataclasses.MISSING]
+    needed = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [n for n in needed if n not in out]
     if missing: raise UsageError(f"{where or cls.__name__} lacks {', '.join(missing)}")
     return cls(**out)
 

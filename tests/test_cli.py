@@ -37,7 +37,7 @@ def test_list_and_info(cli):
 @pytest.mark.parametrize("args, words", [
     (("info", "mobilenet_edgetpu_v2_xxs"), ("did you mean", "mobilenet_edgetpu_v2_xs")),
     (("info", "mobilenet_edgetpu", "--image_size", "100"), ("100", "multiples of 32")),
-    (("info", "mobilenet_edgetpu", "--image_size", "many"), ("many",)),
+    (("info", "mobilenet_edgetpu", "--image_size", "many"), ("--image-size", "valid integer")),
     (("info",), ("model",)),
     (("list", "--famly", "x"), ("--famly",)),
     (("list", "--family", "mobilenet_edgetpu_v3"), ("did you mean", "mobilenet_edgetpu_v2")),

@@ -22,7 +22,7 @@ export: .venv/installed               ## after editing notebooks: package, READM
 	python tools/publish.py
 
 outputs: .venv/installed              ## the same, with the outputs of the last make reproduce and of the library notebooks
-	python tools/publish.py --execute
+	python tools/publish.py --execute --take
 
 .venv/installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

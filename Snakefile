@@ -1,6 +1,9 @@
 # The artifact as a graph: runs write records, paper notebooks read them. One rule a step, each running a notebook.
-# A step depends on its notebook, on its profile, and on the library modules up to its own number. All depend on
-# build/PROFILE/prepared, which is not committed: a fresh clone measures everything anew on its own host.
+# A step depends on what its notebook says (not on the outputs saved in it), on its profile, and on the library modules
+# up to its own number. All depend on build/PROFILE/prepared, which is not committed: a fresh clone measures anew.
+
+import hashlib
+import json
 
 from edgetpu_repro.core import load_profile
 
@@ -12,11 +15,13 @@ PREPARED = f"{BUILD}/prepared"
 MODULES = {0: "core", 1: "specs", 2: "published", 3: "blocks", 4: "classifiers", 10: "data", 11: "train", 12: "export",
            13: "evaluate", 14: "benchmark", 17: "plots"}
 code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES.items() if n <= upto)]
+says = lambda wildcards, input: hashlib.sha256("".join(
+    "".join(cell["source"]) for cell in json.load(open(input.notebook))["cells"]).encode()).hexdigest()
 records = lambda step, names: expand(f"{RESULTS}/records/{step}/{{name}}.json", name=names)
 
 # The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill say why.
 RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} "
-       f"papermill {{input.notebook}} {{log}} --no-progress-bar -p profile {PROFILE.name} {{params}} "
+       f"papermill {{input.notebook}} {{log}} --no-progress-bar -p profile {PROFILE.name} {{params.given}} "
        "> {log}.txt 2>&1 || {{ tail -n 3 {log}.txt >&2; exit 1; }}")
 
 
@@ -29,35 +34,37 @@ rule all:
 
 
 rule data:
-    input: notebook="nbs/runs/data.ipynb", code=code(10)
+    input: notebook=ancient("nbs/runs/data.ipynb"), code=code(10)
     output: f"{RESULTS}/records/data/{PROFILE.data.name}.json", touch(PREPARED)
+    params: says=says, given=""
     log: f"{BUILD}/notebooks/data.ipynb"
     shell: RUN
 
 
 rule train:
-    input: PREPARED, notebook="nbs/runs/train.ipynb", code=code(11)
+    input: PREPARED, notebook=ancient("nbs/runs/train.ipynb"), code=code(11)
     output: f"{BUILD}/weights/{{model}}.keras", f"{RESULTS}/records/train/{{model}}.json"
-    params: "-p model {model}"
+    params: says=says, given="-p model {model}"
     log: f"{BUILD}/notebooks/train_{{model}}.ipynb"
+    priority: 1 # the longest jobs first; the short ones fill the gaps
     shell: RUN
 
 
 rule export:
-    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook="nbs/runs/export.ipynb", code=code(12)
+    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook=ancient("nbs/runs/export.ipynb"), code=code(12)
     output:
         expand(f"{BUILD}/tflite/{{{{model}}}}_{{file}}.tflite", file=("trained_float", "trained_int8", "timed_int8")),
         expand(f"{RESULTS}/records/export/{{{{model}}}}_{{variant}}.json", variant=("trained", "timed"))
-    params: "-p model {model}"
+    params: says=says, given="-p model {model}"
     log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
     wildcard_constraints: model="|".join(MODELS)
     shell: RUN
 
 
 rule export_reference:
-    input: PREPARED, notebook="nbs/runs/export.ipynb", code=code(12)
+    input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code(12)
     output: f"{BUILD}/tflite/{{model}}_timed_int8.tflite", f"{RESULTS}/records/export/{{model}}_timed.json"
-    params: "-p model {model} -p trained False"
+    params: says=says, given="-p model {model} -p trained False"
     log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
     wildcard_constraints: model="|".join(PROFILE.references) or "none"
     shell: RUN
@@ -67,9 +74,9 @@ rule evaluate:
     input:
         PREPARED, f"{BUILD}/weights/{{model}}.keras",
         expand(f"{BUILD}/tflite/{{{{model}}}}_trained_{{kind}}.tflite", kind=("float", "int8")),
-        notebook="nbs/runs/evaluate.ipynb", code=code(13)
+        notebook=ancient("nbs/runs/evaluate.ipynb"), code=code(13)
     output: f"{RESULTS}/records/evaluate/{{model}}.json"
-    params: "-p model {model}"
+    params: says=says, given="-p model {model}"
     log: f"{BUILD}/notebooks/evaluate_{{model}}.ipynb"
     shell: RUN
 
@@ -78,31 +85,35 @@ rule evaluate:
 rule benchmark:
     input:
         PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=TIMED),
-        notebook="nbs/runs/benchmark.ipynb", code=code(14)
+        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(14)
     output: records("benchmark", TIMED)
+    params: says=says, given=""
     log: f"{BUILD}/notebooks/benchmark.ipynb"
     threads: workflow.cores
     shell: RUN
 
 
 rule blocks:
-    input: PREPARED, notebook="nbs/runs/blocks.ipynb", code=code(14)
+    input: PREPARED, notebook=ancient("nbs/runs/blocks.ipynb"), code=code(14)
     output: directory(f"{RESULTS}/records/blocks")
+    params: says=says, given=""
     log: f"{BUILD}/notebooks/blocks.ipynb"
     threads: workflow.cores
     shell: RUN
 
 
 rule fig1_blocks:
-    input: notebook="nbs/paper/fig1_blocks.ipynb", code=code(1)
+    input: notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code(1)
     output: multiext(f"{FIGURES}/fig1_blocks", ".svg", ".png")
+    params: says=says, given=""
     log: f"{BUILD}/notebooks/fig1_blocks.ipynb"
     shell: RUN
 
 
 rule fig2_tradeoff:
-    input: f"{RESULTS}/records/blocks", notebook="nbs/paper/fig2_tradeoff.ipynb", code=code(1)
+    input: f"{RESULTS}/records/blocks", notebook=ancient("nbs/paper/fig2_tradeoff.ipynb"), code=code(1)
     output: multiext(f"{FIGURES}/fig2_tradeoff", ".svg", ".png"), multiext(f"{RESULTS}/tables/fig2_tradeoff", ".csv", ".md")
+    params: says=says, given=""
     log: f"{BUILD}/notebooks/fig2_tradeoff.ipynb"
     shell: RUN
 
@@ -111,8 +122,9 @@ rule tab1_classification:
     input:
         records("train", MODELS), records("evaluate", MODELS), records("benchmark", TIMED),
         records("export", [f"{m}_timed" for m in TIMED]),
-        notebook="nbs/paper/tab1_classification.ipynb", code=code(2)
+        notebook=ancient("nbs/paper/tab1_classification.ipynb"), code=code(2)
     output: multiext(f"{RESULTS}/tables/tab1_classification", ".csv", ".md")
+    params: says=says, given=""
     log: f"{BUILD}/notebooks/tab1_classification.ipynb"
     shell: RUN
 
@@ -120,7 +132,8 @@ rule tab1_classification:
 rule report:
     input:
         rules.fig1_blocks.output, rules.fig2_tradeoff.output, rules.tab1_classification.output,
-        notebook="nbs/paper/report.ipynb", code=code(0)
+        notebook=ancient("nbs/paper/report.ipynb"), code=code(0)
     output: f"{RESULTS}/report.html"
+    params: says=says, given=""
     log: f"{BUILD}/notebooks/report.ipynb"
     shell: RUN

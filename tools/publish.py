@@ -1,8 +1,8 @@
 """From notebooks to what is committed: the package, clean notebooks, the README.
 
 python tools/publish.py             export, clean, render (make export)
-python tools/publish.py --execute   first run the library notebooks and take over the outputs of the last
-                                    `make reproduce`, so that all notebooks are committed with outputs (make outputs)
+python tools/publish.py --execute --take   first run the library notebooks, and take over the outputs of the last
+                                           `make reproduce`: all notebooks are committed with outputs (make outputs)
 """
 import argparse
 import json
@@ -70,11 +70,15 @@ def render_readme():
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--execute", action="store_true", help="also run library notebooks and take over the outputs of runs")
-if parser.parse_args().execute:
-    for path in sorted(NBS.glob("*.ipynb")): run("nbconvert", "--to", "notebook", "--execute", "--inplace", "--log-level=ERROR", str(path))
+parser.add_argument("--execute", action="store_true", help="also run the library notebooks")
+parser.add_argument("--take", action="store_true", help="also take over the outputs of the last `make reproduce`")
+given = parser.parse_args()
+if given.take:
     for path in sorted([*NBS.glob("runs/*.ipynb"), *NBS.glob("paper/*.ipynb")]):
         take_outputs(path, Path("build/default/notebooks") / f"{SHOWN.get(path.stem, path.stem)}.ipynb")
+if given.execute:
+    for path in sorted(NBS.glob("*.ipynb")):
+        run("nbconvert", "--to", "notebook", "--execute", "--inplace", "--log-level=ERROR", str(path))
 for path in sorted(NBS.rglob("*.ipynb")):
     if ".ipynb_checkpoints" not in path.parts: clean(path)
 subprocess.run([Path(sys.executable).with_name("nbdev_export")], check=True)

@@ -103,7 +103,7 @@ rule blocks:
 
 
 rule fig1_blocks:
-    input: notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code(1)
+    input: PREPARED, notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code(1)
     output: multiext(f"{FIGURES}/fig1_blocks", ".svg", ".png")
     params: says=says, given=""
     log: f"{BUILD}/notebooks/fig1_blocks.ipynb"

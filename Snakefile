@@ -15,8 +15,8 @@ PREPARED = f"{BUILD}/prepared"
 MODULES = {0: "core", 1: "specs", 2: "published", 3: "blocks", 4: "classifiers", 10: "data", 11: "train", 12: "export",
            13: "evaluate", 14: "benchmark", 17: "plots"}
 code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES.items() if n <= upto)]
-says = lambda wildcards, input: hashlib.sha256("".join(
-    "".join(cell["source"]) for cell in json.load(open(input.notebook))["cells"]).encode()).hexdigest()
+says = lambda notebook: hashlib.sha256("".join(
+    "".join(cell["source"]) for cell in json.load(open(f"nbs/{notebook}.ipynb"))["cells"]).encode()).hexdigest()
 records = lambda step, names: expand(f"{RESULTS}/records/{step}/{{name}}.json", name=names)
 
 # The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill say why.
@@ -36,7 +36,7 @@ rule all:
 rule data:
     input: notebook=ancient("nbs/runs/data.ipynb"), code=code(10)
     output: f"{RESULTS}/records/data/{PROFILE.data.name}.json", touch(PREPARED)
-    params: says=says, given=""
+    params: says=says("runs/data"), given=""
     log: f"{BUILD}/notebooks/data.ipynb"
     shell: RUN
 
@@ -44,7 +44,7 @@ rule data:
 rule train:
     input: PREPARED, notebook=ancient("nbs/runs/train.ipynb"), code=code(11)
     output: f"{BUILD}/weights/{{model}}.keras", f"{RESULTS}/records/train/{{model}}.json"
-    params: says=says, given="-p model {model}"
+    params: says=says("runs/train"), given="-p model {model}"
     log: f"{BUILD}/notebooks/train_{{model}}.ipynb"
     priority: 1 # the longest jobs first; the short ones fill the gaps
     shell: RUN
@@ -55,7 +55,7 @@ rule export:
     output:
         expand(f"{BUILD}/tflite/{{{{model}}}}_{{file}}.tflite", file=("trained_float", "trained_int8", "timed_int8")),
         expand(f"{RESULTS}/records/export/{{{{model}}}}_{{variant}}.json", variant=("trained", "timed"))
-    params: says=says, given="-p model {model}"
+    params: says=says("runs/export"), given="-p model {model}"
     log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
     wildcard_constraints: model="|".join(MODELS)
     shell: RUN
@@ -64,7 +64,7 @@ rule export:
 rule export_reference:
     input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code(12)
     output: f"{BUILD}/tflite/{{model}}_timed_int8.tflite", f"{RESULTS}/records/export/{{model}}_timed.json"
-    params: says=says, given="-p model {model} -p trained False"
+    params: says=says("runs/export"), given="-p model {model} -p trained False"
     log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
     wildcard_constraints: model="|".join(PROFILE.references) or "none"
     shell: RUN
@@ -76,7 +76,7 @@ rule evaluate:
         expand(f"{BUILD}/tflite/{{{{model}}}}_trained_{{kind}}.tflite", kind=("float", "int8")),
         notebook=ancient("nbs/runs/evaluate.ipynb"), code=code(13)
     output: f"{RESULTS}/records/evaluate/{{model}}.json"
-    params: says=says, given="-p model {model}"
+    params: says=says("runs/evaluate"), given="-p model {model}"
     log: f"{BUILD}/notebooks/evaluate_{{model}}.ipynb"
     shell: RUN
 
@@ -87,7 +87,7 @@ rule benchmark:
         PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=TIMED),
         notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(14)
     output: records("benchmark", TIMED)
-    params: says=says, given=""
+    params: says=says("runs/benchmark"), given=""
     log: f"{BUILD}/notebooks/benchmark.ipynb"
     threads: workflow.cores
     shell: RUN
@@ -96,7 +96,7 @@ rule benchmark:
 rule blocks:
     input: PREPARED, notebook=ancient("nbs/runs/blocks.ipynb"), code=code(14)
     output: directory(f"{RESULTS}/records/blocks")
-    params: says=says, given=""
+    params: says=says("runs/blocks"), given=""
     log: f"{BUILD}/notebooks/blocks.ipynb"
     threads: workflow.cores
     shell: RUN
@@ -105,7 +105,7 @@ rule blocks:
 rule fig1_blocks:
     input: PREPARED, notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code(1)
     output: multiext(f"{FIGURES}/fig1_blocks", ".svg", ".png")
-    params: says=says, given=""
+    params: says=says("paper/fig1_blocks"), given=""
     log: f"{BUILD}/notebooks/fig1_blocks.ipynb"
     shell: RUN
 
@@ -113,7 +113,7 @@ rule fig1_blocks:
 rule fig2_tradeoff:
     input: f"{RESULTS}/records/blocks", notebook=ancient("nbs/paper/fig2_tradeoff.ipynb"), code=code(1)
     output: multiext(f"{FIGURES}/fig2_tradeoff", ".svg", ".png"), multiext(f"{RESULTS}/tables/fig2_tradeoff", ".csv", ".md")
-    params: says=says, given=""
+    params: says=says("paper/fig2_tradeoff"), given=""
     log: f"{BUILD}/notebooks/fig2_tradeoff.ipynb"
     shell: RUN
 
@@ -124,7 +124,7 @@ rule tab1_classification:
         records("export", [f"{m}_timed" for m in TIMED]),
         notebook=ancient("nbs/paper/tab1_classification.ipynb"), code=code(2)
     output: multiext(f"{RESULTS}/tables/tab1_classification", ".csv", ".md")
-    params: says=says, given=""
+    params: says=says("paper/tab1_classification"), given=""
     log: f"{BUILD}/notebooks/tab1_classification.ipynb"
     shell: RUN
 
@@ -134,6 +134,6 @@ rule report:
         rules.fig1_blocks.output, rules.fig2_tradeoff.output, rules.tab1_classification.output,
         notebook=ancient("nbs/paper/report.ipynb"), code=code(0)
     output: f"{RESULTS}/report.html"
-    params: says=says, given=""
+    params: says=says("paper/report"), given=""
     log: f"{BUILD}/notebooks/report.ipynb"
     shell: RUN

@@ -51,10 +51,11 @@ rule train:
 
 
 rule export:
-    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook=ancient("nbs/runs/export.ipynb"), code=code(12)
+    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook=ancient("nbs/runs/export.ipynb"), code=code(13)
     output:
         expand(f"{BUILD}/tflite/{{{{model}}}}_{{file}}.tflite", file=("trained_float", "trained_int8", "timed_int8")),
-        expand(f"{RESULTS}/records/export/{{{{model}}}}_{{variant}}.json", variant=("trained", "timed"))
+        expand(f"{RESULTS}/records/export/{{{{model}}}}_{{variant}}.json", variant=("trained", "timed")),
+        f"{RESULTS}/records/evaluate/{{model}}.json"
     params: says=says("runs/export"), given="-p model {model}"
     log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
     wildcard_constraints: model="|".join(MODELS)
@@ -62,22 +63,11 @@ rule export:
 
 
 rule export_reference:
-    input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code(12)
+    input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code(13)
     output: f"{BUILD}/tflite/{{model}}_timed_int8.tflite", f"{RESULTS}/records/export/{{model}}_timed.json"
     params: says=says("runs/export"), given="-p model {model} -p trained False"
     log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
     wildcard_constraints: model="|".join(PROFILE.references) or "none"
-    shell: RUN
-
-
-rule evaluate:
-    input:
-        PREPARED, f"{BUILD}/weights/{{model}}.keras",
-        expand(f"{BUILD}/tflite/{{{{model}}}}_trained_{{kind}}.tflite", kind=("float", "int8")),
-        notebook=ancient("nbs/runs/evaluate.ipynb"), code=code(13)
-    output: f"{RESULTS}/records/evaluate/{{model}}.json"
-    params: says=says("runs/evaluate"), given="-p model {model}"
-    log: f"{BUILD}/notebooks/evaluate_{{model}}.ipynb"
     shell: RUN
 
 

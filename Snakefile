@@ -6,43 +6,64 @@ import hashlib
 import json
 
 from edgetpu_repro.core import load_profile
+from edgetpu_repro.specs import get_spec
 
 PROFILE = load_profile(config.get("profile", "default"))
 BUILD, RESULTS, FIGURES = (f"{top}/{PROFILE.name}" for top in ("build", "results", "figures"))
 MODELS, TIMED = list(PROFILE.models), [*PROFILE.models, *PROFILE.references]
+SEGMENTATION = PROFILE.segmentation
+MASKED, MASKED_TIMED = list(SEGMENTATION.models), [*SEGMENTATION.models, *SEGMENTATION.references]
 PREPARED = f"{BUILD}/prepared"
 
-MODULES = {0: "core", 1: "specs", 2: "published", 3: "blocks", 4: "classifiers", 10: "data", 11: "train", 12: "export",
-           13: "evaluate", 14: "benchmark", 17: "plots"}
+MODULES = {0: "core", 1: "specs", 2: "published", 3: "blocks", 4: "classifiers", 5: "deeplab", 6: "autoseg", 7: "finalize",
+           10: "data", 11: "train", 12: "export", 13: "evaluate", 14: "benchmark", 17: "plots"}
 code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES.items() if n <= upto)]
 says = lambda notebook: hashlib.sha256("".join(
     "".join(cell["source"]) for cell in json.load(open(f"nbs/{notebook}.ipynb"))["cells"]).encode()).hexdigest()
 records = lambda step, names: expand(f"{RESULTS}/records/{step}/{{name}}.json", name=names)
+figure = lambda name: multiext(f"{FIGURES}/{name}", ".svg", ".png")
+table = lambda name: multiext(f"{RESULTS}/tables/{name}", ".csv", ".md")
+one_of = lambda names: "|".join(names) or "none"
 
 # The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill say why.
 RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} "
        f"papermill {{input.notebook}} {{log}} --no-progress-bar -p profile {PROFILE.name} {{params.given}} "
        "> {log}.txt 2>&1 || {{ tail -n 3 {log}.txt >&2; exit 1; }}")
 
+# What a profile shows: each table and figure that it has the models for.
+SHOWN = [
+    *(figure("fig1_blocks") + table("tab1_classification") if MODELS else []),
+    *(figure("fig2_tradeoff") if PROFILE.blocks else []),
+    *(table("tab2_parameters") if MASKED_TIMED else []),
+    *(table("tab3_segmentation") + figure("fig5_segmentation") + figure("gallery") if MASKED else []),
+]
+
 
 rule all:
     input:
         f"{RESULTS}/report.html",
-        records("train", MODELS),
-        expand(f"{BUILD}/weights/{{model}}.keras", model=MODELS),
+        records("train", MODELS + MASKED),
+        expand(f"{BUILD}/weights/{{model}}.keras", model=MODELS + MASKED),
         expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=TIMED),
+        expand(f"{BUILD}/tflite/{{model}}_timed_{{argmax}}_int8.tflite", model=MASKED_TIMED, argmax=("default", "fused4")),
 
 
 rule data:
     input: notebook=ancient("nbs/runs/data.ipynb"), code=code(10)
-    output: f"{RESULTS}/records/data/{PROFILE.data.name}.json", touch(PREPARED)
+    output: records("data", ["classification"] * bool(MODELS) + ["segmentation"] * bool(MASKED)), touch(PREPARED)
     params: says=says("runs/data"), given=""
     log: f"{BUILD}/notebooks/data.ipynb"
     shell: RUN
 
 
+def backbone_weights(wildcards):
+    "The trained classifier that a segmentation model starts from, if its profile says so."
+    spec = get_spec(wildcards.model)
+    return [f"{BUILD}/weights/{spec.backbone}.keras"] if spec.task == "segmentation" and SEGMENTATION.train.from_backbone else []
+
+
 rule train:
-    input: PREPARED, notebook=ancient("nbs/runs/train.ipynb"), code=code(11)
+    input: PREPARED, backbone_weights, notebook=ancient("nbs/runs/train.ipynb"), code=code(11)
     output: f"{BUILD}/weights/{{model}}.keras", f"{RESULTS}/records/train/{{model}}.json"
     params: says=says("runs/train"), given="-p model {model}"
     log: f"{BUILD}/notebooks/train_{{model}}.ipynb"
@@ -58,7 +79,7 @@ rule export:
         f"{RESULTS}/records/evaluate/{{model}}.json"
     params: says=says("runs/export"), given="-p model {model}"
     log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
-    wildcard_constraints: model="|".join(MODELS)
+    wildcard_constraints: model=one_of(MODELS)
     shell: RUN
 
 
@@ -67,7 +88,30 @@ rule export_reference:
     output: f"{BUILD}/tflite/{{model}}_timed_int8.tflite", f"{RESULTS}/records/export/{{model}}_timed.json"
     params: says=says("runs/export"), given="-p model {model} -p trained False"
     log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
-    wildcard_constraints: model="|".join(PROFILE.references) or "none"
+    wildcard_constraints: model=one_of(PROFILE.references)
+    shell: RUN
+
+
+rule segment:
+    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook=ancient("nbs/runs/segment.ipynb"), code=code(13)
+    output:
+        expand(f"{BUILD}/tflite/{{{{model}}}}_timed_{{argmax}}_int8.tflite", argmax=("default", "fused4")),
+        expand(f"{RESULTS}/records/segment/{{{{model}}}}_{{variant}}.json", variant=("trained", "timed")),
+        f"{RESULTS}/records/evaluate/{{model}}.json", f"{BUILD}/pictures/{{model}}.npz"
+    params: says=says("runs/segment"), given="-p model {model}"
+    log: f"{BUILD}/notebooks/segment_{{model}}.ipynb"
+    wildcard_constraints: model=one_of(MASKED)
+    shell: RUN
+
+
+rule segment_reference:
+    input: PREPARED, notebook=ancient("nbs/runs/segment.ipynb"), code=code(13)
+    output:
+        expand(f"{BUILD}/tflite/{{{{model}}}}_timed_{{argmax}}_int8.tflite", argmax=("default", "fused4")),
+        f"{RESULTS}/records/segment/{{model}}_timed.json"
+    params: says=says("runs/segment"), given="-p model {model} -p trained False"
+    log: f"{BUILD}/notebooks/segment_{{model}}.ipynb"
+    wildcard_constraints: model=one_of(SEGMENTATION.references)
     shell: RUN
 
 
@@ -76,9 +120,20 @@ rule benchmark:
     input:
         PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=TIMED),
         notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(14)
-    output: records("benchmark", TIMED)
+    output: records("benchmark", TIMED) or f"{BUILD}/nothing_to_time"
     params: says=says("runs/benchmark"), given=""
     log: f"{BUILD}/notebooks/benchmark.ipynb"
+    threads: workflow.cores
+    shell: RUN
+
+
+rule benchmark_segmentation:
+    input:
+        PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_{{argmax}}_int8.tflite", model=MASKED_TIMED, argmax=("default", "fused4")),
+        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(14)
+    output: records("benchmark", [f"{m}_{argmax}" for m in MASKED_TIMED for argmax in ("default", "fused4")]) or f"{BUILD}/nothing_to_segment"
+    params: says=says("runs/benchmark"), given="-p task segmentation"
+    log: f"{BUILD}/notebooks/benchmark_segmentation.ipynb"
     threads: workflow.cores
     shell: RUN
 
@@ -94,7 +149,7 @@ rule blocks:
 
 rule fig1_blocks:
     input: PREPARED, notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code(1)
-    output: multiext(f"{FIGURES}/fig1_blocks", ".svg", ".png")
+    output: figure("fig1_blocks")
     params: says=says("paper/fig1_blocks"), given=""
     log: f"{BUILD}/notebooks/fig1_blocks.ipynb"
     shell: RUN
@@ -102,7 +157,7 @@ rule fig1_blocks:
 
 rule fig2_tradeoff:
     input: f"{RESULTS}/records/blocks", notebook=ancient("nbs/paper/fig2_tradeoff.ipynb"), code=code(1)
-    output: multiext(f"{FIGURES}/fig2_tradeoff", ".svg", ".png"), multiext(f"{RESULTS}/tables/fig2_tradeoff", ".csv", ".md")
+    output: figure("fig2_tradeoff"), table("fig2_tradeoff")
     params: says=says("paper/fig2_tradeoff"), given=""
     log: f"{BUILD}/notebooks/fig2_tradeoff.ipynb"
     shell: RUN
@@ -113,16 +168,51 @@ rule tab1_classification:
         records("train", MODELS), records("evaluate", MODELS), records("benchmark", TIMED),
         records("export", [f"{m}_timed" for m in TIMED]),
         notebook=ancient("nbs/paper/tab1_classification.ipynb"), code=code(2)
-    output: multiext(f"{RESULTS}/tables/tab1_classification", ".csv", ".md")
+    output: table("tab1_classification")
     params: says=says("paper/tab1_classification"), given=""
     log: f"{BUILD}/notebooks/tab1_classification.ipynb"
     shell: RUN
 
 
-rule report:
+rule tab2_parameters:
     input:
-        rules.fig1_blocks.output, rules.fig2_tradeoff.output, rules.tab1_classification.output,
-        notebook=ancient("nbs/paper/report.ipynb"), code=code(0)
+        records("segment", [f"{m}_timed" for m in MASKED_TIMED]),
+        notebook=ancient("nbs/paper/tab2_parameters.ipynb"), code=code(2)
+    output: table("tab2_parameters")
+    params: says=says("paper/tab2_parameters"), given=""
+    log: f"{BUILD}/notebooks/tab2_parameters.ipynb"
+    shell: RUN
+
+
+SEGMENTED = [*records("evaluate", MASKED), *records("train", MASKED), *rules.benchmark_segmentation.output] # what Table 3 and Figure 5 read
+
+
+rule tab3_segmentation:
+    input: SEGMENTED, notebook=ancient("nbs/paper/tab3_segmentation.ipynb"), code=code(2)
+    output: table("tab3_segmentation")
+    params: says=says("paper/tab3_segmentation"), given=""
+    log: f"{BUILD}/notebooks/tab3_segmentation.ipynb"
+    shell: RUN
+
+
+rule fig5_segmentation:
+    input: SEGMENTED, notebook=ancient("nbs/paper/fig5_segmentation.ipynb"), code=code(2)
+    output: figure("fig5_segmentation")
+    params: says=says("paper/fig5_segmentation"), given=""
+    log: f"{BUILD}/notebooks/fig5_segmentation.ipynb"
+    shell: RUN
+
+
+rule gallery:
+    input: expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED), notebook=ancient("nbs/paper/gallery.ipynb"), code=code(1)
+    output: figure("gallery")
+    params: says=says("paper/gallery"), given=""
+    log: f"{BUILD}/notebooks/gallery.ipynb"
+    shell: RUN
+
+
+rule report:
+    input: SHOWN, notebook=ancient("nbs/paper/report.ipynb"), code=code(0)
     output: f"{RESULTS}/report.html"
     params: says=says("paper/report"), given=""
     log: f"{BUILD}/notebooks/report.ipynb"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'UsageError', 'unknown', 'atomic_write', 'write_text', 'repo_root', 'Paths', 'DataSettings',
-           'TrainSettings', 'ExportSettings', 'BenchmarkSettings', 'BlocksSettings', 'Profile', 'from_dict',
-           'list_profiles', 'load_profile', 'seed_for', 'host', 'provenance', 'write_record', 'read_record',
-           'read_records', 'compare_parameters', 'check_parameters']
+           'TrainSettings', 'ExportSettings', 'SegmentationSettings', 'BenchmarkSettings', 'BlocksSettings', 'Profile',
+           'from_dict', 'list_profiles', 'load_profile', 'seed_for', 'host', 'provenance', 'write_record',
+           'read_record', 'read_records', 'compare_parameters', 'check_parameters']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast, dataclasses, difflib, hashlib, json, os, platform, re, subprocess, types, typing
@@ -88,6 +88,8 @@ class Paths:
     @property
     def figures(self): return self.root/"figures"/self.profile
     @property
+    def pictures(self): return self.build/"pictures"
+    @property
     def data(self): return Path(os.environ.get("EDGETPU_REPRO_TFDS_DIR", self.root/"build"/"data"))
 
     def weights(self, model:str) -> Path: return self.build/"weights"/f"{model}.keras"
@@ -100,15 +102,17 @@ class DataSettings:
     "Which images a profile trains, calibrates and evaluates on."
     name:str = "digit_scenes"      # any TFDS name
     data_dir:str|None = None       # where TFDS keeps it; None: build/data, made on the spot if it is the embedded set
-    image_size:int = 64            # pixels a side that the models see
+    image_size:int|tuple = 64      # pixels that the models see: a side, or (height, width)
     train_images:int|None = None   # first so many of the train split; None: all
     test_images:int|None = None    # first so many of the test split; None: all
+    test_split:str = "test"        # TFDS name of the split that is evaluated
     central_crop:bool = False      # crop before resizing, as is usual for ImageNet
+    mask_labels:str|None = None    # key of `data.MASK_LABELS`: what the numbers in its masks mean; None: the dataset's name
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    "How a profile trains a classifier."
+    "How a profile trains."
     epochs:int = 1
     batch_size:int = 32
     learning_rate:float = 2e-3     # peak, reached after the warm-up, then cosine to zero
@@ -116,6 +120,10 @@ class TrainSettings:
     label_smoothing:float = 0.0
     dropout:float|None = None      # in place of the model's own, for a training too short to need it
     drop_connect:float|None = None # likewise, stochastic depth
+    from_backbone:bool = False     # segmentation: start from the classifier that the profile trained
+    freeze_large_filters:int|None = None # segmentation: freeze backbone layers with so many channels or more
+    flip:bool = False              # segmentation: mirror half of the images
+    scale_jitter:tuple = (1.0, 1.0) # segmentation: scale by a random factor of this range, then crop or pad
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,18 @@ class ExportSettings:
     timed_image_size:int = 224     # of the file whose bytes and latency Table 1 shows, with random weights
     timed_num_classes:int = 1001   # of the same file
     timed_calibration_images:int = 8 # of the same file; its ranges do not matter for its speed
+
+
+@dataclass(frozen=True)
+class SegmentationSettings:
+    "What a profile does with segmentation models."
+    models:tuple = ()              # trained, quantised, evaluated and timed
+    references:tuple = ()          # timed only
+    data:DataSettings = DataSettings(image_size=128)
+    train:TrainSettings = TrainSettings()
+    calibration_images:int = 50    # from the train split
+    timed_image_size:int = 512     # of the files whose bytes and latency the tables show, with random weights
+    timed_calibration_images:int = 2 # of the same files
 
 
 @dataclass(frozen=True)
@@ -151,20 +171,25 @@ class Profile:
     name:str
     cost:str                       # what running it takes, in words
     expect:str                     # what number to expect, in words
-    models:tuple                   # trained, quantised, evaluated and timed
-    references:tuple = ()          # timed only
+    models:tuple = ()              # classifiers: trained, quantised, evaluated and timed
+    references:tuple = ()          # classifiers that are timed only
     seed:int = 0
     data:DataSettings = DataSettings()
     train:TrainSettings = TrainSettings()
     train_family:dict = field(default_factory=dict) # {family: fields of `train` that differ for it}
     export:ExportSettings = ExportSettings()
+    segmentation:SegmentationSettings = SegmentationSettings()
     benchmark:BenchmarkSettings = BenchmarkSettings()
-    blocks:BlocksSettings = BlocksSettings()
+    blocks:BlocksSettings|None = BlocksSettings() # None: no Figure 2
 
-    def train_settings(self, family:str) -> TrainSettings:
-        "How the models of one family are trained."
-        own = self.train_family.get(family, {})
-        return from_dict(TrainSettings, {**dataclasses.asdict(self.train), **own}, f"train_family.{family}.")
+    def data_settings(self, task:str) -> DataSettings:
+        "The data of one task."
+        return self.segmentation.data if task == "segmentation" else self.data
+
+    def train_settings(self, task:str, family:str) -> TrainSettings:
+        "How the models of one task and family are trained."
+        common, own = self.segmentation.train if task == "segmentation" else self.train, self.train_family.get(family, {})
+        return from_dict(TrainSettings, {**dataclasses.asdict(common), **own}, f"train_family.{family}.")
 
 # %% ../nbs/00_core.ipynb #c017
 def _tuples(value): return tuple(map(_tuples, value)) if isinstance(value, list) else value
@@ -172,6 +197,7 @@ def _tuples(value): return tuple(map(_tuples, value)) if isinstance(value, list)
 
 def _fits(value, kind) -> bool:
     "Does `value` have type `kind`? An int passes for a float, a bool for nothing but a bool."
+    if kind is type(None): return value is None
     if isinstance(kind, types.UnionType): return any(_fits(value, k) for k in typing.get_args(kind))
     if isinstance(value, bool) or kind is bool: return isinstance(value, bool) and kind is bool
     return isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
@@ -188,7 +214,8 @@ def from_dict(
     for key, value in values.items():
         if key not in fields: raise unknown(f"field in {where or cls.__name__}", key, fields)
         kind = fields[key].type
-        if dataclasses.is_dataclass(kind): value = from_dict(kind, value, f"{where}{key}.")
+        inner = [k for k in (typing.get_args(kind) or (kind,)) if dataclasses.is_dataclass(k)]
+        if inner and value is not None: kind, value = inner[0], from_dict(inner[0], value, f"{where}{key}.")
         else: value = _tuples(value)
         if not _fits(value, kind):
             raise UsageError(f"{where}{key} must be {getattr(kind, '__name__', kind)}, not {value!r}")

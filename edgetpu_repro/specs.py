@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'V1_STACKS', 'V2_GROUPS', 'V2_SIZES', 'V2_TINY_GROUPED', 'AUTOSEG_XS', 'AUTOSEG_S', 'AUTOSEG_M', 'SPECS',
-           'ALIASES', 'Block', 'Classifier', 'Reference', 'round_channels', 'v1', 'v2', 'autoseg_backbone',
-           'list_models', 'get_spec', 'image_hw', 'build_model', 'Conv', 'block_convs', 'blocks_with_input', 'convs',
-           'count']
+           'ALIASES', 'LAYOUTS', 'Block', 'Classifier', 'Reference', 'round_channels', 'v1', 'v2', 'autoseg_backbone',
+           'DeepLab', 'Autoseg', 'deeplab_models', 'list_models', 'get_spec', 'image_hw', 'build_model', 'Conv',
+           'block_convs', 'blocks_with_input', 'body_convs', 'classifier_convs', 'deeplab_convs', 'autoseg_convs',
+           'has_layout', 'convs', 'count']
 
 # %% ../nbs/01_specs.ipynb #c002
 import importlib
@@ -63,6 +64,9 @@ class Classifier:
     dropout:float            # before the classifier
     drop_connect:float       # stochastic depth, see above
     builder:str = "edgetpu_repro.classifiers:classifier" # 'module:function' that makes the Keras model
+    task:str = "classification"
+    num_classes:int = 1001   # unless told otherwise; the ImageNet models have 1000 classes and background
+    image_size:int = 224     # likewise
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,9 @@ class Reference:
     options:tuple = ()       # (keyword, value) pairs for it
     family:str = "reference"
     builder:str = "edgetpu_repro.classifiers:reference"
+    task:str = "classification"
+    num_classes:int = 1001
+    image_size:int = 224
 
 # %% ../nbs/01_specs.ipynb #c010
 def round_channels(
@@ -176,6 +183,50 @@ def autoseg_backbone(size:str, blocks:tuple, dropout:float) -> Classifier:
     return Classifier(f"autoseg_edgetpu_backbone_{size}", "autoseg_edgetpu_backbone", stem=32, stem_kernel=3,
                       blocks=blocks, top=1280, dropout=dropout, drop_connect=dropout)
 
+# %% ../nbs/01_specs.ipynb #n001
+@dataclass(frozen=True)
+class DeepLab:
+    "A DeepLabV3+ model as data: pyramid pooling (ASPP) on the last feature map, a decoder on an earlier one."
+    name:str
+    backbone:str             # registry name of the classifier whose body it takes
+    num_classes:int = 32     # unless told otherwise
+    aspp:int = 128           # filters of each branch of the ASPP and of their projection
+    rates:tuple = (5, 10, 15) # dilations of the depthwise branches
+    pool:int|None = 16       # window and stride of the pooling branch; None: the whole map
+    level:int = 3            # index of the feature map that the decoder takes; the logits have its stride
+    low_level:int = 48       # filters which that map is reduced to
+    decoder:int = 256        # filters of the decoder
+    dropout:float = 0.3      # after the ASPP
+    image_size:int = 512     # unless told otherwise
+    family:str = "deeplabv3plus"
+    builder:str = "edgetpu_repro.deeplab:deeplab"
+    task:str = "segmentation"
+
+
+@dataclass(frozen=True)
+class Autoseg:
+    "An Autoseg model as data: a BiFPN over six levels, the three last feature maps and three coarser ones."
+    name:str
+    backbone:str             # registry name of the classifier whose body it takes
+    num_classes:int = 32     # unless told otherwise
+    filters:int = 96         # of the whole head
+    levels:int = 6
+    cells:int = 4            # of the BiFPN
+    image_size:int = 512     # unless told otherwise
+    family:str = "autoseg_edgetpu"
+    builder:str = "edgetpu_repro.autoseg:autoseg"
+    task:str = "segmentation"
+
+# %% ../nbs/01_specs.ipynb #n003
+def deeplab_models() -> tuple: # of `DeepLab`
+    "The registered DeepLabV3+ models."
+    prefix, out = "deeplabv3plus_mobilenet_edgetpuv2", []
+    for size, *_ in V2_SIZES:
+        backbone = f"mobilenet_edgetpu_v2_{size}"
+        out += [DeepLab(f"{prefix}_{size}_ade20k_32", backbone),
+                DeepLab(f"{prefix}_{size}_ade20k", backbone, num_classes=151, aspp=160, low_level=64)]
+    return *out, DeepLab(f"{prefix}_baseline", "mobilenet_v2", aspp=256, rates=(), pool=None, level=0)
+
 # %% ../nbs/01_specs.ipynb #c018
 SPECS = {spec.name: spec for spec in (
     v1("mobilenet_edgetpu_dm0p75", 0.75),
@@ -187,6 +238,8 @@ SPECS = {spec.name: spec for spec in (
     autoseg_backbone("xs", AUTOSEG_XS, 0.2),
     autoseg_backbone("s", AUTOSEG_S, 0.2),
     autoseg_backbone("m", AUTOSEG_M, 0.3),
+    *deeplab_models(),
+    *(Autoseg(f"autoseg_edgetpu_{size}", f"autoseg_edgetpu_backbone_{size}") for size in ("xs", "s", "m")),
     Reference("mobilenet_v1", "MobileNet"),
     Reference("mobilenet_v2", "MobileNetV2"),
     Reference("mobilenet_v2_1p4", "MobileNetV2", (("alpha", 1.4),)),
@@ -195,22 +248,28 @@ SPECS = {spec.name: spec for spec in (
               (("minimalistic", True), ("include_preprocessing", False))),
     Reference("efficientnet_v2_b0", "EfficientNetV2B0", (("include_preprocessing", False),)),
 )}
-ALIASES = {"mobilenet_edgetpu_v2": "mobilenet_edgetpu_v2_s"}
+ALIASES = {
+    "mobilenet_edgetpu_v2": "mobilenet_edgetpu_v2_s",
+    **{name.removesuffix("_ade20k_32"): name for name in SPECS if name.endswith("_ade20k_32")}, # the page's names
+    **{f"seg_{name}": name for name, spec in SPECS.items() if spec.task == "segmentation"}, # the training experiments' names
+}
 
 
 def list_models(
     family:str|None=None, # Only this family; None: all
+    task:str|None=None, # Only this task, 'classification' or 'segmentation'; None: all
 ) -> list: # Registry names, without aliases
     "The names that `build_model` takes."
-    families = dict.fromkeys(s.family for s in SPECS.values())
-    if family is not None and family not in families: raise unknown("family", family, families)
-    return [name for name, s in SPECS.items() if family in (None, s.family)]
+    for what, given in (("family", family), ("task", task)):
+        known = dict.fromkeys(getattr(s, what) for s in SPECS.values())
+        if given is not None and given not in known: raise unknown(what, given, known)
+    return [name for name, s in SPECS.items() if family in (None, s.family) and task in (None, s.task)]
 
 
 def get_spec(
     name:str, # Registry name or alias
-): # `Classifier` or `Reference`
-    "The data of a model; an unknown name raises a `UsageError` with the nearest names."
+): # `Classifier`, `Reference`, `DeepLab` or `Autoseg`
+    "The data of a model, whose class says what it is; an unknown name raises a `UsageError` with the nearest names."
     name = ALIASES.get(name, name)
     if name not in SPECS: raise unknown("model", name, [*SPECS, *ALIASES])
     return SPECS[name]
@@ -228,12 +287,14 @@ def image_hw(
 
 def build_model(
     name:str, # Registry name or alias, see `list_models`
-    num_classes:int=1001, # Outputs; the ImageNet models have 1000 classes and background
-    image_size=224, # Pixels: one number or (height, width), multiples of 32
+    num_classes:int|None=None, # Outputs; None: the spec's (1001, 32 or 151)
+    image_size=None, # Pixels: one number or (height, width), multiples of 32; None: the spec's (224 or 512)
     **options, # Further options of the builder, such as `group_conv='native'`
-): # A functional `keras.Model`: float32 NHWC in [-1, 1] -> named outputs
+): # A functional `keras.Model`: float32 NHWC in [-1, 1] -> 'probabilities', or 'logits' (height, width, classes)
     "Build a registered model with fresh weights."
     spec = get_spec(name)
+    num_classes = spec.num_classes if num_classes is None else num_classes
+    image_size = spec.image_size if image_size is None else image_size
     if not isinstance(num_classes, int) or num_classes < 1:
         raise UsageError(f"num_classes must be a positive integer, not {num_classes!r}")
     module, function = spec.builder.split(":")
@@ -250,12 +311,13 @@ class Conv:
     inputs:int               # channels
     outputs:int              # channels
     size:tuple               # (height, width) of the output
-    norm:bool = True         # followed by BatchNorm (4 numbers a channel, 2 of them trained); otherwise it has a bias
+    norm:bool = True         # followed by BatchNorm (4 numbers a channel, 2 of them trained)
+    bias:bool = False
 
     @property
     def weights(self): return self.kernel**2 * self.inputs // self.groups * self.outputs
     @property
-    def trainable(self): return self.weights + self.outputs * (2 if self.norm else 1)
+    def trainable(self): return self.weights + self.outputs * (2 * self.norm + self.bias)
     @property
     def params(self): return self.trainable + (2 * self.outputs if self.norm else 0)
     @property
@@ -294,26 +356,89 @@ def blocks_with_input(
         channels, size = block.out, tuple(-(-s // block.stride) for s in size)
 
 
-def convs(
+def body_convs(
     spec:Classifier, # Which model
     image_size=224, # Pixels
-    num_classes:int=1001,
-) -> tuple: # of `Conv`, from the stem to the classifier
-    "Every convolution of a classifier."
+) -> tuple: # (tuple of `Conv`, [(channels, (height, width)) of the features of stride 2, 4, 8, 16, 32])
+    "Stem and blocks, and the feature maps that a segmentation head takes."
     h, w = image_hw(image_size)
-    out = [Conv("stem", spec.stem_kernel, 2, 1, 3, spec.stem, (h // 2, w // 2))]
+    out, features = [Conv("stem", spec.stem_kernel, 2, 1, 3, spec.stem, (h // 2, w // 2))], [(spec.stem, (h // 2, w // 2))]
     for i, block, channels, size in blocks_with_input(spec, image_size):
         out += block_convs(block, channels, size, f"block{i:02d}")
-    out.append(Conv("top", 1, 1, 1, spec.blocks[-1].out, spec.top, out[-1].size))
-    out.append(Conv("classifier", 1, 1, 1, spec.top, num_classes, (1, 1), norm=False))
-    return tuple(out)
+        if block.stride > 1: features.append(None)
+        if len(features) > 1: features[-1] = block.out, out[-1].size # the stride-2 feature stays the stem's output
+    return tuple(out), features
+
+
+def classifier_convs(spec:Classifier, image_size, num_classes:int) -> tuple:
+    "Every convolution of a classifier."
+    body, features = body_convs(spec, image_size)
+    channels, size = features[-1]
+    return *body, Conv("top", 1, 1, 1, channels, spec.top, size), Conv("classifier", 1, 1, 1, spec.top, num_classes, (1, 1), norm=False, bias=True)
+
+# %% ../nbs/01_specs.ipynb #n004
+def deeplab_convs(spec:DeepLab, image_size, num_classes:int) -> tuple:
+    "Every convolution of a DeepLabV3+ model on one of our backbones."
+    body, features = body_convs(get_spec(spec.backbone), image_size)
+    (low, fine), (channels, coarse) = features[spec.level], features[-1]
+    one = lambda name, i, o, size, **rest: Conv(name, 1, 1, 1, i, o, size, **rest)
+    out = [one("aspp_1x1", channels, spec.aspp, coarse)]
+    for rate in spec.rates:
+        out += [Conv(f"aspp_rate{rate}_depthwise", 3, 1, channels, channels, channels, coarse, norm=False),
+                one(f"aspp_rate{rate}", channels, spec.aspp, coarse)]
+    pooled = tuple(s // min(s, spec.pool or s) for s in coarse)
+    out += [one("aspp_pool", channels, spec.aspp, pooled), one("aspp_project", spec.aspp * (2 + len(spec.rates)), spec.aspp, coarse),
+            one("decoder_low", low, spec.low_level, fine)]
+    channels = spec.aspp + spec.low_level
+    for i in range(2):
+        out += [Conv(f"decoder{i}_depthwise", 3, 1, channels, channels, channels, fine), one(f"decoder{i}", channels, spec.decoder, fine)]
+        channels = spec.decoder
+    return *body, *out, one("classifier", channels, num_classes, fine, norm=False, bias=True)
+
+
+def autoseg_convs(spec:Autoseg, image_size, num_classes:int) -> tuple:
+    "Every convolution of an Autoseg model."
+    body, features = body_convs(get_spec(spec.backbone), image_size)
+    levels, f, out = list(features[2:]), spec.filters, []
+    for i in range(3, spec.levels): # coarser maps, each pooled from the one before
+        channels, size = levels[-1]
+        if channels != f: out.append(Conv(f"level{i}_widen", 1, 1, 1, channels, f, size, norm=False, bias=True))
+        levels.append((f, tuple(-(-s // 2) for s in size)))
+    out += [Conv(f"level{i}", 1, 1, 1, c, f, size, bias=True) for i, (c, size) in enumerate(levels) if c != f]
+    separable = lambda name, size: (Conv(f"{name}_depthwise", 3, 1, f, f, f, size, norm=False), Conv(name, 1, 1, 1, f, f, size))
+    for cell in range(spec.cells):
+        for i in range(spec.levels - 2, -1, -1): out += separable(f"cell{cell}_down{i}", levels[i][1])
+        for i in range(1, spec.levels): out += separable(f"cell{cell}_up{i}", levels[i][1])
+    size = levels[0][1]
+    return (*body, *out, *separable("fuse", size), Conv("classifier_depthwise", 3, 1, f, f, f, size, norm=False),
+            Conv("classifier", 1, 1, 1, f, num_classes, size, norm=False, bias=True))
+
+# %% ../nbs/01_specs.ipynb #n005
+LAYOUTS = {Classifier: classifier_convs, DeepLab: deeplab_convs, Autoseg: autoseg_convs}
+
+
+def has_layout(
+    spec, # From `get_spec`
+) -> bool:
+    "Whether `convs` knows a model; what Keras's own code builds can be counted only after building."
+    return type(spec) in LAYOUTS and isinstance(get_spec(getattr(spec, "backbone", spec.name)), Classifier)
+
+
+def convs(
+    spec, # `Classifier`, or `DeepLab` or `Autoseg` on one of our backbones
+    image_size=None, # Pixels; None: the spec's
+    num_classes:int|None=None, # None: the spec's
+) -> tuple: # of `Conv`, from the stem to the classifier
+    "Every convolution of a model."
+    if not has_layout(spec): raise UsageError(f"{spec.name} is built by keras.applications; build it to count it")
+    return LAYOUTS[type(spec)](spec, image_size or spec.image_size, num_classes or spec.num_classes)
 
 
 def count(
-    spec:Classifier, # Which model
-    image_size=224, # Pixels
-    num_classes:int=1001,
+    spec, # As `convs` takes it
+    image_size=None, # Pixels; None: the spec's
+    num_classes:int|None=None, # None: the spec's
 ) -> dict: # trainable, params (all of them), macs
-    "Parameters and MACs of a classifier, from its spec alone."
+    "Parameters and MACs of a model, from its spec alone."
     layers = convs(spec, image_size, num_classes)
     return {key: sum(getattr(c, key) for c in layers) for key in ("trainable", "params", "macs")}

@@ -228,10 +228,10 @@ def open_split(
     if missing := [f for f in features if f not in has]:
         raise UsageError(f"dataset {builder.name!r} has no {' and no '.join(missing)}; it has {', '.join(has)}")
     decoders = tfds.decode.PartialDecoding({f: True for f in features})
-    ds = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
-    ds = ds.take(limit) if limit else ds
-    if not len(ds): raise UsageError(f"split {split!r} of dataset {builder.name!r} is empty")
-    return ds
+    try: ds = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
+    except ValueError as e: # TFDS's answer to a slice without examples, and to one that is none
+        raise UsageError(f"split {split!r} of dataset {builder.name!r} is empty: {' '.join(str(e).split())}") from None
+    return ds.take(limit) if limit else ds
 
 
 def load_images(

@@ -11,6 +11,7 @@ from conftest import BIN, ROOT, call
 
 from edgetpu_repro import list_models
 
+EXPORT = ("export", "--output_dir", "/dev/null/x", "--model_name")
 SMALL = ("--image_size", 32, "--num_classes", 4, "--num_calibration_steps", 2, "--dataset_dir", ROOT / "build/data")
 
 
@@ -32,6 +33,8 @@ def test_list_and_info(cli):
     assert "4,504,393 parameters, 4,462,697 of them trainable; 707.5 M MACs" in cli("info", "mobilenet_edgetpu_v2_xs").stdout
     assert cli("info", "mobilenet_edgetpu", "--image-size", 64).stdout == cli("info", "mobilenet_edgetpu", "--image_size=64").stdout
     assert "MACs" in cli("info", "mobilenet_v2").stdout
+    assert "2,387,224 parameters, 2,354,904 of them trainable; 1,914.2 M MACs" in cli("info", "autoseg_edgetpu_xs").stdout
+    assert "decoder1_depthwise" in cli("info", "seg_deeplabv3plus_mobilenet_edgetpuv2_s_ade20k").stdout
 
 
 @pytest.mark.parametrize("args, words", [
@@ -45,6 +48,11 @@ def test_list_and_info(cli):
     (("export", "--model_name", "mobilenet"), ("output-dir",)),
     (("export", "--model_name", "mobilenet_edgetpu", "--output_dir", "/dev/null/x"), ("/dev/null",)),
     (("benchmark", "missing.tflite"), ("missing.tflite is not a file",)),
+    (("list", "--task", "detect"), ("unknown task", "segmentation")),
+    ((*EXPORT, "autoseg_edgetpu_s", "--finalize_method", "resize512,argmx"), ("did you mean 'argmax'",)),
+    ((*EXPORT, "autoseg_edgetpu_s", "--finalize_method", "squeeze"), ("squeeze", "after argmax")),
+    ((*EXPORT, "mobilenet_edgetpu", "--finalize_method", "argmax"), ("classifier", "finalize_method")),
+    (("benchmark", "autoseg_edgetpu_xs", "--finalize_method", "upsample"), ("unknown step",)),
     (("reproduce", "--profile", "defualt"), ("did you mean 'default'",)),
 ])
 def test_bad_input(cli, args, words): one_line(cli(*args), *words)
@@ -63,6 +71,14 @@ def test_export_and_benchmark(cli, tmp_path):
     assert timed.returncode == 0, timed
     numbers = json.loads((tmp_path / "t.json").read_text())
     assert set(numbers) == {str(path), "mobilenet_edgetpu_dm0p75"} and all(n["latency_ms"] > 0 for n in numbers.values())
+
+
+def test_export_of_a_segmentation_model(cli, tmp_path):
+    exported = cli("export", "--model_name", "autoseg_edgetpu_xs", "--output_dir", tmp_path, "--quantize", *SMALL,
+                   "--finalize_method", "resize16,argmax,resize32,squeeze")
+    assert exported.returncode == 0, exported
+    assert [p.name for p in tmp_path.iterdir()] == ["autoseg_edgetpu_xs_resize16_argmax_resize32_squeeze_int8.tflite"]
+    assert "1 ARG_MAX" in exported.stdout and "TILE" in exported.stdout
 
 
 def test_bad_files(cli, tmp_path):

@@ -8,8 +8,12 @@ import tensorflow_datasets as tfds
 from conftest import ROOT
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
+from PIL import Image
+
 from edgetpu_repro.core import Paths, UsageError
-from edgetpu_repro.data import SCENES, DigitScenes, batches, dataset_builder, load_images, num_classes, scene, source_digits
+from edgetpu_repro.data import (MASK_LABELS, SCENES, Ade20k, DigitScenes, batches, dataset_builder, load_images, load_masks,
+                                num_classes, scene, source_digits)
+from edgetpu_repro.evaluate import evaluate_segmenter
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +78,83 @@ def test_any_tfds_dataset_takes_the_place_of_the_embedded_one():
     images = load_images(cifar, "test", 64, limit=32)
     x, y = next(iter(batches(images, 32)))
     assert num_classes(cifar) == 10 and x.shape == (32, 64, 64, 3) and set(np.asarray(y)) <= set(range(10))
+
+
+def ade_tree(top, masks, folder="training"):
+    "ADEChallengeData2016 as it is unpacked: a photograph and a mask of class ids for each of `masks`."
+    for i, mask in enumerate(masks):
+        for kind, picture, ending in (("images", np.full((48, 64, 3), 9 * i, "uint8"), "jpg"), ("annotations", mask, "png")):
+            path = top / "ADEChallengeData2016" / kind / folder / f"ADE_{folder}_{i:08d}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+
+
+def prepare_ade(tmp_path):
+    "Ade20k over the tree in `tmp_path`, prepared."
+    made = Ade20k(data_dir=tmp_path / "tfds")
+    made.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tmp_path))
+    return dataset_builder("ade20k", tmp_path / "tfds")
+
+
+def test_ade20k_with_32_classes(tmp_path):
+    ids = np.arange(48 * 64, dtype="int64").reshape(48, 64) % 151
+    ade_tree(tmp_path, [ids.astype("uint8"), np.full((48, 64), 31, "uint8")])
+    ade_tree(tmp_path, [ids.astype("uint8")], "validation")
+    made = prepare_ade(tmp_path)
+    assert {k: v.num_examples for k, v in made.info.splits.items()} == {"train": 2, "validation": 1}
+    original = next(iter(made.as_dataset(split="validation")))["segmentation_mask"].numpy()[..., 0]
+    assert np.array_equal(original, ids)
+    rows, columns = (2 * np.arange(32) + 1) * 48 // 64, (2 * np.arange(64) + 1) * 64 // 128 # nearest pixels of 32 x 64
+    for labels, keeps in (("ade20k_32", 32), ("ade20k", 151)):
+        _, mask = next(iter(load_masks(made, "validation", (32, 64), MASK_LABELS[labels])))
+        assert np.array_equal(mask, np.where((ids > 0) & (ids < keeps), ids, 255)[rows][:, columns])
+
+
+def test_ade20k_without_its_files(tmp_path):
+    with pytest.raises(UsageError, match="holds no .jpg"): prepare_ade(tmp_path)
+    ade_tree(tmp_path, [np.zeros((48, 64), "uint8")])
+    (tmp_path / "ADEChallengeData2016/annotations/training/ADE_training_00000000.png").unlink()
+    with pytest.raises(UsageError, match="has no mask"): prepare_ade(tmp_path)
+
+
+def test_masks_that_do_not_fit_are_said_in_words(tmp_path, builder):
+    ade_tree(tmp_path, [np.zeros((48, 60), "uint8")])
+    ade_tree(tmp_path, [np.full((48, 64), 200, "uint8")], "validation")
+    made, labels = prepare_ade(tmp_path), MASK_LABELS["ade20k_32"]
+    guess = lambda images: np.ones(images.shape[:3], int)
+    with pytest.raises(UsageError, match="^bad example in ade20k: image of 48x64 pixels has a mask of 48x60$"):
+        evaluate_segmenter(guess, batches(load_masks(made, "train", 32, labels), 1), labels.names)
+    with pytest.raises(UsageError, match="label 200 is none of 32 classes"):
+        evaluate_segmenter(guess, batches(load_masks(made, "validation", 32, labels), 1), labels.names)
+    with pytest.raises(UsageError, match="'train\\[:0\\]' of dataset 'digit_scenes' is empty"):
+        load_masks(builder, "train[:0]", 32, MASK_LABELS["digit_scenes"])
+
+
+class ColourMasks(tfds.core.GeneratorBasedBuilder):
+    "A dataset whose masks are colour pictures."
+    VERSION = tfds.core.Version("1.0.0")
+    def _info(self):
+        image = lambda: tfds.features.Image(shape=(8, 8, 3))
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(dict(image=image(), segmentation_mask=image())))
+    def _split_generators(self, dl_manager): return {"train": self._generate_examples()}
+    def _generate_examples(self): yield 0, dict(image=np.zeros((8, 8, 3), "uint8"), segmentation_mask=np.zeros((8, 8, 3), "uint8"))
+
+
+def test_masks_have_one_channel(tmp_path):
+    made = ColourMasks(data_dir=tmp_path)
+    made.download_and_prepare()
+    with pytest.raises(UsageError, match="masks of dataset 'colour_masks' have 3 channels"):
+        load_masks(made, "train", 32, MASK_LABELS["ade20k"])
+    with pytest.raises(UsageError, match="has no label; it has image, segmentation_mask"):
+        load_images(made, "train", 32)
+
+
+def test_camvid():
+    "Real photographs, where they lie beside the project."
+    folder = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data")) / "tfds"
+    if not (folder / "camvid").is_dir(): pytest.skip("CamVid is not beside the project; set EDGETPU_REPRO_DATA to its folder")
+    labels = MASK_LABELS["camvid"]
+    images, masks = next(iter(batches(load_masks(dataset_builder("camvid", folder), "test", (192, 256), labels, limit=8), 8)))
+    assert images.shape == (8, 192, 256, 3) and set(np.unique(masks)) <= {*range(11), 255}
+    always_road = evaluate_segmenter(lambda x: np.full(x.shape[:3], 3), [(images, masks)], labels.names)
+    assert 0.1 < always_road["pixel_accuracy"] < 0.5 and always_road["iou"]["sky"] == 0

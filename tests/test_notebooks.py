@@ -26,7 +26,7 @@ def test_library_notebook_runs(path):
 def test_workflow_runs_resumes_and_rests():
     for folder in ("build", "results", "figures"): shutil.rmtree(ROOT / folder / "smoke", ignore_errors=True)
     killed = subprocess.Popen([BIN / "edgetpu-repro", "reproduce", "--profile", "smoke"], cwd=ROOT, start_new_session=True)
-    first = ROOT / "results/smoke/records/data/digit_scenes.json"
+    first = ROOT / "results/smoke/records/data/classification.json"
     while not first.exists() and killed.poll() is None: time.sleep(0.5)
     time.sleep(5) # in the middle of other steps
     os.killpg(killed.pid, signal.SIGKILL)
@@ -36,7 +36,7 @@ def test_workflow_runs_resumes_and_rests():
     assert result.returncode == 0, result.stderr[-3000:]
     assert first.stat().st_mtime == made, "what was done before the kill is not done again"
     report = (ROOT / "results/smoke/report.html").read_text()
-    assert report.count("data:image/png") == 2 and "mobilenet_edgetpu_v2_tiny" in report
+    assert report.count("data:image/png") == 4 and all(n in report for n in ("mobilenet_edgetpu_v2_tiny", "autoseg_edgetpu_xs"))
     assert not re.search(r"""(src|href)=["']https?:""", report), "the report must open from disk"
     for record in (ROOT / "results/smoke/records").rglob("*.json"): json.loads(record.read_text())
     assert "Nothing to be done" in call(*SNAKEMAKE).stderr

@@ -227,6 +227,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'edgetpu_repro.train.compile_classifier': ('train.html#compile_classifier', 'edgetpu_repro/train.py'),
                                      'edgetpu_repro.train.compile_segmenter': ('train.html#compile_segmenter', 'edgetpu_repro/train.py'),
                                      'edgetpu_repro.train.learning_rate': ('train.html#learning_rate', 'edgetpu_repro/train.py'),
+                                     'edgetpu_repro.train.make_variables': ('train.html#make_variables', 'edgetpu_repro/train.py'),
                                      'edgetpu_repro.train.masked_cross_entropy': ( 'train.html#masked_cross_entropy',
                                                                                    'edgetpu_repro/train.py'),
                                      'edgetpu_repro.train.take_backbone': ('train.html#take_backbone', 'edgetpu_repro/train.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['learning_rate', 'FusedAdam', 'SmoothedCrossEntropy', 'compile_classifier', 'masked_cross_entropy', 'accuracy',
-           'compile_segmenter', 'EpochCheckpoint', 'train_model', 'take_backbone']
+           'compile_segmenter', 'make_variables', 'EpochCheckpoint', 'train_model', 'take_backbone']
 
 # %% ../nbs/11_train.ipynb #c002
 import math
@@ -89,6 +89,18 @@ def compile_segmenter(
     if settings.freeze_large_filters: freeze_large_filters(model, settings.freeze_large_filters)
     model.compile(FusedAdam(learning_rate(settings, steps)), masked_cross_entropy, metrics=[accuracy], jit_compile=False)
 
+# %% ../nbs/11_train.ipynb #n007
+def make_variables(
+    model, # Compiled
+):
+    "Make the variables of optimiser, loss and metrics, so that the training step is traced once."
+    model.optimizer.build(model.trainable_variables)
+    outputs = keras.ops.zeros((1, *model.output_shape[1:]))
+    targets = keras.ops.zeros(outputs.shape[:-1], "int32")
+    model.compute_loss(None, targets, outputs)
+    model.compute_metrics(None, targets, outputs)
+    model.reset_metrics()
+
 # %% ../nbs/11_train.ipynb #c014
 class EpochCheckpoint(keras.callbacks.Callback):
     "Save weights and optimiser after every epoch, atomically."
@@ -114,9 +126,9 @@ def train_model(
     keras.utils.set_random_seed(seed)
     segments = len(model.output_shape) == 4
     (compile_segmenter if segments else compile_classifier)(model, settings, per_epoch * settings.epochs)
+    make_variables(model)
     done = 0
     if checkpoint.exists():
-        model.optimizer.build(model.trainable_variables)
         model.load_weights(checkpoint) # the optimiser's too
         done = int(model.optimizer.iterations) // per_epoch
         print(f"going on after epoch {done} of {settings.epochs}")

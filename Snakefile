@@ -5,7 +5,7 @@
 import hashlib
 import json
 
-from edgetpu_repro.core import load_profile
+from edgetpu_repro.core import UsageError, load_profile
 from edgetpu_repro.specs import get_spec
 
 PROFILE = load_profile(config.get("profile", "default"))
@@ -59,7 +59,9 @@ rule data:
 def backbone_weights(wildcards):
     "The trained classifier that a segmentation model starts from, if its profile says so."
     spec = get_spec(wildcards.model)
-    return [f"{BUILD}/weights/{spec.backbone}.keras"] if spec.task == "segmentation" and SEGMENTATION.train.from_backbone else []
+    if spec.task != "segmentation" or not SEGMENTATION.train.from_backbone: return []
+    if spec.backbone not in MODELS: raise UsageError(f"{PROFILE.name}: {spec.name} starts from {spec.backbone}, which is not among the models")
+    return [f"{BUILD}/weights/{spec.backbone}.keras"]
 
 
 rule train:

@@ -231,4 +231,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'edgetpu_repro.train.masked_cross_entropy': ( 'train.html#masked_cross_entropy',
                                                                                    'edgetpu_repro/train.py'),
                                      'edgetpu_repro.train.take_backbone': ('train.html#take_backbone', 'edgetpu_repro/train.py'),
+                                     'edgetpu_repro.train.take_l2': ('train.html#take_l2', 'edgetpu_repro/train.py'),
                                      'edgetpu_repro.train.train_model': ('train.html#train_model', 'edgetpu_repro/train.py')}}}

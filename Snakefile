@@ -16,7 +16,7 @@ MASKED, MASKED_TIMED = list(SEGMENTATION.models), [*SEGMENTATION.models, *SEGMEN
 PREPARED = f"{BUILD}/prepared"
 
 MODULES = {0: "core", 1: "specs", 2: "published", 3: "blocks", 4: "classifiers", 5: "deeplab", 6: "autoseg", 7: "finalize",
-           10: "data", 11: "train", 12: "export", 13: "evaluate", 14: "benchmark", 17: "plots"}
+           10: "data", 11: "train", 12: "export", 13: "evaluate", 14: "benchmark", 15: "latency", 17: "plots"}
 code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES.items() if n <= upto)]
 says = lambda notebook: hashlib.sha256("".join(
     "".join(cell["source"]) for cell in json.load(open(f"nbs/{notebook}.ipynb"))["cells"]).encode()).hexdigest()
@@ -190,7 +190,7 @@ SEGMENTED = [*records("evaluate", MASKED), *records("train", MASKED), *rules.ben
 
 
 rule tab3_segmentation:
-    input: SEGMENTED, notebook=ancient("nbs/paper/tab3_segmentation.ipynb"), code=code(2)
+    input: SEGMENTED, notebook=ancient("nbs/paper/tab3_segmentation.ipynb"), code=[*code(2), "edgetpu_repro/latency.py"]
     output: table("tab3_segmentation")
     params: says=says("paper/tab3_segmentation"), given=""
     log: f"{BUILD}/notebooks/tab3_segmentation.ipynb"

@@ -52,6 +52,9 @@ def test_list_and_info(cli):
     ((*EXPORT, "autoseg_edgetpu_s", "--finalize_method", "resize512,argmx"), ("did you mean 'argmax'",)),
     ((*EXPORT, "autoseg_edgetpu_s", "--finalize_method", "squeeze"), ("squeeze", "after argmax")),
     ((*EXPORT, "mobilenet_edgetpu", "--finalize_method", "argmax"), ("classifier", "finalize_method")),
+    (("latency", "missing.tflite"), ("missing.tflite is not a file",)),
+    (("latency", "mobilenet_edgetpu_v3"), ("did you mean",)),
+    (("latency", "autoseg_edgetpu_xs", "--argmax", "fused3"), ("unknown argmax", "fused2")),
     (("benchmark", "autoseg_edgetpu_xs", "--finalize_method", "upsample"), ("unknown step",)),
     (("reproduce", "--profile", "defualt"), ("did you mean 'default'",)),
 ])
@@ -79,6 +82,10 @@ def test_export_of_a_segmentation_model(cli, tmp_path):
     assert exported.returncode == 0, exported
     assert [p.name for p in tmp_path.iterdir()] == ["autoseg_edgetpu_xs_resize16_argmax_resize32_squeeze_int8.tflite"]
     assert "1 ARG_MAX" in exported.stdout and "TILE" in exported.stdout
+    file, = tmp_path.iterdir()
+    modelled = cli("latency", file, "mobilenet_v3_large_minimalistic", "mobilenet_edgetpu_v2_s")
+    assert modelled.returncode == 0 and len(modelled.stdout.splitlines()) >= 4, modelled
+    assert "extrapolates" in modelled.stdout, "a 32 pixel image is far from what was published"
 
 
 def test_bad_files(cli, tmp_path):

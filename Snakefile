@@ -85,12 +85,13 @@ rule export:
     shell: RUN
 
 
-rule export_reference:
+rule export_references: # in one go: they are many, and each is done in seconds
     input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code(13)
-    output: f"{BUILD}/tflite/{{model}}_timed_int8.tflite", f"{RESULTS}/records/export/{{model}}_timed.json"
-    params: says=says("runs/export"), given="-p model {model} -p trained False"
-    log: f"{BUILD}/notebooks/export_{{model}}.ipynb"
-    wildcard_constraints: model=one_of(PROFILE.references)
+    output:
+        expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=PROFILE.references) or f"{BUILD}/no_references",
+        records("export", [f"{m}_timed" for m in PROFILE.references])
+    params: says=says("runs/export"), given=f"-p model '{' '.join(PROFILE.references)}' -p trained False"
+    log: f"{BUILD}/notebooks/export_references.ipynb"
     shell: RUN
 
 
@@ -106,14 +107,14 @@ rule segment:
     shell: RUN
 
 
-rule segment_reference:
+rule segment_references:
     input: PREPARED, notebook=ancient("nbs/runs/segment.ipynb"), code=code(13)
     output:
-        expand(f"{BUILD}/tflite/{{{{model}}}}_timed_{{argmax}}_int8.tflite", argmax=("default", "fused4")),
-        f"{RESULTS}/records/segment/{{model}}_timed.json"
-    params: says=says("runs/segment"), given="-p model {model} -p trained False"
-    log: f"{BUILD}/notebooks/segment_{{model}}.ipynb"
-    wildcard_constraints: model=one_of(SEGMENTATION.references)
+        expand(f"{BUILD}/tflite/{{model}}_timed_{{argmax}}_int8.tflite", model=SEGMENTATION.references, argmax=("default", "fused4"))
+            or f"{BUILD}/no_segmentation_references",
+        records("segment", [f"{m}_timed" for m in SEGMENTATION.references])
+    params: says=says("runs/segment"), given=f"-p model '{' '.join(SEGMENTATION.references)}' -p trained False"
+    log: f"{BUILD}/notebooks/segment_references.ipynb"
     shell: RUN
 
 

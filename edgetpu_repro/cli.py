@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'ImageSize', 'NumClasses', 'Finalize', 'GroupConv', 'say', 'about', 'list_command', 'info', 'writable_folder',
-           'check_finalize', 'load_weights', 'export', 'benchmark', 'reproduce', 'main']
+           'check_finalize', 'load_weights', 'export', 'benchmark', 'latency', 'reproduce', 'main']
 
 # %% ../nbs/18_cli.ipynb #c002
 import fcntl, importlib.util, json, os, signal, subprocess, sys, tempfile, warnings
+from math import prod
 from pathlib import Path
 from typing import Annotated
 
@@ -207,6 +208,40 @@ def benchmark(
     for t, r in results.items():
         say(f"{t:{width}}{r['latency_ms']:>10.3f}{r['latency_p5_ms']:>10.3f}{r['latency_p95_ms']:>10.3f}{r['runs']:>7}{sizes[t] / 1e6:>8.2f}")
     if output: write_text(output, json.dumps(results, indent=1) + "\n")
+
+# %% ../nbs/18_cli.ipynb #n001
+def _work(target:str, image_size:int|None, argmax:str|None) -> list:
+    "The work of a registered name or of a file, for the latency model."
+    from edgetpu_repro.latency import file_work, spec_work
+    path = Path(target)
+    if not (target.endswith(".tflite") or path.exists()):
+        spec = get_spec(target)
+        if has_layout(spec): return spec_work(spec, image_size, argmax=argmax)
+    from edgetpu_repro.export import describe, freeze, operator_records, to_tflite
+    if target.endswith(".tflite") or path.exists():
+        if not path.is_file(): raise UsageError(f"{path} is not a file")
+        content = path.read_bytes()
+    else: # what keras.applications builds is known only when it is built
+        if spec.task == "segmentation": raise UsageError(f"{target} has no layout; export it and give the .tflite file")
+        content = to_tflite(freeze(build_model(target, image_size=image_size)))
+    _, *shape = describe(content)["inputs"][0]["shape"]
+    return file_work(operator_records(content), prod(shape))
+
+
+@app.command()
+def latency(
+    targets: Annotated[list[str], typer.Argument(metavar="FILE_OR_NAME...", help=".tflite files and registry names.")],
+    image_size: ImageSize = None,
+    argmax: Annotated[str, typer.Option(help="For segmentation models by name: none, default, fused2 or fused4.")] = None,
+):
+    "Modelled latency on the Pixel 6 Edge TPU (int8), and where it goes. Fitted to the published latencies."
+    from edgetpu_repro.latency import QUANTITIES, predict
+    results = {t: predict(_work(t, image_size, argmax)) for t in targets}
+    width = max(map(len, results)) + 2
+    say(f"{'':{width}}{'modelled ms':>12}" + "".join(f"{q:>13}" for q in QUANTITIES))
+    for t, r in results.items():
+        say(f"{t:{width}}{r['latency_ms']:>12.2f}" + "".join(f"{ms:>13.3f}" for ms in r["parts"].values()))
+        if r["extrapolated"]: say(f"{'':{width}}extrapolates: {', '.join(r['extrapolated'])} outside of what the fit has seen")
 
 # %% ../nbs/18_cli.ipynb #c014
 @app.command()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONVS', 'folding_plan', 'fold_norms', 'tflite_argmax', 'freeze', 'to_tflite', 'describe', 'check_operators',
-           'export_tflite']
+           'export_tflite', 'operator_records']
 
 # %% ../nbs/12_export.ipynb #c002
 import os
@@ -156,3 +156,26 @@ def export_tflite(
     check_operators(description, int8=calibration is not None)
     with atomic_write(path) as tmp: tmp.write_bytes(content)
     return description
+
+# %% ../nbs/12_export.ipynb #n001
+def operator_records(
+    tflite, # Path or content of a file
+) -> list: # of dicts: op, output (shape), macs, weights, groups
+    "The operators of a `.tflite` file with their multiply-accumulates and weights, in order."
+    content = tflite if isinstance(tflite, bytes) else Path(tflite).read_bytes()
+    try: interpreter = Interpreter(model_content=content)
+    except (ValueError, RuntimeError) as e: raise UsageError(f"not a TFLite model: {' '.join(str(e).split())}") from None
+    shape = {t["index"]: tuple(t["shape"].tolist()) for t in interpreter.get_tensor_details()}
+    rows = []
+    for op in interpreter._get_ops_details():
+        if op["op_name"] == "DELEGATE": continue
+        inputs, out = [int(i) for i in op["inputs"] if i >= 0], shape.get(int(op["outputs"][0]), ())
+        macs = weights = 0
+        groups = 1
+        if op["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            kernel = shape[inputs[1]] # (out, h, w, in / groups), depthwise (1, h, w, out), dense (out, in)
+            weights = int(np.prod(kernel))
+            macs = int(np.prod(out[1:-1])) * weights
+            if op["op_name"] == "CONV_2D": groups = shape[inputs[0]][-1] // kernel[-1]
+        rows.append(dict(op=op["op_name"], output=out, macs=macs, weights=weights, groups=groups))
+    return rows

@@ -1,0 +1,46 @@
+"What is committed in results/: it belongs to its profile, and quantisation kept what it should keep."
+import pytest
+from conftest import ROOT
+
+from edgetpu_repro.core import load_profile, read_records
+from edgetpu_repro.specs import get_spec
+
+COMMITTED = ("default", "camvid")
+
+
+def evaluated(task):
+    "The committed accuracies of one task: (profile, model, numbers)."
+    return [(profile, r["name"], r["numbers"]) for profile in COMMITTED for r in read_records(profile, "evaluate")
+            if get_spec(r["name"]).task == task]
+
+
+@pytest.mark.parametrize("profile", COMMITTED)
+def test_every_model_of_a_profile_has_its_records(profile):
+    settings = load_profile(profile)
+    trained, timed = {*settings.models, *settings.segmentation.models}, {*settings.models, *settings.references}
+    assert {r["name"] for r in read_records(profile, "train")} == {r["name"] for r in read_records(profile, "evaluate")} == trained
+    masked = [*settings.segmentation.models, *settings.segmentation.references]
+    timed |= {f"{m}_{argmax}" for m in masked for argmax in ("default", "fused4")}
+    assert {r["name"] for r in read_records(profile, "benchmark")} == timed
+    for record in read_records(profile, "train"):
+        task, family = get_spec(record["name"]).task, get_spec(record["name"]).family
+        assert record["parameters"]["epochs"] == settings.train_settings(task, family).epochs
+        size = settings.data_settings(task).image_size
+        assert record["parameters"]["image_size"] == (size if isinstance(size, int) else list(size))
+
+
+def test_the_files_of_a_profile_are_there():
+    for profile in COMMITTED:
+        for folder in (ROOT / "results" / profile / "tables", ROOT / "figures" / profile): assert list(folder.iterdir())
+
+
+def test_int8_segmentation_keeps_96_percent_of_miou():
+    "The bar of MLPerf Mobile."
+    kept = {(profile, m): n["int8_default_miou"] / n["keras_default_miou"] for profile, m, n in evaluated("segmentation")}
+    assert len(kept) >= 4 and min(kept.values()) >= 0.96, kept
+
+
+def test_int8_classification_keeps_98_percent_of_top1():
+    "The bar of MLPerf Mobile, over all classifiers; one alone may lose a little more, 1000 images decide within a point or two."
+    kept = {m: n["int8_top1"] / n["float_top1"] for _, m, n in evaluated("classification")}
+    assert len(kept) == 13 and sum(kept.values()) / 13 >= 0.98 and min(kept.values()) >= 0.95, kept

@@ -63,16 +63,20 @@ def test_counts(name):
     assert built == count(get_spec(name))
 
 
+def check_gradients(model, loss_of):
+    "Loss and gradients of one step are finite, and nearly every weight takes part."
+    with tf.GradientTape() as tape: loss = loss_of(model)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients)
+    assert sum(np.abs(g).max() > 0 for g in gradients) > 0.9 * len(gradients)
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_gradient_step(name):
     model = build_model(name, num_classes=5, image_size=64)
     images, labels = keras.random.uniform((4, 64, 64, 3), -1, 1, seed=0), np.array([0, 1, 2, 4])
     assert [str(d) for d in {w.dtype for w in model.weights}] == ["float32"] and model.output_names == ["probabilities"]
-    with tf.GradientTape() as tape:
-        loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, model(images, training=True)))
-    gradients = tape.gradient(loss, model.trainable_variables)
-    assert np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients)
-    assert sum(np.abs(g).max() > 0 for g in gradients) > 0.9 * len(gradients)
+    check_gradients(model, lambda m: keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, m(images, training=True))))
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -109,10 +113,7 @@ def test_segmentation_gradient_step(name):
     stride = 4 if name.endswith("baseline") else 8 if name.startswith("autoseg") else 16
     assert model.output_names == ["logits"] and model.output_shape == (None, 64 // stride, 96 // stride, 5)
     images, masks = keras.random.uniform((2, 64, 96, 3), -1, 1, seed=0), np.random.default_rng(0).integers(0, 5, (2, 64, 96))
-    with tf.GradientTape() as tape: loss = masked_cross_entropy(masks, model(images, training=True))
-    gradients = tape.gradient(loss, model.trainable_variables)
-    assert np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients)
-    assert sum(np.abs(g).max() > 0 for g in gradients) > 0.9 * len(gradients)
+    check_gradients(model, lambda m: masked_cross_entropy(masks, m(images, training=True)))
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)

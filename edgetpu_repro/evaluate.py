@@ -114,17 +114,18 @@ def mask_predictor(
 
 
 def confusion(
-    labels, # Any shape, classes or 255 for void
+    labels, # Any shape, classes or `ignore_label`
     masks, # Same shape, classes
     num_classes:int,
+    ignore_label:int=VOID, # Pixels of the labels that do not count
 ) -> np.ndarray: # (num_classes, num_classes) int64: pixels by label and prediction
     "Count pixels; raises `UsageError` where a label or a prediction is no class, or the shapes differ."
     labels, masks = np.asarray(labels, "int64"), np.asarray(masks, "int64")
     if labels.shape != masks.shape: raise UsageError(f"masks of shape {masks.shape} do not fit labels of shape {labels.shape}")
-    for what, values in (("label", labels[labels != VOID]), ("prediction", masks)):
+    for what, values in (("label", labels[labels != ignore_label]), ("prediction", masks)):
         if values.size and (values.min() < 0 or values.max() >= num_classes):
-            raise UsageError(f"{what} {values.min() if values.min() < 0 else values.max()} is none of {num_classes} classes (0..{num_classes - 1}, {VOID} for void)")
-    valid = labels != VOID
+            raise UsageError(f"{what} {values.min() if values.min() < 0 else values.max()} is none of {num_classes} classes (0..{num_classes - 1}, {ignore_label} for void)")
+    valid = labels != ignore_label
     return np.bincount(labels[valid] * num_classes + masks[valid], minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
@@ -132,12 +133,13 @@ def evaluate_segmenter(
     predict, # From `mask_predictor`
     batches, # Of (float images, masks), as `data.batches` makes them
     names:tuple, # Of the classes
+    ignore_label:int=VOID, # Pixels of the masks that do not count
 ) -> dict: # miou, pixel_accuracy (fractions), iou {class: fraction, None where it neither is nor was predicted}, images
     "Mean intersection over union of a whole split: over the classes that are there or were predicted, void ignored."
     counts, n = np.zeros((len(names), len(names)), "int64"), 0
     with readable_errors():
         for images, labels in batches:
-            counts += confusion(labels, predict(images), len(names))
+            counts += confusion(labels, predict(images), len(names), ignore_label)
             n += len(images)
     if not n: raise UsageError("the split is empty")
     if not counts.sum(): raise UsageError("every pixel of the split is void")

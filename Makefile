@@ -12,8 +12,9 @@ reproduce: .venv/installed            ## run the workflow: records, tables, figu
 	edgetpu-repro reproduce --profile $(PROFILE)
 	@echo "report: results/$(PROFILE)/report.html"
 
-test: .venv/installed                 ## everything that CI checks
-	python -m pytest
+test: .venv/installed                 ## everything that CI checks; one process a core, the dataset made before
+	python -c "from edgetpu_repro.data import dataset_builder; dataset_builder(data_dir='build/data')"
+	python -m pytest -n auto --dist loadfile
 
 lab: .venv/installed                  ## JupyterLab on the notebooks
 	jupyter lab --notebook-dir nbs $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -96,7 +96,7 @@ def test_committed_notebooks_are_clean(path):
 
 def test_exporting_again_changes_nothing(tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", "build", ".git", ".snakemake", "results", "figures"))
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", "build", ".git", ".snakemake", "results", "figures", "*.egg-info"))
     result = call(BIN / "python", "tools/publish.py", cwd=copy)
     assert result.returncode == 0, result.stderr[-2000:]
     for path in [*(ROOT / "edgetpu_repro").glob("*.py"), *LIBRARY, *STEPS, ROOT / "README.md"]:

@@ -122,7 +122,7 @@ class TrainSettings:
     drop_connect:float|None = None # likewise, stochastic depth
     from_backbone:bool = False     # segmentation: start from the classifier that the profile trained
     freeze_large_filters:int|None = None # segmentation: freeze backbone layers with so many channels or more
-    flip:bool = False              # segmentation: mirror half of the images
+    flip:bool = False              # mirror half of the images
     scale_jitter:tuple = (1.0, 1.0) # segmentation: scale by a random factor of this range, then crop or pad
 
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['IMAGE', 'CLASSES', 'SCENES', 'SHARES', 'DIGITS_FILE', 'VOID', 'ADE20K', 'MASK_LABELS', 'EMBEDDED', 'source_digits',
            'texture', 'place', 'scene', 'DigitScenes', 'Ade20k', 'MaskLabels', 'dataset_builder', 'resize', 'normalize',
-           'open_split', 'load_images', 'calibration_images', 'batches', 'num_classes', 'settings_builder',
-           'profile_images', 'load_masks', 'readable_errors', 'mask_labels', 'profile_masks', 'augment_masks']
+           'open_split', 'load_images', 'calibration_images', 'batches', 'num_classes', 'settings_builder', 'split_of',
+           'profile_images', 'load_masks', 'readable_errors', 'mask_labels', 'profile_masks', 'augment_masks', 'mirror']
 
 # %% ../nbs/10_data.ipynb #c002
 import re, sys
@@ -298,6 +298,15 @@ def settings_builder(
     return dataset_builder(settings.name, settings.data_dir or Paths(profile).data)
 
 
+def split_of(
+    settings:DataSettings,
+    split:str, # 'train' or 'test'
+    limit:int|None, # Images; None: as the settings say
+) -> tuple: # (TFDS name of the split, images at the most or None for all)
+    "What a profile calls a split, as the dataset calls it."
+    return (settings.test_split if split == "test" else split, limit or dict(train=settings.train_images, test=settings.test_images).get(split))
+
+
 def profile_images(
     profile:Profile, # Its `data` says which dataset, and how many images at the most
     split:str, # 'train' or 'test'
@@ -306,8 +315,7 @@ def profile_images(
 ): # As `load_images` returns it
     "A split of the dataset that a profile names."
     settings = profile.data
-    limit = limit or dict(train=settings.train_images, test=settings.test_images).get(split)
-    split = settings.test_split if split == "test" else split
+    split, limit = split_of(settings, split, limit)
     return load_images(settings_builder(settings, profile.name), split, image_size or settings.image_size, limit, settings.central_crop)
 
 # %% ../nbs/10_data.ipynb #n006
@@ -362,8 +370,7 @@ def profile_masks(
 ): # As `load_masks` returns it
     "A split of the segmentation dataset that a profile names."
     settings = profile.segmentation.data
-    limit = limit or dict(train=settings.train_images, test=settings.test_images).get(split)
-    split = settings.test_split if split == "test" else split
+    split, limit = split_of(settings, split, limit)
     return load_masks(settings_builder(settings, profile.name), split, settings.image_size, mask_labels(settings), limit)
 
 # %% ../nbs/10_data.ipynb #n009
@@ -388,3 +395,8 @@ def augment_masks(
         crop = tf.reshape(crop, (h, w, 4))
         return tf.cast(tf.round(crop[..., :3] + 127), tf.uint8), tf.cast(crop[..., 3] + VOID, tf.uint8)
     return augment
+
+# %% ../nbs/10_data.ipynb #n011
+def mirror(image, label, seed):
+    "Mirror half of the images, by a seed of shape (2,)."
+    return tf.image.stateless_random_flip_left_right(image, seed), label

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['IMAGE', 'CLASSES', 'SCENES', 'SHARES', 'DIGITS_FILE', 'VOID', 'ADE20K', 'MASK_LABELS', 'EMBEDDED', 'source_digits',
            'texture', 'place', 'scene', 'DigitScenes', 'Ade20k', 'MaskLabels', 'dataset_builder', 'resize', 'normalize',
-           'open_split', 'load_images', 'calibration_images', 'batches', 'num_classes', 'settings_builder', 'split_of',
-           'profile_images', 'load_masks', 'readable_errors', 'mask_labels', 'profile_masks', 'augment_masks', 'mirror']
+           'open_split', 'load_images', 'calibration_images', 'batches', 'training_batches', 'num_classes',
+           'settings_builder', 'settings_classes', 'split_of', 'settings_images', 'load_masks', 'readable_errors',
+           'mask_labels', 'settings_masks', 'augment_masks']
 
 # %% ../nbs/10_data.ipynb #c002
 import re, sys
@@ -19,7 +20,7 @@ import numpy as np, tensorflow as tf, tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .core import DataSettings, Paths, Profile, UsageError, unknown
+from .core import DataSettings, UsageError, data_folder, unknown
 from .specs import image_hw
 
 # %% ../nbs/10_data.ipynb #c005
@@ -230,13 +231,15 @@ def open_split(
     split:str, # 'train', 'test', or any TFDS slice
     features:tuple, # Names that are needed; others are not decoded
     limit:int|None=None, # First so many images; None: all
+    encoded:bool=False, # Leave images as the bytes of their files
 ): # `tf.data.Dataset` of examples, in the order of the files
     "A split with the features that a task needs; raises `UsageError` where it, or one of them, is missing or the split is empty."
     if split.split("[")[0] not in builder.info.splits: raise unknown("split", split, builder.info.splits)
     has = builder.info.features
     if missing := [f for f in features if f not in has]:
         raise UsageError(f"dataset {builder.name!r} has no {' and no '.join(missing)}; it has {', '.join(has)}")
-    decoders = tfds.decode.PartialDecoding({f: True for f in features})
+    skip = {"image": tfds.decode.SkipDecoding()} if encoded else None
+    decoders = tfds.decode.PartialDecoding({f: True for f in features}, decoders=skip)
     try: ds = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
     except ValueError as e: # TFDS's answer to a slice without examples, and to one that is none
         raise UsageError(f"split {split!r} of dataset {builder.name!r} is empty: {' '.join(str(e).split())}") from None
@@ -249,11 +252,16 @@ def load_images(
     image_size, # Pixels: one number or (height, width)
     limit:int|None=None, # First so many images; None: all
     central_crop:bool=False, # As `resize` takes it
+    background:bool=False, # The model's class 0 is background: labels count from 1
+    encoded:bool=False, # Leave images as the bytes of their files, for a crop that decodes only its part
 ): # `tf.data.Dataset` of (image uint8, label), in the order of the files, and with known length
     "A classification split, decoded and resized."
     hw = image_hw(image_size)
-    ds = open_split(builder, split, ("image", "label"), limit)
-    return ds.map(lambda x: (resize(x["image"], hw, central_crop), x["label"]), tf.data.AUTOTUNE)
+    ds = open_split(builder, split, ("image", "label"), limit, encoded)
+
+    def example(x): return x["image"] if encoded else resize(x["image"], hw, central_crop), x["label"] + int(background)
+
+    return ds.map(example, tf.data.AUTOTUNE)
 
 
 def calibration_images(
@@ -270,17 +278,40 @@ def calibration_images(
 def batches(
     images, # From `load_images` or `load_masks`
     batch_size:int,
-    seed:int|None=None, # Shuffle every epoch from this seed; None: keep the order
-    augment=None, # Function of (image, target, seed), as `augment_masks` makes it; other draws every epoch
-): # `tf.data.Dataset` of (float32 images in [-1, 1], labels or masks)
-    "Cache, shuffle, batch, normalise, prefetch."
-    ds = images.cache()
-    if seed is not None: ds = ds.shuffle(len(images), seed=seed)
-    if augment:
-        draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
-        ds = tf.data.Dataset.zip(ds, draws).map(lambda example, draw: augment(*example, draw), tf.data.AUTOTUNE)
-    ds = ds.batch(batch_size, drop_remainder=seed is not None)
-    return ds.map(lambda x, y: (normalize(x), y), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+): # `tf.data.Dataset` of (float32 images in [-1, 1], labels or masks), in their order, the last batch maybe smaller
+    "Batches to evaluate on."
+    return images.batch(batch_size).map(lambda x, y: (normalize(x), y), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def training_batches(
+    images, # From `load_images` or `load_masks`
+    batch_size:int,
+    seed:int, # Decides order and augmentation
+    augment=None, # Function of (image, target, seed), as `augment_images` and `augment_masks` make it
+    mix=None, # Function of (images, labels, seed), as `mix_batch` makes it
+    start:int=0, # Step to begin with
+    cache:bool=True, # Keep the images in memory
+    buffer:int=16384, # To shuffle in, where they are not kept
+): # Endless `tf.data.Dataset` of (float32 images in [-1, 1], targets)
+    "Batches of epoch after epoch. Batch i is the same whatever `start` is: order and draws depend on seed and position alone."
+    count = len(images)
+    per_epoch = count // batch_size
+    if not per_epoch: raise UsageError(f"{count} images are fewer than one batch of {batch_size}")
+    if cache: images, buffer = images.cache(), count
+    first, skip = divmod(start, per_epoch)
+
+    def epoch(number): # skipping comes before the work of augmenting
+        tf.random.set_seed(1) # of this function's graph: so the order does not depend on the seed of the process
+        shuffled = images.shuffle(buffer, seed=seed + number, reshuffle_each_iteration=False)
+        numbered = tf.data.Dataset.zip(shuffled, tf.data.Dataset.range(number * count, (number + 1) * count)).take(per_epoch * batch_size)
+        return numbered.skip(tf.where(number == first, tf.constant(skip * batch_size, tf.int64), 0))
+
+    ds = tf.data.Dataset.range(first, 2**31).flat_map(epoch)
+    if augment: ds = ds.map(lambda example, i: augment(*example, tf.stack([tf.constant(seed, tf.int64), i])), tf.data.AUTOTUNE)
+    else: ds = ds.map(lambda example, i: example)
+    ds = ds.batch(batch_size, drop_remainder=True).map(lambda x, y: (normalize(x), y), tf.data.AUTOTUNE)
+    if mix: ds = ds.enumerate(start).map(lambda i, example: mix(*example, tf.stack([tf.constant(seed, tf.int64), i])), tf.data.AUTOTUNE)
+    return ds.prefetch(tf.data.AUTOTUNE)
 
 
 def num_classes(
@@ -292,10 +323,16 @@ def num_classes(
 # %% ../nbs/10_data.ipynb #c020
 def settings_builder(
     settings:DataSettings,
-    profile:str, # Its folder is where the data are, unless the settings say otherwise
 ): # From `dataset_builder`
     "The dataset that settings name."
-    return dataset_builder(settings.name, settings.data_dir or Paths(profile).data)
+    return dataset_builder(settings.name, settings.data_dir or data_folder())
+
+
+def settings_classes(
+    settings:DataSettings, # Of a classification dataset
+) -> int:
+    "How many classes a model for these data has."
+    return num_classes(settings_builder(settings)) + settings.background
 
 
 def split_of(
@@ -303,20 +340,19 @@ def split_of(
     split:str, # 'train' or 'test'
     limit:int|None, # Images; None: as the settings say
 ) -> tuple: # (TFDS name of the split, images at the most or None for all)
-    "What a profile calls a split, as the dataset calls it."
+    "What settings call a split, as the dataset calls it."
     return (settings.test_split if split == "test" else split, limit or dict(train=settings.train_images, test=settings.test_images).get(split))
 
 
-def profile_images(
-    profile:Profile, # Its `data` says which dataset, and how many images at the most
+def settings_images(
+    settings:DataSettings, # Which dataset, and how many images at the most
     split:str, # 'train' or 'test'
-    image_size=None, # Pixels; None: the profile's
-    limit:int|None=None, # Fewer images than the profile says
+    limit:int|None=None, # Fewer images than the settings say
+    encoded:bool=False, # As `load_images` takes it
 ): # As `load_images` returns it
-    "A split of the dataset that a profile names."
-    settings = profile.data
+    "A split of a classification dataset that settings name."
     split, limit = split_of(settings, split, limit)
-    return load_images(settings_builder(settings, profile.name), split, image_size or settings.image_size, limit, settings.central_crop)
+    return load_images(settings_builder(settings), split, settings.image_size, limit, settings.central_crop, settings.background, encoded)
 
 # %% ../nbs/10_data.ipynb #n006
 def load_masks(
@@ -363,15 +399,14 @@ def mask_labels(
     return MASK_LABELS[name]
 
 
-def profile_masks(
-    profile:Profile, # Its `segmentation.data` says which dataset, and how many images at the most
+def settings_masks(
+    settings:DataSettings, # Which dataset, and how many images at the most
     split:str, # 'train' or 'test'
-    limit:int|None=None, # Fewer images than the profile says
+    limit:int|None=None, # Fewer images than the settings say
 ): # As `load_masks` returns it
-    "A split of the segmentation dataset that a profile names."
-    settings = profile.segmentation.data
+    "A split of a segmentation dataset that settings name."
     split, limit = split_of(settings, split, limit)
-    return load_masks(settings_builder(settings, profile.name), split, settings.image_size, mask_labels(settings), limit)
+    return load_masks(settings_builder(settings), split, settings.image_size, mask_labels(settings), limit)
 
 # %% ../nbs/10_data.ipynb #n009
 def augment_masks(
@@ -395,8 +430,3 @@ def augment_masks(
         crop = tf.reshape(crop, (h, w, 4))
         return tf.cast(tf.round(crop[..., :3] + 127), tf.uint8), tf.cast(crop[..., 3] + VOID, tf.uint8)
     return augment
-
-# %% ../nbs/10_data.ipynb #n011
-def mirror(image, label, seed):
-    "Mirror half of the images, by a seed of shape (2,)."
-    return tf.image.stateless_random_flip_left_right(image, seed), label

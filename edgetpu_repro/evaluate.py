@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['load_tflite', 'quantize', 'predictor', 'top_k', 'evaluate_classifier', 'mask_predictor', 'confusion',
-           'evaluate_segmenter']
+           'evaluate_segmenter', 'output_rank', 'evaluate_model']
 
 # %% ../nbs/13_evaluate.ipynb #c002
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+from tqdm import tqdm
 
-from .core import UsageError
-from .data import VOID, readable_errors
+from .classifiers import load_model
+from .core import DataSettings, UsageError, replace_fields
+from .data import VOID, batches, mask_labels, readable_errors, settings_classes, settings_images, settings_masks
 from .finalize import finalize
 
 # %% ../nbs/13_evaluate.ipynb #c005
@@ -45,27 +48,32 @@ def quantize(
 
 def predictor(
     model, # A Keras model, or the path of a '.tflite' file
-    threads:int=1, # For a '.tflite' file
+    threads:int=1, # For a '.tflite' file, of one worker
+    workers:int=1, # For a '.tflite' file: so many images, or batches, at once
 ): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...)
     "Make a prediction function; all that follows does not know what runs behind it."
     if hasattr(model, "predict_on_batch"): return lambda images: np.asarray(model(images, training=False))
-    interpreter = load_tflite(model, threads)
-    (inp,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreters = [load_tflite(model, threads) for _ in range(workers)]
+    (inp,), (out,) = interpreters[0].get_input_details(), interpreters[0].get_output_details()
+    at_once, *wanted = inp["shape"].tolist()
+    scale, zero_point = out["quantization"]
 
-    def one(image):
-        value = image[None]
-        if np.issubdtype(inp["dtype"], np.integer): value = quantize(value, *inp["quantization"], inp["dtype"])
-        interpreter.set_tensor(inp["index"], value)
-        interpreter.invoke()
-        y = interpreter.get_tensor(out["index"])[0]
-        scale, zero_point = out["quantization"]
+    def run(interpreter, images): # in groups of as many as the file takes; the last one is filled up
+        outputs = []
+        for i in range(0, len(images), at_once):
+            value = np.resize(images[i:i + at_once], (at_once, *wanted))
+            if np.issubdtype(inp["dtype"], np.integer): value = quantize(value, *inp["quantization"], inp["dtype"])
+            interpreter.set_tensor(inp["index"], value)
+            interpreter.invoke()
+            outputs.append(interpreter.get_tensor(out["index"]).copy())
+        y = np.concatenate(outputs)[:len(images)]
         return (y.astype("float32") - zero_point) * scale if scale else y
 
     def predict(images):
-        images = np.asarray(images)
-        if images.shape[1:] != (wanted := tuple(inp["shape"][1:].tolist())):
-            raise UsageError(f"{model} takes images of {wanted}, not {images.shape[1:]}")
-        return np.stack([one(image) for image in images])
+        images = np.asarray(images, "float32")
+        if images.shape[1:] != tuple(wanted): raise UsageError(f"{model} takes images of {tuple(wanted)}, not {images.shape[1:]}")
+        parts = [p for p in np.array_split(images, workers) if len(p)]
+        with ThreadPoolExecutor(workers) as pool: return np.concatenate(list(pool.map(run, interpreters, parts))) # LiteRT runs without Python's lock
 
     return predict
 
@@ -88,22 +96,23 @@ def evaluate_classifier(
     batches, # Of (float images, labels), as `data.batches` makes them
 ) -> dict: # top1, top5 (fractions), images
     "Top-1 and top-5 over a split."
-    hits, n = np.zeros(2), 0
+    hits, n = np.zeros(2, int), 0
     for images, labels in batches:
         outputs = predict(images)
         hits += [top_k(outputs, labels, k).sum() for k in (1, 5)]
         n += len(outputs)
     if not n: raise UsageError("the split is empty")
-    return dict(top1=hits[0] / n, top5=hits[1] / n, images=n)
+    return dict(top1=float(hits[0] / n), top5=float(hits[1] / n), images=n)
 
 # %% ../nbs/13_evaluate.ipynb #n001
 def mask_predictor(
     model, # A Keras model, or the path of a '.tflite' file
     finalize_method:str, # Applied to logits; a file that puts out classes has done so itself
-    threads:int=1, # For a '.tflite' file
+    threads:int=1, # As `predictor` takes it
+    workers:int=1, # As `predictor` takes it
 ): # Function of float images (n, height, width, 3) in [-1, 1] -> classes (n, height, width)
     "Make a function from images to masks."
-    predict = predictor(model, threads)
+    predict = predictor(model, threads, workers)
 
     def masks(images):
         y = predict(images)
@@ -147,3 +156,44 @@ def evaluate_segmenter(
     iou = [float(h / u) if u else None for h, u in zip(hits, union)]
     return dict(miou=float(np.mean([v for v in iou if v is not None])), pixel_accuracy=float(hits.sum() / counts.sum()),
                 iou=dict(zip(names, iou)), images=n)
+
+# %% ../nbs/13_evaluate.ipynb #n005
+def _shapes(path) -> tuple: # (what `predictor` takes, shape of its input, shape of its output)
+    "Open a model file; raises `UsageError` where it has several inputs or outputs."
+    if Path(path).suffix == ".keras":
+        model = load_model(path)
+        shapes = [d.shape for d in model.inputs], [d.shape for d in model.outputs]
+    else:
+        model, file = path, load_tflite(path)
+        shapes = [[tuple(d["shape"].tolist()) for d in details] for details in (file.get_input_details(), file.get_output_details())]
+    if [len(s) for s in shapes] != [1, 1] or len(shapes[0][0]) != 4 or len(shapes[1][0]) not in (2, 3, 4):
+        raise UsageError(f"{path} does not take one image and give one output: inputs {shapes[0]}, outputs {shapes[1]}")
+    return model, shapes[0][0], shapes[1][0]
+
+
+def output_rank(
+    path, # A '.keras' or a '.tflite' file
+) -> int: # 2: a classifier; 3 or 4: a segmentation model
+    "Number of dimensions of a model's output, the batch included."
+    return len(_shapes(path)[2])
+
+
+def evaluate_model(
+    path, # A '.keras' or a '.tflite' file
+    data:DataSettings, # Which split of which dataset; the image size is the model's
+    finalize_method:str|None=None, # For the logits of a segmentation model; None: resized to the image, argmax
+    batch_size:int=32,
+    workers:int=1, # For a '.tflite' file, images at once
+) -> dict: # As `evaluate_classifier` or `evaluate_segmenter` returns it, and task, image_size (height, width), classes
+    "Evaluate a model file, with a progress bar on a terminal; raises `UsageError` where model and dataset do not fit."
+    model, inputs, outputs = _shapes(path)
+    hw, segments, is_mask = tuple(inputs[1:3]), len(outputs) > 2, len(outputs) == 3 or len(outputs) == 4 and outputs[-1] == 1
+    data = replace_fields(data, dict(image_size=hw))
+    known = len(mask_labels(data).names) if segments else settings_classes(data)
+    classes = known if is_mask else outputs[-1]
+    if classes != known: raise UsageError(f"{path} has {classes} classes, dataset {data.name} has {known}{' with a background class' if data.background else ''}")
+    images = settings_masks(data, "test") if segments else settings_images(data, "test")
+    shown = tqdm(batches(images, batch_size), unit=" batches", disable=None)
+    about = dict(task="segmentation" if segments else "classification", image_size=hw, classes=classes)
+    if segments: return dict(about, **evaluate_segmenter(mask_predictor(model, finalize_method or f"resize{hw[0]}x{hw[1]},argmax", 1, workers), shown, mask_labels(data).names))
+    return dict(about, **evaluate_classifier(predictor(model, workers=workers), shown))

@@ -10,7 +10,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from PIL import Image
 
-from edgetpu_repro.core import Paths, UsageError
+from edgetpu_repro.core import UsageError, data_folder
 from edgetpu_repro.data import (MASK_LABELS, SCENES, Ade20k, DigitScenes, batches, dataset_builder, load_images, load_masks,
                                 num_classes, scene, source_digits)
 from edgetpu_repro.evaluate import evaluate_segmenter
@@ -19,7 +19,7 @@ from edgetpu_repro.evaluate import evaluate_segmenter
 @pytest.fixture(scope="module")
 def builder():
     "The prepared dataset of the checkout; made on the first call."
-    return dataset_builder(data_dir=Paths("smoke").data)
+    return dataset_builder(data_dir=data_folder())
 
 
 def test_splits_share_no_source_digit():
@@ -45,7 +45,7 @@ def test_scenes_are_deterministic_and_agree_with_their_boxes():
 
 def test_tfds_reads_what_the_builder_wrote(builder):
     assert {k: v.num_examples for k, v in builder.info.splits.items()} == SCENES
-    examples = list(tfds.load("digit_scenes", split="test[:20]", data_dir=Paths("smoke").data).as_numpy_iterator())
+    examples = list(tfds.load("digit_scenes", split="test[:20]", data_dir=data_folder()).as_numpy_iterator())
     images, labels, deal = source_digits()
     for i, example in enumerate(examples):
         made = scene(np.random.default_rng([2, i]), images[deal["test"]], labels[deal["test"]])

@@ -23,9 +23,9 @@ def test_every_model_of_a_profile_has_its_records(profile):
     timed |= {f"{m}_{argmax}" for m in masked for argmax in ("default", "fused4")}
     assert {r["name"] for r in read_records(profile, "benchmark")} == timed
     for record in read_records(profile, "train"):
-        task, family = get_spec(record["name"]).task, get_spec(record["name"]).family
-        assert record["parameters"]["epochs"] == settings.train_settings(task, family).epochs
-        size = settings.data_settings(task).image_size
+        task = get_spec(record["name"]).task
+        assert record["parameters"]["epochs"] == settings.train_settings(record["name"], task).epochs
+        size = settings.data_settings(record["name"], task).image_size
         assert record["parameters"]["image_size"] == (size if isinstance(size, int) else list(size))
 
 

@@ -32,7 +32,7 @@ RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_T
 
 # What a profile shows: each table and figure that it has the models for.
 SHOWN = [
-    *(figure("fig1_blocks") + table("tab1_classification") if MODELS else []),
+    *(figure("fig1_blocks") + table("tab1_classification") + figure("accuracy") + table("accuracy") if MODELS else []),
     *(figure("fig2_tradeoff") if PROFILE.blocks else []),
     *(table("tab2_parameters") if MASKED_TIMED else []),
     *(table("tab3_segmentation") + figure("fig5_segmentation") + figure("gallery") if MASKED else []),
@@ -150,6 +150,15 @@ rule blocks:
     shell: RUN
 
 
+rule training_speed: # not part of `all`: it says how fast training is, no published number depends on it
+    input: PREPARED, notebook=ancient("nbs/runs/training_speed.ipynb"), code=code(11)
+    output: f"{RESULTS}/records/training_speed/mobilenet_edgetpu_v2_xs.json"
+    params: says=says("runs/training_speed"), given=""
+    log: f"{BUILD}/notebooks/training_speed.ipynb"
+    threads: workflow.cores
+    shell: RUN
+
+
 rule fig1_blocks:
     input: PREPARED, notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code(1)
     output: figure("fig1_blocks")
@@ -174,6 +183,16 @@ rule tab1_classification:
     output: table("tab1_classification")
     params: says=says("paper/tab1_classification"), given=""
     log: f"{BUILD}/notebooks/tab1_classification.ipynb"
+    shell: RUN
+
+
+rule accuracy:
+    input:
+        records("train", MODELS), records("evaluate", MODELS), records("benchmark", TIMED),
+        notebook=ancient("nbs/paper/accuracy.ipynb"), code=code(2)
+    output: figure("accuracy"), table("accuracy")
+    params: says=says("paper/accuracy"), given=""
+    log: f"{BUILD}/notebooks/accuracy.ipynb"
     shell: RUN
 
 

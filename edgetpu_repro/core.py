@@ -271,7 +271,8 @@ def replace_fields(
 def config_folder() -> Path:
     "The folder of the profiles: that of the checkout, or outside of one the copy that comes with the package."
     try: return repo_root()/"config"
-    except UsageError: return Path(__file__).parent/"config"
+    except UsageError: package = Path(__file__).parent
+    return package/"config" if (package/"config").is_dir() else package.parent/"config" # installed, or editable
 
 
 def list_profiles() -> list: # Names

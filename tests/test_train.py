@@ -19,7 +19,7 @@ TINY = ("train", "--experiment_name", "mobilenet_edgetpu_v2_tiny", "--profile", 
 
 def weights(path):
     "All weights of a saved model, in a process of its own."
-    code = f"import keras, numpy as np; np.savez({str(path) + '.npz'!r}, *keras.saving.load_model({str(path)!r}, compile=False).get_weights())"
+    code = f"import numpy as np; from edgetpu_repro.classifiers import load_model; np.savez({f'{path}.npz'!r}, *load_model({str(path)!r}).get_weights())"
     assert call(BIN / "python", "-c", code).returncode == 0
     with np.load(f"{path}.npz") as file: return [file[name] for name in file.files]
 
@@ -40,8 +40,8 @@ def test_killed_at_random_points_it_ends_with_the_same_weights(cli, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     if newest: assert "is damaged" in resumed.stderr and "using the one before it" in resumed.stderr
     for a, b in zip(*(weights(tmp_path / folder / "mobilenet_edgetpu_v2_tiny.keras") for folder in "ab")): np.testing.assert_array_equal(a, b)
-    curves = [json.loads((tmp_path / folder / "train.json").read_text())["numbers"]["curve"] for folder in "ab"] if (tmp_path / "b/train.json").exists() else []
-    assert not curves or curves[0] == curves[1]
+    curves = [json.loads((tmp_path / folder / "train.json").read_text())["numbers"]["curve"] for folder in "ab"]
+    assert curves[0] == curves[1]
 
 
 def test_train_evaluate_export_by_name(cli, tmp_path):
@@ -72,7 +72,7 @@ def test_experiments_are_listed(cli):
     (("--experiment_name", "mobilenet_edgetpu_v2_xxs"), ("unknown experiment", "did you mean")),
     (("--experiment_name", "mobilenet_edgetpu", "--set", "epoch=3"), ("unknown field 'epoch'", "did you mean 'epochs'")),
     (("--experiment_name", "mobilenet_edgetpu", "--set", "epochs=three"), ("epochs must be int",)),
-    (("--experiment_name", "mobilenet_edgetpu", "--mode", "evaluate"), ("unknown mode", "train_and_eval")),
+    (("--experiment_name", "mobilenet_edgetpu", "--mode", "evaluate"), ("unknown mode", "did you mean 'eval'")),
     (("--experiment_name", "mobilenet_edgetpu", "--mode", "eval"), ("train it first",)),
     (("--experiment_name", "mobilenet_edgetpu", "--profile", "papper"), ("did you mean 'paper'",)),
     (("--experiment_name", "mobilenet_edgetpu", "--profile", "paper", "--data_dir", "{tmp}"), ("imagenet2012", "is not prepared", "download_and_prepare")),
@@ -130,7 +130,7 @@ def on_one_device(tmp_path_factory): return curve(tmp_path_factory.mktemp("one")
 
 
 def test_the_updates_show(tmp_path, on_one_device):
-    assert abs(curve(tmp_path, "tensorflow", rate=0.0)[-1] / on_one_device[-1] - 1) > 0.02
+    assert abs(curve(tmp_path, "tensorflow", rate=0.0)[-1] / on_one_device[-1] - 1) > 0.01
 
 
 @pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "tensorflow"])

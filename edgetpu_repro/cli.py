@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'ImageSize', 'NumClasses', 'Finalize', 'GroupConv', 'Profile', 'Set', 'DataDir', 'say', 'about', 'list_command',
-           'info', 'experiments', 'train', 'evaluate', 'writable_folder', 'check_finalize', 'load_weights', 'export',
-           'benchmark', 'latency', 'reproduce', 'main']
+           'info', 'experiments', 'train', 'evaluate', 'import_command', 'fetch', 'writable_folder', 'check_finalize',
+           'load_weights', 'export', 'benchmark', 'latency', 'reproduce', 'main']
 
 # %% ../nbs/18_cli.ipynb #c002
 import dataclasses, fcntl, importlib.util, json, logging, os, signal, subprocess, sys, tempfile, time, warnings
@@ -143,7 +143,7 @@ def train(
     profile: Profile = "default",
     set: Set = (),
     data_dir: DataDir = None,
-    init_checkpoint: Annotated[Path, typer.Option(help="A .keras file to start from: the same model, or the backbone of a segmentation model.")] = None,
+    init_checkpoint: Annotated[Path, typer.Option(help="What to start from: a .keras file, a released checkpoint or a .tflite file, of the same model or of a segmentation model's backbone.")] = None,
     distribution_strategy: Annotated[str, typer.Option(help="off, mirrored (all devices) or tpu.")] = "off",
 ):
     "Train and evaluate an experiment, or go on with one."
@@ -164,7 +164,7 @@ def train(
         init = None
         if init_checkpoint:
             from edgetpu_repro.classifiers import load_model
-            init = load_model(init_checkpoint)
+            init = load_model(init_checkpoint) if init_checkpoint.suffix == ".keras" else init_checkpoint
         say(f"{e.name}: {e.cost}; expect: {e.expect}")
         start = time.perf_counter()
         with devices(distribution_strategy): _, images, history = train_experiment(e, path, init, mode == "train_and_eval")
@@ -204,6 +204,46 @@ def evaluate(
     result = evaluate_model(file, data, finalize_method, batch_size, workers or os.cpu_count())
     _print_result(result)
     if output: write_record(output, "evaluate", file.stem, profile, dict(dataclasses.asdict(data), file=file.name, finalize_method=finalize_method), result)
+
+# %% ../nbs/18_cli.ipynb #n007
+@app.command("import")
+def import_command(
+    path: Annotated[Path, typer.Argument(help="A TF2 checkpoint (folder, prefix or .tar.gz) or a .tflite file.")],
+    model_name: Annotated[str, typer.Option(help="Registry name, see `list`.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the .keras file; made if it is not there.")],
+    image_size: ImageSize = None,
+    num_classes: NumClasses = None,
+):
+    "Bring released weights into a model of ours; every variable is accounted for."
+    spec = get_spec(model_name)
+    if not path.exists() and not path.with_name(path.name + ".index").exists(): raise UsageError(f"{path} is not there")
+    folder = writable_folder(output_dir)
+    from edgetpu_repro.core import atomic_write
+    from edgetpu_repro.weights import load_released
+    network = build_model(model_name, num_classes, image_size)
+    done = load_released(network, path)
+    target = folder/f"{spec.name}.keras"
+    with atomic_write(target) as tmp: network.save(tmp)
+    card = dict(model=spec.name, source=path.name, variables=done.variables, left_in_model=done.left_model, left_in_file=done.left_file)
+    write_text(folder/f"{spec.name}.import.json", json.dumps(card, indent=1) + "\n")
+    say(f"{target}: {done.variables} variables from {path.name}")
+    if done.left_model: say(f"random as before, for the file has none that fit: {', '.join(done.left_model)}")
+    if done.left_file: say(f"in the file and not taken: {', '.join(done.left_file)}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Registry name of a released model.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the file; made if it is not there.")],
+    kind: Annotated[str, typer.Option(help="checkpoint, tflite or, for segmentation models, tflite_fused.")] = "checkpoint",
+    base_url: Annotated[str, typer.Option(help="Another place with the same files.")] = None,
+):
+    "Download a released checkpoint or .tflite file; a download that was cut goes on."
+    from edgetpu_repro.weights import RELEASES_URL
+    from edgetpu_repro.weights import fetch as download
+    folder = writable_folder(output_dir)
+    path = download(get_spec(name).name, folder, kind, base_url or RELEASES_URL)
+    say(f"{path}: {path.stat().st_size:,} bytes, SHA-256 in {path.name}.json")
 
 # %% ../nbs/18_cli.ipynb #c010
 def writable_folder(

@@ -25,6 +25,7 @@ from .data import (VOID, augment_masks, batches, mask_labels, readable_errors, s
                                 settings_masks, training_batches)
 from .published import Experiment
 from .specs import build_model, get_spec
+from .weights import load_released, spread_norms
 
 # %% ../nbs/11_train.ipynb #c005
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
@@ -443,7 +444,7 @@ def take_weights(
 def train_experiment(
     e:Experiment, # From `experiment`
     path, # Where the trained model goes, '.keras'
-    init=None, # A trained model to start from, as `take_weights` takes it
+    init=None, # What to start from: a trained model, as `take_weights` takes it, or a path, as `load_released` takes it
     validate:bool=False, # Evaluate the test split after every epoch
     verbose:int=2, # As Keras's `fit`
 ) -> tuple: # (the trained model, number of images, one dict an epoch)
@@ -456,7 +457,10 @@ def train_experiment(
     keras.utils.set_random_seed(seed) # the initial weights
     changed = {k: v for k, v in dict(dropout=train.dropout, drop_connect=train.drop_connect).items() if v is not None}
     model = build_model(e.model, classes, data.image_size, **changed)
-    if init is not None and (left := take_weights(model, init)): print(f"{', '.join(left)} of {init.name} is for other classes: trained anew", file=sys.stderr)
+    if init is not None:
+        left = take_weights(model, init) if isinstance(init, keras.Model) else load_released(model, init).left_model
+        if str(init).endswith(".tflite"): spread_norms(model, next(iter(batches(settings_masks(data, "train") if segments else settings_images(data, "train"), 64)))[0])
+        if left: print(f"{', '.join(left)}: not from the weights to start from, trained anew", file=sys.stderr)
     if init is None and train.from_backbone: print(f"WARNING: the recipe starts from a trained {spec.backbone}; without one, {e.model} starts from scratch", file=sys.stderr)
     print(f"{e.name}: {len(images)} images of {'x'.join(map(str, model.input_shape[1:3]))} pixels, {classes} classes, {model.count_params():,} parameters")
     return model, len(images), train_model(model, images, train, seed, path, verbose, validation=validation, cache=data.cache)

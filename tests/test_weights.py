@@ -1,0 +1,134 @@
+"Released weights: the import command, fetching from a server that misbehaves, parity where the data are."
+import hashlib
+import io
+import json
+import os
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import BIN, ROOT, call
+from test_cli import one_line
+
+from edgetpu_repro.core import UsageError
+from edgetpu_repro.weights import RELEASES, fetch, file_graph
+
+DATA = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data"))
+PUBLISHED = DATA / "mlperf_mobile/mobilenet_edgetpu_224_1.0_uint8.tflite"
+NAME = "mobilenet_edgetpu_v2_xs"
+
+
+def archive():
+    "Something that unpacks, a megabyte of it."
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        info = tarfile.TarInfo("ckpt.index")
+        info.size = 1_000_000
+        tar.addfile(info, io.BytesIO(np.random.default_rng(0).bytes(info.size)))
+    return out.getvalue()
+
+
+@pytest.fixture
+def server():
+    "A server of one file whose `mood` decides how it answers: '', 'cut', 'long', 'other', 'gone'."
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            content, start = self.server.content, 0
+            self.server.asked.append(self.headers.get("Range"))
+            if self.server.mood == "gone": return self.send_error(404)
+            if given := self.headers.get("Range"): start = int(given.removeprefix("bytes=").rstrip("-"))
+            if self.server.mood == "other": content = b"<html>please log in</html>" * 100
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start + (999 if self.server.mood == "long" else 0)))
+            self.end_headers()
+            self.wfile.write(content[start:start + 300_000] if self.server.mood == "cut" else content[start:])
+
+        def log_message(self, *_): pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    server.content, server.mood, server.asked = archive(), "", []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def test_fetch_goes_on_where_it_was_cut(server, tmp_path):
+    server.mood = "cut"
+    for _ in range(2):
+        with pytest.raises(UsageError, match="was cut after"): fetch(NAME, tmp_path, base=server.url)
+    assert not list(tmp_path.glob("*.gz"))
+    server.mood = ""
+    path = fetch(NAME, tmp_path, base=server.url)
+    assert server.asked == [None, "bytes=300000-", "bytes=600000-"] and path.read_bytes() == server.content
+    assert json.loads((tmp_path / f"{path.name}.json").read_text())["sha256"] == hashlib.sha256(server.content).hexdigest()
+    assert fetch(NAME, tmp_path, base=server.url) == path and len(server.asked) == 3, "what is there is not asked for again"
+    path.write_bytes(b"changed")
+    with pytest.raises(UsageError, match="SHA-256 differs"): fetch(NAME, tmp_path, base=server.url)
+    path.unlink()
+    server.content = archive() + b"!" # sound, but not what it was
+    with pytest.raises(UsageError, match="sent something else"): fetch(NAME, tmp_path, base=server.url)
+    assert not list(tmp_path.glob("*.gz"))
+
+
+@pytest.mark.parametrize("mood, answer", [("gone", "answers 404"), ("long", "was cut after"), ("other", "sent something else")])
+def test_fetch_says_what_the_server_did(cli, server, tmp_path, mood, answer):
+    server.mood = mood
+    result = cli("fetch", NAME, "--output_dir", tmp_path, "--base_url", server.url)
+    assert result.returncode == 2 and f"error: {server.url}" in result.stderr and answer in result.stderr, result.stderr
+    assert not list(tmp_path.glob("*.gz"))
+
+
+def test_every_release_is_a_model_of_ours():
+    from edgetpu_repro import list_models
+    assert set(RELEASES) <= set(list_models()) and sum(map(len, RELEASES.values())) == 9 * 2 + 5 * 3
+
+
+def test_import_of_bad_files(cli, tmp_path):
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(b"no flatbuffer")
+    out = ("--model_name", "mobilenet_edgetpu", "--output_dir", tmp_path / "out")
+    one_line(cli("import", bad, *out), "bad.tflite is not a TFLite model")
+    one_line(cli("import", tmp_path / "missing", *out), "missing is not there")
+    (tmp_path / "bad.tar.gz").write_bytes(b"\x1f\x8b nothing")
+    one_line(cli("import", tmp_path / "bad.tar.gz", *out), "bad.tar.gz is not an archive")
+    one_line(cli("import", tmp_path, *out), "holds no checkpoint")
+    one_line(cli("import", bad, "--model_name", "mobilenet_edgetpu_v9", "--output_dir", tmp_path / "out"), "did you mean")
+    assert not list((tmp_path / "out").iterdir())
+
+
+needs_data = pytest.mark.skipif(not PUBLISHED.exists(), reason="needs the data folder (EDGETPU_REPRO_DATA)")
+
+
+@needs_data
+def test_published_file_is_imported_and_evaluated(cli, tmp_path):
+    done = cli("import", PUBLISHED, "--model_name", "mobilenet_edgetpu", "--output_dir", tmp_path)
+    assert done.returncode == 0 and "292 variables" in done.stdout, done
+    other = cli("import", PUBLISHED, "--model_name", "mobilenet_edgetpu_dm1p25", "--output_dir", tmp_path / "b")
+    one_line(other, "does not fit", "it lacks")
+    code = ("import sys, numpy as np; from edgetpu_repro.classifiers import load_model; from edgetpu_repro.evaluate import predictor; "
+            "x = np.random.default_rng(0).uniform(-1, 1, (4, 224, 224, 3)).astype('float32'); "
+            "a, b = predictor(load_model(sys.argv[1]))(x), predictor(sys.argv[2])(x); print(np.abs(a - b).mean())")
+    near = call(BIN / "python", "-c", code, tmp_path / "mobilenet_edgetpu.keras", PUBLISHED)
+    assert float(near.stdout) < 1e-3, near
+
+
+@needs_data
+def test_damaged_published_files_are_refused_or_read_whole(tmp_path):
+    "Never an exception of another kind, whatever bytes are turned."
+    from edgetpu_repro import build_model
+    from edgetpu_repro.weights import load_released
+    content, rng, refused, model = PUBLISHED.read_bytes(), np.random.default_rng(0), 0, build_model("mobilenet_edgetpu")
+    assert len(file_graph(PUBLISHED)) == 59
+    for i in range(40):
+        changed = bytearray(content)
+        if i % 4 == 0: changed = changed[:int(rng.integers(8, len(changed)))]
+        else: # anywhere, or near the end where the graph is
+            for at in rng.integers(0, len(changed) if i % 4 == 1 else 60_000, 20): changed[-int(at) - 1] = int(rng.integers(256))
+        (tmp_path / "x.tflite").write_bytes(changed)
+        try: load_released(model, tmp_path / "x.tflite")
+        except UsageError: refused += 1
+    assert refused > 5

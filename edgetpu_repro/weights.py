@@ -154,7 +154,7 @@ def read_checkpoint(
             reader = tf.train.load_checkpoint(prefix)
             keys = [k for k in reader.get_variable_to_shape_map() if k.endswith(SUFFIX) and ".OPTIMIZER_SLOT" not in k]
             arrays = {k.removesuffix(SUFFIX): reader.get_tensor(k) for k in keys}
-        except (tf.errors.OpError, ValueError, RuntimeError, OSError) as e:
+        except Exception as e: # damage makes TensorFlow raise whatever it stumbles over
             raise UsageError(f"{path} is not a checkpoint that TensorFlow can read: {' '.join(str(e).split())[:200]}") from None
     model = {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
     other = [k for k in arrays if not k.startswith(("model/", "optimizer/")) and k not in ("save_counter", "global_step")] # known training state

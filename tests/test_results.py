@@ -41,6 +41,9 @@ def test_int8_segmentation_keeps_96_percent_of_miou():
 
 
 def test_int8_classification_keeps_98_percent_of_top1():
-    "The bar of MLPerf Mobile, over all classifiers; one alone may lose a little more, 1000 images decide within a point or two."
+    "The bar of MLPerf Mobile: over all classifiers, and for each one as well as its test images can tell (two standard errors)."
     kept = {(profile, m): n["int8_top1"] / n["float_top1"] for profile, m, n in evaluated("classification")}
-    assert len(kept) == 23 and sum(kept.values()) / 23 >= 0.98 and min(kept.values()) >= 0.95, kept
+    assert len(kept) == 23 and sum(kept.values()) / 23 >= 0.98, kept
+    for profile, m, n in evaluated("classification"):
+        error = (n["float_top1"] * (1 - n["float_top1"]) / n["test_images"]) ** 0.5
+        assert n["int8_top1"] >= 0.98 * n["float_top1"] - 2 * error, (profile, m, n)

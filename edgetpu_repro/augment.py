@@ -11,7 +11,7 @@ __all__ = ['FILL', 'OPERATIONS', 'AUTOAUGMENT', 'invert', 'solarize', 'solarize_
 import math
 from functools import partial
 
-import keras, numpy as np, tensorflow as tf
+import keras, tensorflow as tf
 
 from .core import TrainSettings, unknown
 

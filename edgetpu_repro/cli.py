@@ -271,12 +271,18 @@ def check_finalize(
 
 def load_weights(
     model:str, # Registry name
-    ckpt_path, # '.keras' file of that model, any image size
+    ckpt_path, # '.keras' file of that model, any image size; or a released checkpoint or '.tflite' file
     image_size, # Pixels
     group_conv:str,
+    num_classes:int|None=None, # Of released weights; None: the model's own
 ): # `keras.Model`
     "Build a model with the weights, and the number of classes, of a saved one."
     from edgetpu_repro.classifiers import load_model
+    if Path(ckpt_path).suffix != ".keras":
+        from edgetpu_repro.weights import load_released
+        network = build_model(model, num_classes, image_size, group_conv=group_conv)
+        if left := load_released(network, ckpt_path).left_model: typer.echo(f"WARNING: RANDOM weights in {', '.join(left)}: {ckpt_path} has none that fit", err=True)
+        return network
     saved = load_model(ckpt_path)
     network = build_model(model, saved.output_shape[-1], image_size, group_conv=group_conv)
     try: network.set_weights(saved.get_weights())
@@ -288,7 +294,7 @@ def load_weights(
 def export(
     model_name: Annotated[str, typer.Option(help="Registry name, see `list`.")],
     output_dir: Annotated[Path, typer.Option(help="Folder for the file; made if it is not there.")],
-    ckpt_path: Annotated[Path, typer.Option(help="A .keras file with trained weights. Without one the weights are random.")] = None,
+    ckpt_path: Annotated[Path, typer.Option(help="Trained weights: a .keras file, a released checkpoint or a .tflite file. Without any the weights are random.")] = None,
     quantize: Annotated[bool, typer.Option("--quantize/--no-quantize", "--quantize/--noquantize", help="Full-integer int8, input and output included.")] = False,
     image_size: ImageSize = None,
     num_classes: NumClasses = None,
@@ -307,7 +313,7 @@ def export(
     from edgetpu_repro.export import export_tflite, freeze
     import keras
     keras.utils.set_random_seed(seed_for(0, "export", model_name))
-    if ckpt_path: network = load_weights(model_name, ckpt_path, image_size, group_conv)
+    if ckpt_path: network = load_weights(model_name, ckpt_path, image_size, group_conv, num_classes)
     else:
         network = build_model(model_name, num_classes, image_size, group_conv=group_conv)
         typer.echo("WARNING: no --ckpt_path given, the file will hold RANDOM weights", err=True)

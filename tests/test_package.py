@@ -14,6 +14,7 @@ def test_wheel(tmp_path):
         text = lambda end: files.read(next(n for n in names if n.endswith(end))).decode()
         modules = {f"edgetpu_repro/{p.name}" for p in (ROOT / "edgetpu_repro").glob("*.py")}
         assert modules <= set(names) and not [n for n in names if n.startswith(("nbs", "tests", "results"))]
+        assert {f"edgetpu_repro/config/{p.name}" for p in (ROOT / "config").glob("*.yaml")} <= set(names)
         assert "edgetpu-repro = edgetpu_repro.cli:main" in text("entry_points.txt")
         needed = {line.split(":")[1].strip() for line in text("METADATA").splitlines()
                   if line.startswith("Requires-Dist") and "extra ==" not in line}

@@ -111,7 +111,8 @@ def test_full_disk_leaves_no_half_file(cli, tmp_path):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_export_leaves_no_half_file(tmp_path, stop):
     command = [BIN / "edgetpu-repro", "export", "--model_name", "mobilenet_edgetpu_v2_l", "--output_dir", tmp_path, "--image_size", "64"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    heard = lambda: signal.signal(stop, signal.SIG_DFL) # a test run in the background of a shell ignores SIGINT, and so would its children
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=heard)
     for line in child.stderr: # random weights are announced when the work begins
         if "RANDOM" in line: break
     time.sleep(1)

@@ -172,8 +172,8 @@ def train(
         write_record(model_dir/"train.json", "train", e.name, profile, dataclasses.asdict(e), numbers, e.seed)
         say(f"{path}: trained, curve in {model_dir/'train.json'}")
     if mode != "train":
-        from edgetpu_repro.evaluate import evaluate_model
-        result = evaluate_model(path, e.data)
+        from edgetpu_repro.evaluate import evaluate_model, open_model
+        result = evaluate_model(open_model(path), e.data)
         write_record(model_dir/"evaluate.json", "evaluate", e.name, profile, dataclasses.asdict(e.data), result)
         _print_result(result)
 
@@ -194,14 +194,14 @@ def evaluate(
     if not file.is_file(): raise UsageError(f"{file} is not a file")
     if file.suffix not in (".keras", ".tflite"): raise UsageError(f"{file} is neither a .keras nor a .tflite file")
     if output: writable_folder(output.parent)
-    from edgetpu_repro.evaluate import evaluate_model, output_rank
+    from edgetpu_repro.evaluate import evaluate_model, open_model
     from edgetpu_repro.published import set_data_fields
-    settings = load_profile(profile)
-    data = settings.segmentation.data if output_rank(file) > 2 else settings.data
+    settings, model = load_profile(profile), open_model(file)
+    data = settings.segmentation.data if model.task == "segmentation" else settings.data
     if dataset_name: data = dataclasses.replace(data, name=dataset_name, train_images=None, test_images=None, mask_labels=None)
     if data_dir: data = dataclasses.replace(data, data_dir=str(data_dir.absolute()))
     data = set_data_fields(data, set)
-    result = evaluate_model(file, data, finalize_method, batch_size, workers or os.cpu_count())
+    result = evaluate_model(model, data, finalize_method, batch_size, workers or os.cpu_count())
     _print_result(result)
     if output: write_record(output, "evaluate", file.stem, profile, dict(dataclasses.asdict(data), file=file.name, finalize_method=finalize_method), result)
 

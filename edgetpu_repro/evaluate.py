@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['load_tflite', 'quantize', 'predictor', 'top_k', 'evaluate_classifier', 'mask_predictor', 'confusion',
-           'evaluate_segmenter', 'output_rank', 'evaluate_model']
+           'evaluate_segmenter', 'ModelFile', 'open_model', 'evaluate_model']
 
 # %% ../nbs/13_evaluate.ipynb #c002
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -158,9 +159,24 @@ def evaluate_segmenter(
                 iou=dict(zip(names, iou)), images=n)
 
 # %% ../nbs/13_evaluate.ipynb #n005
-def _shapes(path) -> tuple: # (what `predictor` takes, shape of its input, shape of its output)
-    "Open a model file; raises `UsageError` where it has several inputs or outputs."
-    if Path(path).suffix == ".keras":
+@dataclass(frozen=True)
+class ModelFile:
+    "An opened model file."
+    path:Path
+    model:object             # what `predictor` takes
+    inputs:tuple             # shape, the batch included
+    outputs:tuple            # shape, the batch included
+
+    @property
+    def task(self): return "segmentation" if len(self.outputs) > 2 else "classification"
+
+
+def open_model(
+    path, # A '.keras' or a '.tflite' file
+) -> ModelFile:
+    "Open a model file; raises `UsageError` where it does not take one image and give one output."
+    path = Path(path)
+    if path.suffix == ".keras":
         model = load_model(path)
         shapes = [d.shape for d in model.inputs], [d.shape for d in model.outputs]
     else:
@@ -168,32 +184,25 @@ def _shapes(path) -> tuple: # (what `predictor` takes, shape of its input, shape
         shapes = [[tuple(d["shape"].tolist()) for d in details] for details in (file.get_input_details(), file.get_output_details())]
     if [len(s) for s in shapes] != [1, 1] or len(shapes[0][0]) != 4 or len(shapes[1][0]) not in (2, 3, 4):
         raise UsageError(f"{path} does not take one image and give one output: inputs {shapes[0]}, outputs {shapes[1]}")
-    return model, shapes[0][0], shapes[1][0]
-
-
-def output_rank(
-    path, # A '.keras' or a '.tflite' file
-) -> int: # 2: a classifier; 3 or 4: a segmentation model
-    "Number of dimensions of a model's output, the batch included."
-    return len(_shapes(path)[2])
+    return ModelFile(path, model, shapes[0][0], shapes[1][0])
 
 
 def evaluate_model(
-    path, # A '.keras' or a '.tflite' file
+    file:ModelFile, # From `open_model`
     data:DataSettings, # Which split of which dataset; the image size is the model's
     finalize_method:str|None=None, # For the logits of a segmentation model; None: resized to the image, argmax
     batch_size:int=32,
     workers:int=1, # For a '.tflite' file, images at once
 ) -> dict: # As `evaluate_classifier` or `evaluate_segmenter` returns it, and task, image_size (height, width), classes
-    "Evaluate a model file, with a progress bar on a terminal; raises `UsageError` where model and dataset do not fit."
-    model, inputs, outputs = _shapes(path)
-    hw, segments, is_mask = tuple(inputs[1:3]), len(outputs) > 2, len(outputs) == 3 or len(outputs) == 4 and outputs[-1] == 1
+    "Evaluate a model, with a progress bar on a terminal; raises `UsageError` where model and dataset do not fit."
+    model, outputs, hw, segments = file.model, file.outputs, tuple(file.inputs[1:3]), file.task == "segmentation"
+    is_mask = len(outputs) == 3 or len(outputs) == 4 and outputs[-1] == 1
     data = replace_fields(data, dict(image_size=hw))
     known = len(mask_labels(data).names) if segments else settings_classes(data)
     classes = known if is_mask else outputs[-1]
-    if classes != known: raise UsageError(f"{path} has {classes} classes, dataset {data.name} has {known}{' with a background class' if data.background else ''}")
+    if classes != known: raise UsageError(f"{file.path} has {classes} classes, dataset {data.name} has {known}{' with a background class' if data.background else ''}")
     images = settings_masks(data, "test") if segments else settings_images(data, "test")
     shown = tqdm(batches(images, batch_size), unit=" batches", disable=None)
-    about = dict(task="segmentation" if segments else "classification", image_size=hw, classes=classes)
+    about = dict(task=file.task, image_size=hw, classes=classes)
     if segments: return dict(about, **evaluate_segmenter(mask_predictor(model, finalize_method or f"resize{hw[0]}x{hw[1]},argmax", 1, workers), shown, mask_labels(data).names))
     return dict(about, **evaluate_classifier(predictor(model, workers=workers), shown))

@@ -6,7 +6,8 @@
 __all__ = ['PRECISIONS', 'STRATEGIES', 'WarmUp', 'learning_rate', 'Adam', 'RMSprop', 'SGD', 'FusedAdam', 'take_l2',
            'on_one_tensorflow_device', 'make_optimizer', 'SmoothedCrossEntropy', 'masked_cross_entropy', 'accuracy',
            'compile_model', 'fast_operators', 'make_variables', 'in_precision', 'devices', 'synchronize_norms',
-           'save_state', 'load_state', 'restore', 'train_model', 'take_backbone', 'take_weights', 'train_experiment']
+           'save_state', 'DamagedCheckpoint', 'load_state', 'restore', 'train_model', 'take_backbone', 'take_weights',
+           'train_experiment']
 
 # %% ../nbs/11_train.ipynb #c002
 import json, math, os, shutil, signal, sys, zipfile, zlib
@@ -283,6 +284,9 @@ def save_state(
     with atomic_write(path) as tmp: np.savez(tmp, note=json.dumps(note), **arrays)
 
 
+class DamagedCheckpoint(UsageError): "A checkpoint that cannot be read; the one before it may."
+
+
 def load_state(
     model, # Compiled, with variables made
     path, # From `save_state`
@@ -293,7 +297,7 @@ def load_state(
         with np.load(path) as file: arrays = {name: file[name] for name in file.files}
         note = json.loads(str(arrays.pop("note")))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
-        raise UsageError(f"checkpoint {path} is damaged: {' '.join(str(e).split())}") from None
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged: {' '.join(str(e).split())}") from None
     shapes = lambda values: {name: tuple(v.shape) for name, v in values.items()}
     if shapes(arrays) != shapes(variables): raise UsageError(f"checkpoint {path} is not one of {model.name} with this optimiser")
     for name, value in arrays.items(): variables[name].assign(value)
@@ -308,8 +312,7 @@ def restore(
     "Go back to the newest sound checkpoint; raises `UsageError` where it belongs to another training."
     for path in sorted(Path(folder).glob("step-*.npz"), reverse=True):
         try: note = load_state(model, path)
-        except UsageError as e:
-            if "damaged" not in str(e): raise
+        except DamagedCheckpoint as e:
             print(f"WARNING: {e}; using the one before it", file=sys.stderr)
             continue
         ours = json.loads(json.dumps(identity))
@@ -459,7 +462,9 @@ def train_experiment(
     model = build_model(e.model, classes, data.image_size, **changed)
     if init is not None:
         left = take_weights(model, init) if isinstance(init, keras.Model) else load_released(model, init).left_model
-        if str(init).endswith(".tflite"): spread_norms(model, next(iter(batches(settings_masks(data, "train") if segments else settings_images(data, "train"), 64)))[0])
+        if str(init).endswith(".tflite"):
+            decoded = settings_images(data, "train") if files and not segments else images
+            spread_norms(model, next(iter(batches(decoded, 64)))[0])
         if left: print(f"{', '.join(left)}: not from the weights to start from, trained anew", file=sys.stderr)
     if init is None and train.from_backbone: print(f"WARNING: the recipe starts from a trained {spec.backbone}; without one, {e.model} starts from scratch", file=sys.stderr)
     print(f"{e.name}: {len(images)} images of {'x'.join(map(str, model.input_shape[1:3]))} pixels, {classes} classes, {model.count_params():,} parameters")

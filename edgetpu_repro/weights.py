@@ -191,27 +191,27 @@ def load_checkpoint(
     arrays = read_checkpoint(path)
     names = released_names(model, lambda name: name in arrays)
     of_classifier = "layer_with_weights-0" in {k.split("/")[0] for k in arrays}
-    if len(model.output_shape) == 4 and of_classifier: # only the backbone
+    if backbone_only := len(model.output_shape) == 4 and of_classifier:
         names = {key: [n.removeprefix("backbone/") for n in parts] for key, parts in names.items() if parts[0].startswith("backbone/")}
     shape = {(l.name, v.name): tuple(v.shape) for l in model.layers for v in l.weights}
     head = {key for key in names if key[0] == "classifier" and of_classifier}
-    values, missing, shapes, left = {}, [], [], []
+    values, missing, shapes = {}, [], []
     for key, parts in names.items():
         if absent := [p for p in parts if p not in arrays]: missing += absent; continue
         value = np.concatenate([arrays[p] for p in parts], -1) if len(parts) > 1 else arrays[parts[0]]
         if value.shape == shape[key]: values[key] = value
-        elif key in head and value.shape[:-1] == shape[key][:-1]: left.append(key[0])
-        else: shapes.append(f"{parts[0]} {value.shape} for {'/'.join(key)} {shape[key]}")
+        elif key not in head or value.shape[:-1] != shape[key][:-1]: shapes.append(f"{parts[0]} {value.shape} for {'/'.join(key)} {shape[key]}")
     used, top = {p for parts in names.values() for p in parts}, []
     extra = sorted(set(arrays) - used)
-    if len(model.output_shape) == 4 and of_classifier: # what follows the last block is the top: six or seven variables
+    if backbone_only: # what follows the last block is the top: convolution, norm, classifier
         number = lambda name: int(re.match(r"layer_with_weights-(\d+)/", name)[1]) if re.match(r"layer_with_weights-(\d+)/", name) else -1
         last = max(map(number, used))
         top = [name for name in extra if last < number(name) <= last + 3]
         extra = [name for name in extra if name not in top]
     _complain(path, model, {"it lacks": missing, "it has more:": extra, "other shapes:": shapes})
     _set(model, values)
-    return Imported(len(values), tuple(dict.fromkeys(left)) or tuple(l.name for l in model.layers if l.weights and top and l.name not in {k for k, _ in values}), tuple(top))
+    taken = {layer for layer, _ in values}
+    return Imported(len(values), tuple(l.name for l in model.layers if l.weights and l.name not in taken), tuple(top))
 
 # %% ../nbs/09_weights.ipynb #c015
 def load_released(

@@ -15,7 +15,7 @@ SEGMENTATION = PROFILE.segmentation
 MASKED, MASKED_TIMED = list(SEGMENTATION.models), [*SEGMENTATION.models, *SEGMENTATION.references]
 PREPARED = f"{BUILD}/prepared"
 
-MODULES = [(0, "core"), (1, "specs"), (2, "published"), (3, "blocks"), (4, "classifiers"), (5, "deeplab"), (6, "autoseg"), (7, "finalize"), (9, "weights"),
+MODULES = [(0, "core"), (1, "specs"), (2, "published"), (3, "blocks"), (4, "classifiers"), (5, "deeplab"), (6, "autoseg"), (7, "finalize"), (8, "tflite"), (9, "weights"),
            (10, "augment"), (10, "data"), (11, "train"), (12, "export"), (13, "evaluate"), (14, "benchmark"), (15, "latency"), (17, "plots")]
 code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES if n <= upto)]
 says = lambda notebook: hashlib.sha256("".join(
@@ -155,6 +155,15 @@ rule training_speed: # not part of `all`: it says how fast training is, no publi
     output: f"{RESULTS}/records/training_speed/mobilenet_edgetpu_v2_xs.json"
     params: says=says("runs/training_speed"), given=""
     log: f"{BUILD}/notebooks/training_speed.ipynb"
+    threads: workflow.cores
+    shell: RUN
+
+
+rule export_speed: # like training_speed
+    input: PREPARED, notebook=ancient("nbs/runs/export_speed.ipynb"), code=code(12)
+    output: f"{RESULTS}/records/export_speed/mobilenet_edgetpu_v2_xs.json"
+    params: says=says("runs/export_speed"), given=""
+    log: f"{BUILD}/notebooks/export_speed.ipynb"
     threads: workflow.cores
     shell: RUN
 

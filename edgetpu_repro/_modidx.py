@@ -80,6 +80,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'edgetpu_repro.cli._up_to': ('cli.html#_up_to', 'edgetpu_repro/cli.py'),
                                    'edgetpu_repro.cli._work': ('cli.html#_work', 'edgetpu_repro/cli.py'),
                                    'edgetpu_repro.cli.about': ('cli.html#about', 'edgetpu_repro/cli.py'),
+                                   'edgetpu_repro.cli.answer': ('cli.html#answer', 'edgetpu_repro/cli.py'),
                                    'edgetpu_repro.cli.benchmark': ('cli.html#benchmark', 'edgetpu_repro/cli.py'),
                                    'edgetpu_repro.cli.check_finalize': ('cli.html#check_finalize', 'edgetpu_repro/cli.py'),
                                    'edgetpu_repro.cli.check_model_file': ('cli.html#check_model_file', 'edgetpu_repro/cli.py'),

@@ -6,7 +6,7 @@
 __all__ = ['app', 'ImageSize', 'NumClasses', 'Finalize', 'GroupConv', 'Workers', 'Profile', 'Set', 'DataDir', 'FORMATS', 'say',
            'about', 'list_command', 'info', 'experiments', 'train', 'check_model_file', 'evaluate', 'import_command',
            'fetch', 'writable_folder', 'check_finalize', 'load_weights', 'export', 'predict', 'benchmark', 'latency',
-           'reproduce', 'main']
+           'reproduce', 'answer', 'main']
 
 # %% ../nbs/18_cli.ipynb #c002
 import dataclasses, fcntl, importlib.util, json, logging, os, signal, subprocess, sys, tempfile, time, warnings
@@ -313,7 +313,6 @@ FORMATS = ("tflite", "saved_model", "keras")
 def _labels(labels, dataset, segments:bool, classes:int) -> tuple:
     "Names of the classes: from a file of lines, or those of the dataset where they are as many."
     if labels:
-        if not labels.is_file(): raise UsageError(f"{labels} is not a file")
         names = tuple(labels.read_text().splitlines())
         if len(names) != classes: raise UsageError(f"{labels} has {len(names)} lines, the model {classes} classes")
         return names
@@ -375,6 +374,7 @@ def export(
     quantize = quantize or quantize_less_restrictive or tuple(recipe) != ("a8w8",) or bool(rule)
     if format not in FORMATS: raise unknown("format", format, FORMATS)
     if format != "tflite" and quantize: raise UsageError(f"format {format} holds no quantised model; leave out --quantize, or --format")
+    if labels and not labels.is_file(): raise UsageError(f"{labels} is not a file")
     if output_layer and finalize_method: raise UsageError("--output_layer takes the place of --finalize_method")
     methods = ["none"] if output_layer else [check_finalize(model_name, m, image_size) for m in finalize_method or (None,)]
     if report and not (quantize and importlib.util.find_spec("matplotlib")):
@@ -527,9 +527,9 @@ def _work(target:str, image_size:int|None, argmax:str|None) -> list:
     if not (target.endswith(".tflite") or path.exists()):
         spec = get_spec(target)
         if has_layout(spec): return spec_work(spec, image_size, argmax=argmax)
-    from edgetpu_repro.tflite import contained, describe, operator_records, read_tflite
+    from edgetpu_repro.tflite import contained, describe, operator_records
     if target.endswith(".tflite") or path.exists():
-        content = read_tflite(path)
+        content = path
     else: # what keras.applications builds is known only when it is built
         if spec.task == "segmentation": raise UsageError(f"{target} has no layout; export it and give the .tflite file")
         from edgetpu_repro.export import freeze, to_tflite
@@ -592,17 +592,27 @@ def _quiet():
     os.close(nowhere)
 
 
-def main(
+def answer(
     args=None, # Words of the command line; None: the process's
+) -> int: # Exit code
+    "Run the command, and turn a mistake into one line."
+    def fail(message, code):
+        print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+        return code
+
+    try: return app(args, standalone_mode=False) or 0
+    except UsageError as e: return fail(e, 2)
+    except OSError as e: return fail(f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}", 1)
+    except (KeyboardInterrupt, typer.Abort): return fail("interrupted; nothing half-written was left", 130)
+    except Exception as e:
+        if not hasattr(e, "format_message"): raise # a bug in this package: the trace helps to report it
+        return fail(e.format_message(), 2)
+
+
+def main(
+    args=None, # As `answer` takes it
 ): # Does not return
     "Run the command and exit."
     _quiet()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # so that temporary files are removed
-    fail = lambda message, code: (print(f"error: {' '.join(str(message).split())}", file=sys.stderr), sys.exit(code))
-    try: sys.exit(app(args, standalone_mode=False) or 0)
-    except UsageError as e: fail(e, 2)
-    except OSError as e: fail(f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}", 1)
-    except (KeyboardInterrupt, typer.Abort): fail("interrupted; nothing half-written was left", 130)
-    except Exception as e:
-        if not hasattr(e, "format_message"): raise # a bug in this package: the trace helps to report it
-        fail(e.format_message(), 2)
+    sys.exit(answer(args))

@@ -174,8 +174,7 @@ def describe(
     tflite, # Path or content of a file
 ) -> dict: # inputs, outputs (name, shape, dtype, scale, zero_point), operators and float_operators {name: count}, bytes
     "Inputs, outputs and operators of a `.tflite` file."
-    content = tflite if isinstance(tflite, bytes) else read_tflite(tflite)
-    interpreter = open_tflite(content)
+    interpreter, size = open_tflite(tflite), len(tflite) if isinstance(tflite, bytes) else Path(tflite).stat().st_size
     ops = _operators(interpreter)
 
     def tensor(d):
@@ -188,7 +187,7 @@ def describe(
     in_float = Counter(op["op_name"] for op in ops if floats & {*map(int, op["inputs"]), *map(int, op["outputs"])})
     return dict(inputs=[tensor(d) for d in interpreter.get_input_details()],
                 outputs=[tensor(d) for d in interpreter.get_output_details()],
-                operators=dict(sorted(operators.items())), float_operators=dict(sorted(in_float.items())), bytes=len(content))
+                operators=dict(sorted(operators.items())), float_operators=dict(sorted(in_float.items())), bytes=size)
 
 
 def operator_records(

@@ -23,3 +23,16 @@ def call(*command, **options):
 def cli():
     "The installed command."
     return lambda *args, **options: call(BIN / "edgetpu-repro", *args, **options)
+
+
+@pytest.fixture
+def inside(capsys):
+    "The command within this process, which has TensorFlow already. Not for commands whose child process needs it: it does not survive a fork."
+    from edgetpu_repro.cli import answer
+
+    def run(*args):
+        code = answer([str(a) for a in args])
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(args, code, said.out, said.err)
+
+    return run

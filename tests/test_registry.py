@@ -7,9 +7,19 @@ import tensorflow as tf
 from edgetpu_repro import build_model, list_models
 from edgetpu_repro.classifiers import count_model, load_model
 from edgetpu_repro.evaluate import mask_predictor, predictor
-from edgetpu_repro.export import export_tflite, fold_norms, freeze
+from edgetpu_repro.export import (
+    activation_ranges,
+    check_operators,
+    export_tflite,
+    fold_norms,
+    freeze,
+    not_for_edgetpu,
+    quantize_tflite,
+    to_float,
+)
 from edgetpu_repro.finalize import finalize, finalize_methods
 from edgetpu_repro.specs import Classifier, count, get_spec, has_layout
+from edgetpu_repro.tflite import describe, tflite_predictor
 from edgetpu_repro.train import masked_cross_entropy
 
 # Trainable parameters, all parameters, MACs in millions and their tolerance, of the released definitions.
@@ -80,17 +90,19 @@ def test_gradient_step(name):
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_int8_export_runs(name, tmp_path):
+def test_int8_export_runs(name):
     keras.utils.set_random_seed(0)
     model = build_model(name, num_classes=5, image_size=64)
     images = np.random.default_rng(0).uniform(-1, 1, (4, 64, 64, 3)).astype("float32")
-    frozen = freeze(model)
-    export_tflite(frozen, tmp_path / "float.tflite")
-    file = export_tflite(frozen, tmp_path / "int8.tflite", images)
+    float_file = to_float(freeze(model))
+    int8_file = quantize_tflite(float_file, activation_ranges(float_file, images))
+    file = describe(int8_file)
+    check_operators(file, int8=True)
+    if get_spec(name).family != "reference": assert not not_for_edgetpu(int8_file)
     assert file["inputs"][0]["dtype"] == file["outputs"][0]["dtype"] == "int8"
     assert not {"RELU", "MUL", "SUB", "QUANTIZE", "DEQUANTIZE"} & set(file["operators"]) - _hard_swish(name)
-    np.testing.assert_allclose(predictor(tmp_path / "float.tflite")(images), predictor(model)(images), atol=1e-3)
-    outputs = predictor(tmp_path / "int8.tflite")(images)
+    np.testing.assert_allclose(tflite_predictor(float_file)(images), predictor(model)(images), atol=1e-4)
+    outputs = tflite_predictor(int8_file)(images)
     assert outputs.shape == (4, 5)
     np.testing.assert_allclose(outputs.sum(-1), 1, atol=0.02)
 

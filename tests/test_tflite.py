@@ -1,0 +1,205 @@
+"Exported files: their cards and checks, every format and recipe, predictions for a user's pictures, and files of strangers."
+import hashlib
+import json
+from collections import Counter
+
+import keras
+import numpy as np
+import pytest
+from conftest import BIN, ROOT, call
+from PIL import Image
+from test_cli import one_line
+
+from edgetpu_repro import build_model
+from edgetpu_repro.classifiers import load_model
+from edgetpu_repro.core import UsageError
+from edgetpu_repro.evaluate import predictor
+from edgetpu_repro.export import freeze, to_tflite
+from edgetpu_repro.tflite import probe, read_labels, tflite_predictor
+
+COMMON = ("--image_size", 32, "--num_calibration_steps", 8, "--dataset_dir", ROOT / "build/data")
+MODEL = "mobilenet_edgetpu_v2_tiny"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    "A model that gives clear answers: int8 of it keeps them."
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "m.keras"
+    model = build_model(MODEL, 10, 32)
+    kernel, bias = model.get_layer("classifier").get_weights()
+    model.get_layer("classifier").set_weights([kernel * 1e-3, bias])
+    model.save(path)
+    return path
+
+
+def card_of(path): return json.loads(path.with_name(path.name + ".json").read_text())
+
+
+def test_an_export_has_a_card_and_metadata_and_is_the_same_file_every_time(inside, tmp_path, weights):
+    for folder in ("a", "b"):
+        done = inside("export", "--model_name", MODEL, "--ckpt_path", weights, "--output_dir", tmp_path / folder, "--quantize", "--report",
+                   "--allow_degraded", *COMMON)
+        assert done.returncode == 0 and "RANDOM" not in done.stderr, done
+    file = tmp_path / f"a/{MODEL}_int8.tflite"
+    assert sorted(p.name for p in file.parent.iterdir()) == [f"{MODEL}_int8{end}" for end in
+                                                             (".tflite", ".tflite.json", "_layers.csv", "_layers.png")]
+    assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    card = card_of(file)
+    assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and card["bytes"] == file.stat().st_size
+    assert card["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert card["check"]["float_error"] <= 1e-4 and card["check"]["images"] == 8 and card["judged"] and card["refused_by_edgetpu"] == []
+    assert card["inputs"][0]["dtype"] == card["outputs"][0]["dtype"] == "int8" and card["versions"]["CONV_2D"] <= 3
+    assert card["calibration"] == dict(dataset="digit_scenes", split="train", images=8, central_crop=False)
+    assert read_labels(file.read_bytes()) == tuple("0123456789")
+
+
+def test_a_degraded_file_is_kept_and_said(inside, tmp_path, weights):
+    model = load_model(weights)
+    kernel, bias = model.get_layer("classifier").get_weights()
+    bias[0] = -1e6 # a class far below the others takes all steps of the logits
+    model.get_layer("classifier").set_weights([kernel * 1e3, bias])
+    model.save(tmp_path / "bad.keras")
+    paths = ("--ckpt_path", tmp_path / "bad.keras", "--output_dir", tmp_path / "out")
+    export = ("export", "--model_name", MODEL, *paths, "--quantize", *COMMON)
+    one_line(inside(*export), "degraded by quantisation", "--allow_degraded", "agreement")
+    file = tmp_path / "out" / f"{MODEL}_int8.tflite"
+    assert file.is_file() and card_of(file)["degraded"]
+    allowed = inside(*export, "--allow_degraded")
+    assert allowed.returncode == 0 and "WARNING: degraded" in allowed.stderr
+
+
+def test_recipes_targets_and_methods_in_one_go(inside, tmp_path):
+    words = ("--quantizer", "aeq", "--recipe", "a8w8", "--recipe", "a16w8", "--recipe", "dynamic", "--rule", ":classifier=float")
+    done = inside("export", "--model_name", MODEL, "--output_dir", tmp_path, *words, "--target", "cpu", *COMMON)
+    assert done.returncode == 0, done
+    made = sorted(p.name for p in tmp_path.glob("*.tflite"))
+    assert made == [f"{MODEL}_cpu_{name}.tflite" for name in ("a16w8", "dynamic", "int8_aeq")]
+    dtype = {p.name: card_of(p)["inputs"][0]["dtype"] for p in tmp_path.glob("*.tflite")}
+    assert [dtype[name] for name in made] == ["int16", "float32", "int8"]
+    assert "SPLIT" not in card_of(tmp_path / made[2])["operators"], "native group convolutions"
+
+
+def test_less_restrictive_and_output_layer_and_formats(inside, tmp_path, weights):
+    base = ("export", "--model_name", MODEL, "--ckpt_path", weights, "--output_dir", tmp_path, *COMMON)
+    assert inside(*base, "--quantize_less_restrictive", "--allow_degraded").returncode == 0
+    card = card_of(tmp_path / f"{MODEL}_int8.tflite")
+    assert (card["inputs"][0]["dtype"], card["outputs"][0]["dtype"]) == ("int8", "float32")
+    assert inside(*base, "--output_layer", "block05_project").returncode == 0
+    assert card_of(tmp_path / f"{MODEL}_block05_project_float.tflite")["outputs"][0]["shape"][:3] == [1, 4, 4]
+    one_line(inside(*base, "--output_layer", "block5_project"), "did you mean", "'block05_project'")
+    assert inside(*base, "--format", "keras").returncode == 0 and inside(*base, "--format", "saved_model").returncode == 0
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+    wanted = predictor(load_model(weights))(images)
+    np.testing.assert_allclose(predictor(load_model(tmp_path / f"{MODEL}.keras"))(images), wanted, atol=1e-6)
+    import tensorflow as tf
+    saved = tf.saved_model.load(str(tmp_path / f"{MODEL}_saved_model"))
+    np.testing.assert_allclose(saved.serve(images), wanted, atol=1e-5)
+
+
+def test_the_module_by_its_original_name(tmp_path):
+    command = (BIN / "python", "-m", "edgetpu_repro.export_tflite", f"--output_dir={tmp_path}")
+    done = call(*command, f"--model_name={MODEL}", "--quantize=false", "--image_size=32")
+    assert done.returncode == 0 and (tmp_path / f"{MODEL}_float.tflite").is_file(), done
+    one_line(call(*command, "--model_name=mobilenet"), "unknown model")
+
+
+@pytest.mark.parametrize("words, answer", [
+    (("--quantizer", "tfl", "--quantize"), ("unknown quantizer", "did you mean 'tf'")),
+    (("--recipe", "a16w8"), ("needs --quantizer aeq",)),
+    (("--quantizer", "aeq", "--rule", "CONV_2D"), ("OPERATOR:REGEX=RECIPE",)),
+    (("--quantizer", "aeq", "--rule", "CONV_2D:(=float"), ("no regular expression",)),
+    (("--target", "tpu"), ("unknown target", "edgetpu")),
+    (("--format", "onnx"), ("unknown format", "saved_model")),
+    (("--format", "keras", "--quantize"), ("holds no quantised model",)),
+    (("--report",), ("--report needs --quantize",)),
+    (("--labels", "missing.txt", "--quantize"), ("missing.txt is not a file",)),
+])
+def test_bad_words(inside, tmp_path, words, answer):
+    one_line(inside("export", "--model_name", MODEL, "--output_dir", tmp_path, *COMMON, *words), *answer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_predict(cli, inside, tmp_path, weights):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (50, 70, 3), "uint8")).save(tmp_path / "p.jpg")
+    Image.fromarray(rng.integers(0, 256, (40, 30, 4), "uint8")).save(tmp_path / "q.png")
+    inside("export", "--model_name", MODEL, "--ckpt_path", weights, "--output_dir", tmp_path, "--quantize", "--allow_degraded", *COMMON)
+    file = tmp_path / f"{MODEL}_int8.tflite"
+    said = cli("predict", file, tmp_path / "p.jpg", tmp_path / "q.png", "--top", 3)
+    lines = said.stdout.splitlines()
+    assert said.returncode == 0 and len(lines) == 2 and all(line.count("%") == 3 for line in lines), said
+    (tmp_path / "names.txt").write_text("\n".join(f"name{i}" for i in range(10)))
+    assert "name" in cli("predict", weights, tmp_path / "p.jpg", "--labels", tmp_path / "names.txt").stdout
+    exported = inside("export", "--model_name", "autoseg_edgetpu_xs", "--output_dir", tmp_path, "--quantize", *COMMON)
+    assert exported.returncode == 0, exported
+    mask = tmp_path / "autoseg_edgetpu_xs_resize32_argmax_int8.tflite"
+    masked = cli("predict", mask, tmp_path / "p.jpg", "--output_dir", tmp_path / "masks")
+    assert masked.returncode == 0, masked
+    with Image.open(tmp_path / "masks/p_mask.png") as mask:
+        assert mask.size == (70, 50) and mask.mode == "P"
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no picture")
+    one_line(cli("predict", file, tmp_path / "bad.jpg"), "bad.jpg is not a picture")
+    one_line(cli("predict", file, tmp_path / "missing.jpg"), "missing.jpg is not a file")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    one_line(cli("predict", file, tmp_path / "p.jpg"), "SHA-256 differs")
+
+
+@pytest.mark.parametrize("command", ["predict", "benchmark", "evaluate", "latency"])
+def test_commands_survive_bad_files(inside, tmp_path, command):
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
+    good = to_tflite(freeze(build_model(MODEL, 10, 32)))
+    after = (tmp_path / "p.png",) if command == "predict" else ()
+    bad = {"empty": b"", "zero": bytes(4096), "cut": good[:5000], "text": b"not a model at all"}
+    for name, content in bad.items():
+        (tmp_path / f"{name}.tflite").write_bytes(content)
+        one_line(inside(command, tmp_path / f"{name}.tflite", *after), f"{name}.tflite")
+    (tmp_path / "folder.tflite").mkdir()
+    one_line(inside(command, tmp_path / "folder.tflite", *after), "folder.tflite is not a file")
+    with open(tmp_path / "huge.tflite", "wb") as f: f.truncate(5 * 2**30) # sparse
+    one_line(inside(command, tmp_path / "huge.tflite", *after), "huge.tflite has more than 1 GiB")
+
+
+MUTATE = """
+import sys, tempfile, numpy as np
+from collections import Counter
+from pathlib import Path
+from edgetpu_repro.core import UsageError
+from edgetpu_repro.tflite import probe
+content, fates = Path(sys.argv[1]).read_bytes(), Counter()
+for seed in range(500):
+    rng, damaged = np.random.default_rng(seed), np.frombuffer(content, "uint8").copy()
+    kind = seed % 5
+    if kind == 0: damaged = damaged[:rng.integers(0, len(damaged))] # truncated
+    elif kind == 1: damaged[(at := rng.integers(0, len(damaged))):at + rng.integers(1, 400)] = 0
+    else: # bits flipped: anywhere, or where the structure lies
+        where = rng.integers(0, len(damaged) if kind == 2 else len(damaged) // 10, 1 + seed % 9)
+        damaged[where] ^= (1 << rng.integers(0, 8, len(where))).astype("uint8")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.tflite"
+        path.write_bytes(damaged.tobytes())
+        try: probe(path, seconds=20)
+        except UsageError as e:
+            assert len(str(e).splitlines()) == 1 and "m.tflite" in str(e), e
+            fates["crashed" if "crashed" in str(e) else "stopped" if "did not finish" in str(e) else "refused"] += 1
+        else: fates["runs"] += 1
+print(dict(fates))
+"""
+
+
+def test_500_mutations_do_no_harm(tmp_path):
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+    (tmp_path / "real.tflite").write_bytes(to_tflite(freeze(build_model(MODEL, 10, 32)), images))
+    done = call(BIN / "python", "-c", MUTATE, tmp_path / "real.tflite")
+    fates = Counter(eval(done.stdout)) if done.returncode == 0 else None
+    assert fates and sum(fates.values()) == 500 and fates["refused"] > 100 and fates["runs"] > 50, done
+
+
+def test_probe_and_predictor_agree_on_a_good_file(tmp_path):
+    content = to_tflite(freeze(build_model(MODEL, 10, 32)))
+    (tmp_path / "m.tflite").write_bytes(content)
+    probe(tmp_path / "m.tflite")
+    image = np.zeros((1, 32, 32, 3), "float32")
+    assert np.array_equal(tflite_predictor(content)(image), tflite_predictor(tmp_path / "m.tflite")(image))
+    with pytest.raises(UsageError, match="is not a file"): probe(tmp_path / "x.tflite")

@@ -15,14 +15,15 @@ SEGMENTATION = PROFILE.segmentation
 MASKED, MASKED_TIMED = list(SEGMENTATION.models), [*SEGMENTATION.models, *SEGMENTATION.references]
 PREPARED = f"{BUILD}/prepared"
 
-MODULES = [(0, "core"), (1, "specs"), (2, "published"), (3, "blocks"), (4, "classifiers"), (5, "deeplab"), (6, "autoseg"), (7, "finalize"), (8, "tflite"), (9, "weights"),
-           (10, "augment"), (10, "data"), (11, "train"), (12, "export"), (13, "evaluate"), (14, "benchmark"), (15, "latency"), (17, "plots")]
+MODULES = [(0, "core"), (1, "specs"), (2, "published"), (3, "blocks"), (4, "classifiers"), (5, "deeplab"), (6, "autoseg"), (7, "finalize"), (9, "weights"),
+           (10, "augment"), (10, "data"), (11, "train"), (12, "tflite"), (12, "export"), (13, "evaluate"), (14, "benchmark"), (15, "latency"), (17, "plots")]
 code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES if n <= upto)]
 says = lambda notebook: hashlib.sha256("".join(
     "".join(cell["source"]) for cell in json.load(open(f"nbs/{notebook}.ipynb"))["cells"]).encode()).hexdigest()
 records = lambda step, names: expand(f"{RESULTS}/records/{step}/{{name}}.json", name=names)
 figure = lambda name: multiext(f"{FIGURES}/{name}", ".svg", ".png")
 table = lambda name: multiext(f"{RESULTS}/tables/{name}", ".csv", ".md")
+twin = lambda name: [f"{RESULTS}/hover/{name}.html"]
 one_of = lambda names: "|".join(names) or "none"
 
 # The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill say why.
@@ -34,6 +35,8 @@ RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_T
 SHOWN = [
     *(figure("fig1_blocks") + table("tab1_classification") + figure("accuracy") + table("accuracy") if MODELS else []),
     *(figure("fig2_tradeoff") if PROFILE.blocks else []),
+    *(figure("fig3_frontier") + figure("fig4_frontier") + twin("fig3_frontier") + twin("pareto_modelled") if MODELS else []),
+    table("claims"),
     *(table("tab2_parameters") if MASKED_TIMED else []),
     *(table("tab3_segmentation") + figure("fig5_segmentation") + figure("gallery") if MASKED else []),
 ]
@@ -122,7 +125,7 @@ rule segment_references:
 rule benchmark:
     input:
         PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=TIMED),
-        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(14)
+        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(15)
     output: records("benchmark", TIMED) or f"{BUILD}/nothing_to_time"
     params: says=says("runs/benchmark"), given=""
     log: f"{BUILD}/notebooks/benchmark.ipynb"
@@ -133,7 +136,7 @@ rule benchmark:
 rule benchmark_segmentation:
     input:
         PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_{{argmax}}_int8.tflite", model=MASKED_TIMED, argmax=("default", "fused4")),
-        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(14)
+        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(15)
     output: records("benchmark", [f"{m}_{argmax}" for m in MASKED_TIMED for argmax in ("default", "fused4")]) or f"{BUILD}/nothing_to_segment"
     params: says=says("runs/benchmark"), given="-p task segmentation"
     log: f"{BUILD}/notebooks/benchmark_segmentation.ipynb"
@@ -177,10 +180,29 @@ rule fig1_blocks:
 
 
 rule fig2_tradeoff:
-    input: f"{RESULTS}/records/blocks", notebook=ancient("nbs/paper/fig2_tradeoff.ipynb"), code=code(1)
+    input: f"{RESULTS}/records/blocks", notebook=ancient("nbs/paper/fig2_tradeoff.ipynb"), code=[*code(1), "edgetpu_repro/latency.py"]
     output: figure("fig2_tradeoff"), table("fig2_tradeoff")
     params: says=says("paper/fig2_tradeoff"), given=""
     log: f"{BUILD}/notebooks/fig2_tradeoff.ipynb"
+    shell: RUN
+
+
+rule frontier: # Figure 3 and, on a CPU, Figure 4
+    input: records("benchmark", TIMED), notebook=ancient("nbs/paper/frontier.ipynb"), code=[*code(2), "edgetpu_repro/latency.py", "edgetpu_repro/plots.py"]
+    output: figure("fig{number}_frontier"), table("fig{number}_frontier"), twin("fig{number}_frontier")
+    params: says=says("paper/frontier"), given=lambda wildcards: f"-p chip {dict([('3', 'edgetpu'), ('4', 'cpu')])[wildcards.number]}"
+    log: f"{BUILD}/notebooks/fig{{number}}_frontier.ipynb"
+    wildcard_constraints: number="3|4"
+    shell: RUN
+
+
+rule claims:
+    input:
+        rules.benchmark.output, rules.benchmark_segmentation.output, records("evaluate", MODELS + MASKED), [f"{RESULTS}/records/blocks"] if PROFILE.blocks else [],
+        notebook=ancient("nbs/paper/claims.ipynb"), code=[*code(2), "edgetpu_repro/latency.py", "edgetpu_repro/plots.py"]
+    output: table("claims")
+    params: says=says("paper/claims"), given=""
+    log: f"{BUILD}/notebooks/claims.ipynb"
     shell: RUN
 
 
@@ -198,8 +220,8 @@ rule tab1_classification:
 rule accuracy:
     input:
         records("train", MODELS), records("evaluate", MODELS), records("benchmark", TIMED),
-        notebook=ancient("nbs/paper/accuracy.ipynb"), code=code(2)
-    output: figure("accuracy"), table("accuracy")
+        notebook=ancient("nbs/paper/accuracy.ipynb"), code=[*code(2), "edgetpu_repro/latency.py", "edgetpu_repro/plots.py"]
+    output: figure("accuracy"), table("accuracy"), twin("pareto_measured"), twin("pareto_modelled")
     params: says=says("paper/accuracy"), given=""
     log: f"{BUILD}/notebooks/accuracy.ipynb"
     shell: RUN

@@ -27,7 +27,7 @@ def cli():
 
 @pytest.fixture
 def inside(capsys):
-    "The command within this process, which has TensorFlow already. Not for commands whose child process needs it: it does not survive a fork."
+    "The command within this process, which has TensorFlow already; not for those whose child process needs it (it survives no fork)."
     from edgetpu_repro.cli import answer
 
     def run(*args):

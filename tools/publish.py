@@ -22,7 +22,7 @@ NBS = Path("nbs")
 os.environ.setdefault("EDGETPU_REPRO_TFDS_DIR", str(Path("build/data").resolve()))
 # The notebook of a step in build/default/notebooks whose outputs the repository shows, where the step runs many times.
 SHOWN = {"train": "train_mobilenet_edgetpu_v2_xs", "export": "export_mobilenet_edgetpu_v2_xs",
-         "segment": "segment_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32"}
+         "frontier": "fig3_frontier", "segment": "segment_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32"}
 
 
 def run(*command):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'ImageSize', 'NumClasses', 'Finalize', 'GroupConv', 'Workers', 'Profile', 'Set', 'DataDir', 'FORMATS', 'say',
            'about', 'list_command', 'info', 'experiments', 'train', 'check_model_file', 'evaluate', 'import_command',
-           'fetch', 'writable_folder', 'check_finalize', 'load_weights', 'export', 'predict', 'benchmark', 'latency',
-           'reproduce', 'answer', 'main']
+           'fetch', 'writable_folder', 'check_finalize', 'load_weights', 'export', 'predict', 'benchmark',
+           'compile_command', 'latency', 'reproduce', 'answer', 'main']
 
 # %% ../nbs/18_cli.ipynb #c002
 import dataclasses, fcntl, importlib.util, json, logging, os, signal, subprocess, sys, tempfile, time, warnings
@@ -477,6 +477,11 @@ def predict(
     for line in contained(_predict, model, images, names, top, central_crop, output_dir, what=model): say(line)
 
 # %% ../nbs/18_cli.ipynb #c012
+def _timed_files(names, image_size, group_conv, finalize_method, folder) -> dict:
+    "Files of registered models; in a child process, which TensorFlow leaves with its memory."
+    return {t: _timed_file(name, image_size, group_conv, finalize_method, folder) for t, name in names.items()}
+
+
 def _timed_file(name:str, image_size:int|None, group_conv:str, finalize_method:str|None, folder) -> Path:
     "An int8 file of a registered model with random weights, for timing."
     import numpy as np
@@ -490,34 +495,107 @@ def _timed_file(name:str, image_size:int|None, group_conv:str, finalize_method:s
     return path
 
 
+def _on_host(files, settings, pair:bool, operators:bool):
+    "What `benchmark` does in its child process: numbers of each file, the ratio of two, and what their operators take."
+    import numpy as np
+    from edgetpu_repro.benchmark import by_kind, compare, operator_times, summarize, time_rounds
+    rounds = time_rounds(files, settings, together=pair)
+    results = {name: summarize(np.concatenate(r)) for name, r in rounds.items()}
+    for name, path in files.items():
+        if not operators: continue
+        rows, how = operator_times(path, settings.threads)
+        results[name] |= dict(operators=by_kind(rows), operators_measured_by=how)
+    return results, compare(*rounds.values()) if pair else None
+
+
+def _on_phones(files, phones, settings, output, **given):
+    "`benchmark --device adb`: a table a phone."
+    from edgetpu_repro.phone import benchmark_phone
+    results = {}
+    for p in phones:
+        results[p.serial] = dict(model=p.model, files=benchmark_phone(files, p.serial, runs=settings.min_runs, threads=settings.threads, **given))
+        width = max(map(len, files)) + 2
+        say(f"{p.serial} {p.model}")
+        say(f"{'':{width}}{'ms':>10}{'':>8}{'runs':>7}{'init ms':>10}{'delegated':>11}{'thermal before, after':>24}")
+        for t, r in results[p.serial]["files"].items():
+            heat = f"{r['thermal_before']['status'] or 'unknown'}, {r['thermal_after']['status'] or 'unknown'}"
+            say(f"{t:{width}}{r['latency_ms']:>10.3f}{r['latency_kind']:>8}{r['runs']:>7}{r['init_ms'] or float('nan'):>10.1f}{r['delegated'] or '-':>11}{heat:>24}")
+    if output: write_text(output, json.dumps(results, indent=1) + "\n")
+
+
 @app.command()
 def benchmark(
-    targets: Annotated[list[str], typer.Argument(metavar="FILE_OR_NAME...", help=".tflite files and registry names.")],
+    targets: Annotated[list[str], typer.Argument(metavar="FILE_OR_NAME...", help=".tflite files and registry names.")] = (),
+    compare: Annotated[tuple[str, str], typer.Option(metavar="A B", help="Time two files or names, and print how many times as long B takes, with the interval.")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     min_runs: Annotated[int, typer.Option(min=1, help="Runs of each, at least.")] = 30,
-    seconds: Annotated[float, typer.Option(min=0, help="Seconds for each, at least.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds for each, at least.")] = 1.0,
+    precision: Annotated[float, typer.Option(min=0, help="Go on until the 95 % interval of the median is this narrow, relative to it.")] = 0.02,
+    max_seconds: Annotated[float, typer.Option(min=0, help="Seconds for each, at most.")] = 15.0,
+    operators: Annotated[bool, typer.Option("--operators", help="Also say what the operators take.")] = False,
     image_size: ImageSize = None,
-    group_conv: GroupConv = "native",
+    group_conv: Annotated[str, typer.Option(help="Group convolutions of names as 'slices' (accelerators) or 'native' (CPU); what the device wants if not given.")] = None,
     finalize_method: Finalize = None,
+    device: Annotated[str, typer.Option(help="host or adb (an Android phone).")] = "host",
+    serial: Annotated[list[str], typer.Option(help="With adb: which phone; may be given several times.")] = (),
+    benchmark_binary: Annotated[Path, typer.Option(help="With adb: TFLite's benchmark_model for Android.")] = Path("benchmark_model"),
+    use_nnapi: Annotated[bool, typer.Option("--use-nnapi/--no-use-nnapi", help="With adb: use NNAPI.")] = False,
+    nnapi_accelerator_name: Annotated[str, typer.Option(help="With NNAPI: which accelerator, e.g. google-edgetpu.")] = None,
+    use_gpu: Annotated[bool, typer.Option("--use-gpu/--no-use-gpu", help="With adb: use the GPU.")] = False,
     output: Annotated[Path, typer.Option(help="Also write the numbers to this JSON file.")] = None,
 ):
-    "Latency of .tflite files on this host: LiteRT, warmed up, interleaved, median with p5 and p95."
+    "Latency of .tflite files, interleaved: median with its interval, p5, p95 and memory; on this host or on a phone."
+    if compare and targets: raise UsageError("give files to compare with --compare A B alone")
+    if not (targets := list(compare or targets)): raise UsageError("nothing to time; give .tflite files or registry names")
+    if device not in ("host", "adb"): raise unknown("device", device, ("host", "adb"))
+    if device == "host" and (serial or use_nnapi or use_gpu): raise UsageError("--serial, --use_nnapi and --use_gpu need --device adb")
+    if compare and compare[0] == compare[1]: raise UsageError("--compare needs two different files")
     files = {t: Path(t) if t.endswith(".tflite") or Path(t).exists() else get_spec(t).name for t in targets}
     for name in {f for f in files.values() if isinstance(f, str) and get_spec(f).task == "segmentation"}: check_finalize(name, finalize_method, image_size or 512)
     if output: writable_folder(output.parent)
-    from edgetpu_repro.benchmark import time_tflite
+    settings = BenchmarkSettings(threads=threads, min_runs=min_runs, seconds=seconds, precision=precision, max_seconds=max(seconds, max_seconds))
+    if device == "adb":
+        from edgetpu_repro.phone import choose
+        phones = choose(tuple(serial))
+        if not benchmark_binary.is_file(): raise UsageError(f"--benchmark_binary {benchmark_binary} is not a file; TFLite's benchmark_model for Android: https://ai.google.dev/edge/litert/models/measurement")
     from edgetpu_repro.tflite import contained, probe
     for f in files.values():
         if isinstance(f, Path): probe(f)
     with tempfile.TemporaryDirectory() as folder:
-        files = {t: f if isinstance(f, Path) else _timed_file(f, image_size, group_conv, finalize_method, folder) for t, f in files.items()}
-        sizes = {t: f.stat().st_size for t, f in files.items() if f.is_file()}
-        results = contained(time_tflite, files, BenchmarkSettings(threads=threads, min_runs=min_runs, seconds=seconds), what="a file")
+        realisation = group_conv or ("native" if device == "host" else "slices")
+        named = {t: f for t, f in files.items() if not isinstance(f, Path)}
+        files |= contained(_timed_files, named, image_size, realisation, finalize_method, folder) if named else {}
+        if device == "adb":
+            return _on_phones(files, phones, settings, output, binary=benchmark_binary, nnapi=use_nnapi, accelerator=nnapi_accelerator_name, gpu=use_gpu)
+        from edgetpu_repro.benchmark import peak_memory_mb
+        sizes, memory = {t: f.stat().st_size for t, f in files.items()}, {t: peak_memory_mb(f, threads) for t, f in files.items()}
+        results, ratio = contained(_on_host, files, settings, bool(compare), operators, what="a file")
     width = max(map(len, results)) + 2
-    say(f"{'':{width}}{'median ms':>10}{'p5':>10}{'p95':>10}{'runs':>7}{'MB':>8}")
+    say(f"{'':{width}}{'median ms':>10}{'95 % interval':>18}{'p5':>10}{'p95':>10}{'runs':>7}{'MB':>8}{'memory MiB':>12}")
     for t, r in results.items():
-        say(f"{t:{width}}{r['latency_ms']:>10.3f}{r['latency_p5_ms']:>10.3f}{r['latency_p95_ms']:>10.3f}{r['runs']:>7}{sizes[t] / 1e6:>8.2f}")
-    if output: write_text(output, json.dumps(results, indent=1) + "\n")
+        interval = f"{r['latency_low_ms']:.3f}..{r['latency_high_ms']:.3f}"
+        say(f"{t:{width}}{r['latency_ms']:>10.3f}{interval:>18}{r['latency_p5_ms']:>10.3f}{r['latency_p95_ms']:>10.3f}{r['runs']:>7}{sizes[t] / 1e6:>8.2f}{memory[t] or float('nan'):>12.1f}")
+        r |= dict(bytes=sizes[t], memory_mib=memory[t])
+        for op, (n, ms) in r.get("operators", {}).items(): say(f"    {op:24}{n:>5}{ms:>10.3f} ms")
+        if operators: say(f"    by {r['operators_measured_by']}")
+    if ratio: say(f"{compare[1]} takes {ratio['ratio']:.3f} times as long as {compare[0]} (95 % interval {ratio['low']:.3f} to {ratio['high']:.3f})")
+    if output: write_text(output, json.dumps(results | (dict(ratio=ratio) if ratio else {}), indent=1) + "\n")
+
+
+@app.command("compile")
+def compile_command(
+    file: Annotated[Path, typer.Argument(help="A .tflite file.")],
+    soc: Annotated[str, typer.Option(help="tensor_g3, tensor_g4 or tensor_g5.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the compiled file; made if it is not there.")],
+):
+    "Compile a file ahead of time for a newer Pixel, with Google's Tensor SDK."
+    from edgetpu_repro.phone import SOCS, compile_for
+    if soc not in SOCS: raise unknown("soc", soc, SOCS)
+    from edgetpu_repro.tflite import contained, probe
+    probe(file)
+    path, left = contained(compile_for, file, soc, writable_folder(output_dir), what=file)
+    say(f"{path}: compiled for {soc}")
+    say(f"not compiled, left for the CPU: {', '.join(f'{n} {op}' for op, n in left.items())}" if left else "all of it was compiled")
 
 # %% ../nbs/18_cli.ipynb #n001
 def _work(target:str, image_size:int|None, argmax:str|None) -> list:

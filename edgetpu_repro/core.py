@@ -177,6 +177,8 @@ class BenchmarkSettings:
     warmup_runs:int = 5
     min_runs:int = 30              # a file
     seconds:float = 1.0            # a file, at least; and at least `min_runs`
+    precision:float = 0.02         # go on until the 95 % confidence interval of the median is this narrow, relative to it,
+    max_seconds:float = 3.0        # or a file has run for so long
 
 
 @dataclass(frozen=True)

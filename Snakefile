@@ -171,6 +171,49 @@ rule export_speed: # like training_speed
     shell: RUN
 
 
+# What follows needs data that is not embedded, or takes longer than it is worth each time: not part of `all`, its results are committed.
+rule quantizers:
+    input: PREPARED, expand(f"{BUILD}/weights/{{model}}.keras", model=MODELS + MASKED), notebook=ancient("nbs/runs/quantizers.ipynb"), code=code(14)
+    output: records("quantizers", MODELS + MASKED)
+    params: says=says("runs/quantizers"), given=""
+    log: f"{BUILD}/notebooks/quantizers.ipynb"
+    threads: workflow.cores
+    shell: RUN
+
+
+rule compare_quantizers:
+    input: rules.quantizers.output, notebook=ancient("nbs/paper/quantizers.ipynb"), code=code(2)
+    output: figure("quantizers"), table("quantizers")
+    params: says=says("paper/quantizers"), given=""
+    log: f"{BUILD}/notebooks/compare_quantizers.ipynb"
+    shell: RUN
+
+
+rule released:
+    input: notebook=ancient("nbs/runs/released.ipynb"), code=code(12)
+    output: f"{RESULTS}/records/released/mobilenet_edgetpu.json"
+    params: says=says("runs/released"), given=""
+    log: f"{BUILD}/notebooks/released.ipynb"
+    shell: RUN
+
+
+rule finetune:
+    input: PREPARED, notebook=ancient("nbs/runs/finetune.ipynb"), code=code(11)
+    output: records("finetune", ("random", "published"))
+    params: says=says("runs/finetune"), given=""
+    log: f"{BUILD}/notebooks/finetune.ipynb"
+    threads: workflow.cores
+    shell: RUN
+
+
+rule released_weights:
+    input: rules.released.output, rules.finetune.output, notebook=ancient("nbs/paper/released.ipynb"), code=code(2)
+    output: figure("released"), figure("finetune"), table("released_pictures")
+    params: says=says("paper/released"), given=""
+    log: f"{BUILD}/notebooks/released_weights.ipynb"
+    shell: RUN
+
+
 rule fig1_blocks:
     input: PREPARED, notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code(1)
     output: figure("fig1_blocks")

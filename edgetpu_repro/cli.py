@@ -598,13 +598,13 @@ def compile_command(
     say(f"not compiled, left for the CPU: {', '.join(f'{n} {op}' for op, n in left.items())}" if left else "all of it was compiled")
 
 # %% ../nbs/18_cli.ipynb #n001
-def _work(target:str, image_size:int|None, argmax:str|None) -> list:
-    "The work of a registered name or of a file, for the latency model."
-    from edgetpu_repro.latency import file_work, spec_work
+def _work(target:str, image_size:int|None, argmax:str|None) -> tuple:
+    "The work of a registered name or of a file, for the latency model, and the operators that it does not know."
+    from edgetpu_repro.latency import file_work, spec_work, unknown_operators
     path = Path(target)
     if not (target.endswith(".tflite") or path.exists()):
         spec = get_spec(target)
-        if has_layout(spec): return spec_work(spec, image_size, argmax=argmax)
+        if has_layout(spec): return spec_work(spec, image_size, argmax=argmax), {}
     from edgetpu_repro.tflite import contained, describe, operator_records
     if target.endswith(".tflite") or path.exists():
         content = path
@@ -614,7 +614,7 @@ def _work(target:str, image_size:int|None, argmax:str|None) -> list:
         content = to_tflite(freeze(build_model(target, image_size=image_size)))
     look = lambda: (describe(content)["inputs"][0]["shape"], operator_records(content))
     (_, *shape), operators = contained(look, seconds=20, what=target)
-    return file_work(operators, prod(shape))
+    return file_work(operators, prod(shape)), unknown_operators(operators)
 
 
 @app.command()
@@ -625,11 +625,13 @@ def latency(
 ):
     "Modelled latency on the Pixel 6 Edge TPU (int8), and where it goes. Fitted to the published latencies."
     from edgetpu_repro.latency import QUANTITIES, predict
-    results = {t: predict(_work(t, image_size, argmax)) for t in targets}
+    work = {t: _work(t, image_size, argmax) for t in targets}
+    results = {t: dict(predict(w), unknown=unknown) for t, (w, unknown) in work.items()}
     width = max(map(len, results)) + 2
     say(f"{'':{width}}{'modelled ms':>12}" + "".join(f"{q:>13}" for q in QUANTITIES))
     for t, r in results.items():
         say(f"{t:{width}}{r['latency_ms']:>12.2f}" + "".join(f"{ms:>13.3f}" for ms in r["parts"].values()))
+        if r["unknown"]: say(f"{'':{width}}not in it, for the model has no price for them: {', '.join(f'{n} {op}' for op, n in r['unknown'].items())}")
         if r["extrapolated"]: say(f"{'':{width}}extrapolates: {', '.join(r['extrapolated'])} outside of what the fit has seen")
 
 # %% ../nbs/18_cli.ipynb #c014

@@ -231,13 +231,13 @@ def quantize_tflite(
 
 
 def to_tflite(
-    frozen, # From `freeze`
+    frozen, # From `freeze`, or a float file from `to_float`
     calibration=None, # Float images in [-1, 1], (n, height, width, 3): quantise to int8 with their ranges. None: float
     recipe:str="a8w8", # As `quantize_tflite` takes it
     quantizer:str="tf", # As `quantize_tflite` takes it
 ) -> bytes: # The file's content
     "Convert a frozen model; with `calibration` quantised, in full-integer int8, input and output included, if nothing else is said."
-    float_file = to_float(frozen)
+    float_file = frozen if isinstance(frozen, bytes) else to_float(frozen)
     if calibration is None: return float_file
     return quantize_tflite(float_file, activation_ranges(float_file, calibration) if recipe in STATIC else None, recipe, quantizer)
 
@@ -270,7 +270,7 @@ def not_for_edgetpu(
 
 
 def export_tflite(
-    frozen, # From `freeze`
+    frozen, # As `to_tflite` takes it
     path, # Where the '.tflite' goes
     calibration=None, # As `to_tflite` takes it: images for int8, None for float
 ) -> dict: # As `describe` returns it

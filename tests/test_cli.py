@@ -83,9 +83,10 @@ def test_export_of_a_segmentation_model(cli, tmp_path):
     file, = tmp_path.glob("*.tflite")
     assert file.name == "autoseg_edgetpu_xs_resize16_argmax_resize32_squeeze_int8.tflite"
     assert "1 ARG_MAX" in exported.stdout and "TILE" in exported.stdout
-    modelled = cli("latency", file, "mobilenet_v3_large_minimalistic", "mobilenet_edgetpu_v2_s")
+    modelled = cli("latency", file, "mobilenet_v3_large", "mobilenet_edgetpu_v2_s")
     assert modelled.returncode == 0 and len(modelled.stdout.splitlines()) >= 4, modelled
     assert "extrapolates" in modelled.stdout, "a 32 pixel image is far from what was published"
+    assert "no price for them:" in modelled.stdout and "HARD_SWISH" in modelled.stdout
 
 
 def test_bad_files(cli, tmp_path):

@@ -199,7 +199,7 @@ rule released:
 
 rule finetune:
     input: PREPARED, notebook=ancient("nbs/runs/finetune.ipynb"), code=code(11)
-    output: records("finetune", ("random", "published"))
+    output: records("finetune", [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")])
     params: says=says("runs/finetune"), given=""
     log: f"{BUILD}/notebooks/finetune.ipynb"
     threads: workflow.cores

@@ -77,6 +77,33 @@ def test_a_damaged_record_is_named(tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.parametrize("step, parameters, answer", [
+    ("quantizers", dict(model="mobilenet_edgetpu_v2_tiny", test_images=40), "aeq weight_only"),
+    ("export_speed", dict(image_size=32, images=4, large=64, few=2, rounds=1), "times as fast"),
+    ("training_speed", dict(image_size=32, batch_size=8, steps=4, rounds=1, large=32), "times the images per second"),
+    ("released", dict(file="/nowhere/m.tflite"), "skipped, because the published file and its ten pictures are not here"),
+    ("finetune", dict(init="/nowhere/m.tflite"), "skipped, because the published file is not here"),
+])
+def test_runs_that_the_workflow_leaves_out(tmp_path, step, parameters, answer):
+    "They come after the workflow's test, whose smoke profile has left trained weights."
+    given = [word for k, v in parameters.items() for word in ("-p", k, v)]
+    environment = {"EDGETPU_REPRO_TFDS_DIR": str(ROOT / "build/data")}
+    result = call("papermill", f"nbs/runs/{step}.ipynb", tmp_path / "out.ipynb", "-p", "profile", "smoke", *given, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    said = "".join("".join(o.get("text", "")) for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", []))
+    assert answer in said, said[-2000:]
+
+
+@pytest.mark.parametrize("notebook, makes", [("quantizers", "tables/quantizers.md"), ("released", "tables/released_pictures.md")])
+def test_paper_notebooks_over_committed_records(tmp_path, notebook, makes):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    shutil.copytree(ROOT / "results/cifar10/records", tmp_path / "results/cifar10/records")
+    for file in ("Snakefile", "settings.ini"): shutil.copy(ROOT / file, tmp_path)
+    result = call("papermill", f"nbs/paper/{notebook}.ipynb", tmp_path / "out.ipynb", env={"EDGETPU_REPRO_HOME": str(tmp_path)})
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (tmp_path / "results/cifar10" / makes).read_text() == (ROOT / "results/cifar10" / makes).read_text()
+
+
 @pytest.mark.parametrize("path", LIBRARY + STEPS, ids=lambda p: p.stem)
 def test_committed_notebooks_are_clean(path):
     notebook = nbformat.read(path, as_version=4)

@@ -47,3 +47,31 @@ def test_int8_classification_keeps_98_percent_of_top1():
     for profile, m, n in evaluated("classification"):
         error = (n["float_top1"] * (1 - n["float_top1"]) / n["test_images"]) ** 0.5
         assert n["int8_top1"] >= 0.98 * n["float_top1"] - 2 * error, (profile, m, n)
+
+
+def test_the_default_quantizer_was_measured_on_every_classifier_of_cifar10():
+    records = read_records("cifar10", "quantizers")
+    assert {r["name"] for r in records} == set(load_profile("cifar10").models)
+    kept = [r["numbers"]["tf a8w8"]["accuracy"] / r["numbers"]["float"]["accuracy"] for r in records]
+    assert sum(kept) / len(kept) >= 0.98
+
+
+def test_published_weights_are_a_better_start():
+    best = {}
+    for r in read_records("cifar10", "finetune"):
+        start = r["parameters"]["start"]
+        best[start] = max(best.get(start, 0), r["numbers"]["curve"][-1]["val_accuracy"])
+    assert best["published weights"] > best["random weights"]
+
+
+def test_every_claim_has_a_verdict():
+    lines = (ROOT / "results/default/tables/claims.md").read_text().splitlines()
+    verdicts = [line.strip("| ").rsplit("|", 1)[-1].strip() for line in lines[2:] if line.startswith("|")]
+    assert len(verdicts) >= 10 and set(verdicts) <= {"holds", "does not hold", "cannot be told here"}
+
+
+def test_exports_are_fast_and_lean():
+    numbers = read_records("default", "export_speed")[0]["numbers"]
+    assert numbers["speedup"] >= 3
+    assert all(c["peak_gb"] < 3 for c in numbers["commands"].values())
+    assert all(min(c["export_seconds"]) < 20 for c in numbers["commands"].values())

@@ -20,9 +20,11 @@ from edgetpu_repro.core import write_text
 
 NBS = Path("nbs")
 os.environ.setdefault("EDGETPU_REPRO_TFDS_DIR", str(Path("build/data").resolve()))
-# The notebook of a step in build/default/notebooks whose outputs the repository shows, where the step runs many times.
-SHOWN = {"train": "train_mobilenet_edgetpu_v2_xs", "export": "export_mobilenet_edgetpu_v2_xs",
-         "frontier": "fig3_frontier", "segment": "segment_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32"}
+# The executed notebook whose outputs the repository shows, where it has another name than its source: the step runs many times.
+SHOWN = {"runs/train": "train_mobilenet_edgetpu_v2_xs", "runs/export": "export_mobilenet_edgetpu_v2_xs",
+         "runs/segment": "segment_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32", "paper/frontier": "fig3_frontier",
+         "paper/quantizers": "compare_quantizers", "paper/released": "released_weights"}
+PROFILES = ("default", "cifar10") # whose executed notebooks to look at, in this order
 
 
 def run(*command):
@@ -75,7 +77,9 @@ parser.add_argument("--take", action="store_true", help="also take over the outp
 given = parser.parse_args()
 if given.take:
     for path in sorted([*NBS.glob("runs/*.ipynb"), *NBS.glob("paper/*.ipynb")]):
-        take_outputs(path, Path("build/default/notebooks") / f"{SHOWN.get(path.stem, path.stem)}.ipynb")
+        name = f"{path.parent.name}/{path.stem}"
+        folders = [Path("build") / profile / "notebooks" / f"{SHOWN.get(name, path.stem)}.ipynb" for profile in PROFILES]
+        take_outputs(path, next((f for f in folders if f.exists()), folders[0]))
 if given.execute:
     for path in sorted(NBS.glob("*.ipynb")):
         run("nbconvert", "--to", "notebook", "--execute", "--inplace", "--log-level=ERROR", str(path))

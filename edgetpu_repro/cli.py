@@ -532,7 +532,7 @@ def benchmark(
     seconds: Annotated[float, typer.Option(min=0, help="Seconds for each, at least.")] = 1.0,
     precision: Annotated[float, typer.Option(min=0, help="Go on until the 95 % interval of the median is this narrow, relative to it.")] = 0.02,
     max_seconds: Annotated[float, typer.Option(min=0, help="Seconds for each, at most.")] = 15.0,
-    operators: Annotated[bool, typer.Option("--operators", help="Also say what the operators take.")] = False,
+    operators: Annotated[bool, typer.Option("--operators", help="Also say what the operators take; with adb, a CSV file beside --output.")] = False,
     image_size: ImageSize = None,
     group_conv: Annotated[str, typer.Option(help="Group convolutions of names as 'slices' (accelerators) or 'native' (CPU); what the device wants if not given.")] = None,
     finalize_method: Finalize = None,
@@ -566,7 +566,8 @@ def benchmark(
         named = {t: f for t, f in files.items() if not isinstance(f, Path)}
         files |= contained(_timed_files, named, image_size, realisation, finalize_method, folder) if named else {}
         if device == "adb":
-            return _on_phones(files, phones, settings, output, binary=benchmark_binary, nnapi=use_nnapi, accelerator=nnapi_accelerator_name, gpu=use_gpu)
+            return _on_phones(files, phones, settings, output, binary=benchmark_binary, nnapi=use_nnapi, accelerator=nnapi_accelerator_name, gpu=use_gpu,
+                              profiles=(output.parent if output else Path()) if operators else None)
         from edgetpu_repro.benchmark import peak_memory_mb
         sizes, memory = {t: f.stat().st_size for t, f in files.items()}, {t: peak_memory_mb(f, threads) for t, f in files.items()}
         results, ratio = contained(_on_host, files, settings, bool(compare), operators, what="a file")

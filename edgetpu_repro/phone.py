@@ -106,9 +106,10 @@ def benchmark_phone(
     nnapi:bool=False, # Use NNAPI
     accelerator:str|None=None, # NNAPI's accelerator, such as 'google-edgetpu'
     gpu:bool=False, # Use the GPU delegate
+    profiles=None, # Folder for the tool's profile of the operators, NAME_SERIAL.csv; None: without
     seconds:float=300, # Time limit of a file
 ) -> dict: # {name: as `parse_benchmark` returns it, and command, thermal_before, thermal_after}
-    "Time files on a phone: push, run, parse, and remove what was pushed."
+    "Time files on a phone: push, run, parse, pull, and remove what was left there."
     if nnapi and gpu: raise UsageError("choose NNAPI or the GPU, not both")
     if accelerator and not nnapi: raise UsageError("--nnapi_accelerator_name needs --use_nnapi")
     if not Path(binary).is_file(): raise UsageError(f"{binary} is not a file; benchmark_model for Android: https://ai.google.dev/edge/litert/models/measurement")
@@ -118,6 +119,7 @@ def benchmark_phone(
     for name, path in files.items():
         remote = f"{FOLDER}/{Path(path).name}"
         flags = [f"--graph={remote}", f"--num_threads={threads}", f"--num_runs={runs}"]
+        if profiles: flags += ["--enable_op_profiling=true", f"--profiling_output_csv_file={remote}.csv"]
         flags += ["--use_nnapi=true"] * nnapi + [f"--nnapi_accelerator_name={accelerator}"] * bool(accelerator) + ["--use_gpu=true"] * gpu
         before = thermal(serial)
         try:
@@ -126,8 +128,9 @@ def benchmark_phone(
             except UsageError as e: raise UsageError(f"{name}: {e}") from None
             try: numbers = parse_benchmark(text)
             except UsageError as e: raise UsageError(f"{name} on {serial}: {e}") from None
+            if profiles: adb("pull", f"{remote}.csv", Path(profiles)/f"{Path(path).stem}_{serial}.csv", serial=serial, seconds=seconds)
         finally:
-            try: adb("shell", "rm", "-f", remote, serial=serial, seconds=20)
+            try: adb("shell", "rm", "-f", remote, f"{remote}.csv", serial=serial, seconds=20)
             except UsageError: pass # gone with the phone
         if (nnapi or gpu) and numbers["delegated"] in (None, "none"): raise UsageError(f"{name} on {serial}: the delegate took nothing of the graph, the number would be the CPU's")
         out[name] = dict(numbers, command=f"benchmark_model {' '.join(flags)}", thermal_before=before, thermal_after=thermal(serial))

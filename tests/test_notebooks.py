@@ -90,7 +90,8 @@ def test_runs_that_the_workflow_leaves_out(tmp_path, step, parameters, answer):
     environment = {"EDGETPU_REPRO_TFDS_DIR": str(ROOT / "build/data")}
     result = call("papermill", f"nbs/runs/{step}.ipynb", tmp_path / "out.ipynb", "-p", "profile", "smoke", *given, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
-    said = "".join("".join(o.get("text", "")) for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", []))
+    cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+    said = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
     assert answer in said, said[-2000:]
 
 

@@ -39,10 +39,11 @@ def run(cli, bench, mood="", *words):
 
 
 def test_a_phone_is_timed(cli, bench, tmp_path):
-    done = run(cli, bench, "", "--use_nnapi", "--nnapi_accelerator_name", "google-edgetpu", "--output", tmp_path / "r.json")
+    done = run(cli, bench, "", "--use_nnapi", "--nnapi_accelerator_name", "google-edgetpu", "--operators", "--output", tmp_path / "r.json")
     assert done.returncode == 0 and "Pixel_6" in done.stdout and "0.921" in done.stdout and "all" in done.stdout, done
     numbers = json.loads((tmp_path / "r.json").read_text())["1A2B3C"]["files"][str(bench / "m.tflite")]
     assert numbers["runs"] == 985 and numbers["thermal_after"]["status"] == "none"
+    assert (tmp_path / "m_1A2B3C.csv").is_file()
     assert "--use_nnapi=true --nnapi_accelerator_name=google-edgetpu" in numbers["command"]
 
 

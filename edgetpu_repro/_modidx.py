@@ -348,6 +348,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'edgetpu_repro.tflite': { 'edgetpu_repro.tflite._answer': ('tflite.html#_answer', 'edgetpu_repro/tflite.py'),
                                       'edgetpu_repro.tflite._metadata_table': ('tflite.html#_metadata_table', 'edgetpu_repro/tflite.py'),
                                       'edgetpu_repro.tflite._operators': ('tflite.html#_operators', 'edgetpu_repro/tflite.py'),
+                                      'edgetpu_repro.tflite._readable': ('tflite.html#_readable', 'edgetpu_repro/tflite.py'),
                                       'edgetpu_repro.tflite._run_once': ('tflite.html#_run_once', 'edgetpu_repro/tflite.py'),
                                       'edgetpu_repro.tflite._table': ('tflite.html#_table', 'edgetpu_repro/tflite.py'),
                                       'edgetpu_repro.tflite._vector': ('tflite.html#_vector', 'edgetpu_repro/tflite.py'),

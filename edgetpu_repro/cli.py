@@ -613,8 +613,9 @@ def _work(target:str, image_size:int|None, argmax:str|None) -> tuple:
         if spec.task == "segmentation": raise UsageError(f"{target} has no layout; export it and give the .tflite file")
         from edgetpu_repro.export import freeze, to_tflite
         content = to_tflite(freeze(build_model(target, image_size=image_size)))
-    look = lambda: (describe(content)["inputs"][0]["shape"], operator_records(content))
-    (_, *shape), operators = contained(look, seconds=20, what=target)
+    inputs, operators = contained(lambda: (describe(content)["inputs"], operator_records(content)), seconds=20, what=target)
+    if len(inputs) != 1: raise UsageError(f"{target} takes {len(inputs)} inputs, not one image")
+    _, *shape = inputs[0]["shape"]
     return file_work(operators, prod(shape)), unknown_operators(operators)
 
 

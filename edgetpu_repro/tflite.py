@@ -11,6 +11,7 @@ __all__ = ['LIMIT', 'BUILTIN', 'METADATA', 'LABELS', 'card_path', 'read_tflite',
 import hashlib, io, json, multiprocessing, resource, signal, zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import flatbuffers, numpy as np
@@ -86,7 +87,7 @@ def contained(
     memory:int=16 * 2**30, # Bytes it may take
     what="the work", # Whose fault it is when the child dies
 ):
-    "Call a function in a child process, which may crash or hang: then this raises `UsageError`."
+    "Call a function in a child process, which may crash or hang: then this raises `UsageError`. TensorFlow does not survive the fork: not for work that needs it, once it is loaded here."
     ours, theirs = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=_answer, args=(theirs, memory, function, args))
     child.start()
@@ -167,6 +168,15 @@ def operator_versions(
     return dict(sorted(out.items()))
 
 
+@contextmanager
+def _readable(tflite):
+    "Turn what damage inside a file makes Python raise into a `UsageError`."
+    try: yield
+    except UsageError: raise
+    except (ValueError, LookupError, ArithmeticError, TypeError, RuntimeError) as e:
+        raise UsageError(f"{'this' if isinstance(tflite, bytes) else tflite} is not a TFLite model that can be read: {type(e).__name__}, {' '.join(str(e).split())[:150]}") from None
+
+
 def _operators(interpreter): return [op for op in interpreter._get_ops_details() if op["op_name"] != "DELEGATE"]
 
 
@@ -174,40 +184,42 @@ def describe(
     tflite, # Path or content of a file
 ) -> dict: # inputs, outputs (name, shape, dtype, scale, zero_point), operators and float_operators {name: count}, bytes
     "Inputs, outputs and operators of a `.tflite` file."
-    interpreter, size = open_tflite(tflite), len(tflite) if isinstance(tflite, bytes) else Path(tflite).stat().st_size
-    ops = _operators(interpreter)
+    with _readable(tflite):
+        interpreter, size = open_tflite(tflite), len(tflite) if isinstance(tflite, bytes) else Path(tflite).stat().st_size
+        ops = _operators(interpreter)
 
-    def tensor(d):
-        scale, zero_point = d["quantization"]
-        return dict(name=d["name"], shape=d["shape"].tolist(), dtype=np.dtype(d["dtype"]).name, scale=float(scale),
-                    zero_point=int(zero_point))
+        def tensor(d):
+            scale, zero_point = d["quantization"]
+            return dict(name=d["name"], shape=d["shape"].tolist(), dtype=np.dtype(d["dtype"]).name, scale=float(scale),
+                        zero_point=int(zero_point))
 
-    floats = {t["index"] for t in interpreter.get_tensor_details() if np.issubdtype(t["dtype"], np.floating)}
-    operators = Counter(op["op_name"] for op in ops)
-    in_float = Counter(op["op_name"] for op in ops if floats & {*map(int, op["inputs"]), *map(int, op["outputs"])})
-    return dict(inputs=[tensor(d) for d in interpreter.get_input_details()],
-                outputs=[tensor(d) for d in interpreter.get_output_details()],
-                operators=dict(sorted(operators.items())), float_operators=dict(sorted(in_float.items())), bytes=size)
+        floats = {t["index"] for t in interpreter.get_tensor_details() if np.issubdtype(t["dtype"], np.floating)}
+        operators = Counter(op["op_name"] for op in ops)
+        in_float = Counter(op["op_name"] for op in ops if floats & {*map(int, op["inputs"]), *map(int, op["outputs"])})
+        return dict(inputs=[tensor(d) for d in interpreter.get_input_details()],
+                    outputs=[tensor(d) for d in interpreter.get_output_details()],
+                    operators=dict(sorted(operators.items())), float_operators=dict(sorted(in_float.items())), bytes=size)
 
 
 def operator_records(
     tflite, # Path or content of a file
 ) -> list: # of dicts: op, name (of the output), output (shape), macs, weights, groups
     "The operators of a `.tflite` file with their multiply-accumulates and weights, in order."
-    interpreter = open_tflite(tflite)
-    tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
-    shape = lambda i: tuple(tensors[i]["shape"].tolist()) if i in tensors else ()
-    rows = []
-    for op in _operators(interpreter):
-        inputs, at = [int(i) for i in op["inputs"] if i >= 0], int(op["outputs"][0])
-        macs, weights, groups, out = 0, 0, 1, shape(at)
-        if op["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-            kernel = shape(inputs[1]) # (out, h, w, in / groups), depthwise (1, h, w, out), dense (out, in)
-            weights = int(np.prod(kernel))
-            macs = int(np.prod(out[1:-1])) * weights
-            if op["op_name"] == "CONV_2D": groups = shape(inputs[0])[-1] // kernel[-1]
-        rows.append(dict(op=op["op_name"], name=tensors[at]["name"] if at in tensors else "", output=out, macs=macs, weights=weights, groups=groups))
-    return rows
+    with _readable(tflite):
+        interpreter = open_tflite(tflite)
+        tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
+        shape = lambda i: tuple(tensors[i]["shape"].tolist()) if i in tensors else ()
+        rows = []
+        for op in _operators(interpreter):
+            inputs, at = [int(i) for i in op["inputs"] if i >= 0], int(op["outputs"][0])
+            macs, weights, groups, out = 0, 0, 1, shape(at)
+            if op["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+                kernel = shape(inputs[1]) # (out, h, w, in / groups), depthwise (1, h, w, out), dense (out, in)
+                weights = int(np.prod(kernel))
+                macs = int(np.prod(out[1:-1])) * weights
+                if op["op_name"] == "CONV_2D": groups = shape(inputs[0])[-1] // kernel[-1]
+            rows.append(dict(op=op["op_name"], name=tensors[at]["name"] if at in tensors else "", output=out, macs=macs, weights=weights, groups=groups))
+        return rows
 
 # %% ../nbs/08_tflite.ipynb #c018
 def quantize(

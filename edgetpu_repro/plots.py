@@ -165,8 +165,9 @@ def save_hover(
 ): # The file: a piece of HTML for the report, which brings plotly.js along
     "Write the twin of a figure that shows numbers under the mouse."
     import plotly.express as px
-    palette = [f"rgb({','.join(str(round(255 * c)) for c in rgb)})" for rgb in family_colors().values()]
+    palette = {family: f"rgb({','.join(str(round(255 * c)) for c in rgb)})" for family, rgb in family_colors().items()}
+    shapes = dict(published="circle", measured="circle", modelled="circle-open") # as in the figures
     figure = px.scatter(frame, x, y, color=color, symbol=symbol, hover_name="model", hover_data=hover, title=title, template="simple_white", height=420,
-                        color_discrete_sequence=palette)
+                        color_discrete_map=palette, symbol_map=shapes)
     figure.update_traces(marker_size=9)
     return write_text(paths.results/"hover"/f"{name}.html", figure.to_html(full_html=False, include_plotlyjs=False, div_id=name))

@@ -42,6 +42,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                       'edgetpu_repro/benchmark.py'),
                                          'edgetpu_repro.benchmark.operator_times': ( 'benchmark.html#operator_times',
                                                                                      'edgetpu_repro/benchmark.py'),
+                                         'edgetpu_repro.benchmark.parse_profile': ( 'benchmark.html#parse_profile',
+                                                                                    'edgetpu_repro/benchmark.py'),
                                          'edgetpu_repro.benchmark.peak_memory_mb': ( 'benchmark.html#peak_memory_mb',
                                                                                      'edgetpu_repro/benchmark.py'),
                                          'edgetpu_repro.benchmark.summarize': ('benchmark.html#summarize', 'edgetpu_repro/benchmark.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BURST', 'median_interval', 'summarize', 'time_rounds', 'time_tflite', 'compare', 'peak_memory_mb', 'cut_after',
-           'operator_times', 'by_kind']
+           'parse_profile', 'operator_times', 'by_kind']
 
 # %% ../nbs/14_benchmark.ipynb #c002
 import re, shutil, subprocess, time
@@ -126,13 +126,22 @@ def cut_after(
     return pack(model)
 
 
+def parse_profile(
+    text:str, # What `benchmark_model --enable_op_profiling=true` printed
+) -> list: # of dicts: op, name, ms; in the order of the graph
+    "Read the profiler's table of the timed runs; raises `UsageError` where there is none."
+    table = text.split("Profiling Info for Regular Benchmark Runs")[-1].split("Run Order")[-1].split("Top by Computation Time")[0]
+    head, *lines = [[cell.strip() for cell in line.split("\t")] for line in table.splitlines() if "\t" in line] or [[]]
+    if not {"[node type]", "[avg ms]", "[Name]"} <= {*head}: raise UsageError(f"benchmark_model gave no profile of the operators; it said: {' '.join(text.split())[-200:] or 'nothing'}")
+    op, ms, name = (head.index(column) for column in ("[node type]", "[avg ms]", "[Name]"))
+    return [dict(op=line[op], name=line[name].rpartition("]")[0].strip("["), ms=float(line[ms])) for line in lines if len(line) == len(head)]
+
+
 def _from_tool(tool, path, threads):
-    "The profiler of the C++ tool: 'node type, start, first, avg ms, %, cdf %, mem KB, times called, name' lines, as CSV-like columns."
+    "Ask the profiler of the C++ tool."
     done = subprocess.run([tool, f"--graph={path}", f"--num_threads={threads}", "--enable_op_profiling=true"], capture_output=True, text=True, timeout=300)
-    text = (done.stdout + done.stderr).split("Operator-wise Profiling Info for Regular Benchmark Runs")[-1].split("Run Order")[-1].split("Top by Computation Time")[0]
-    rows = re.findall(r"^\s*([A-Z][\w ()-]+?)\t\s*([\d.]+)\t\s*([\d.]+)\t.*?\[?([^\t\[\]]*)\]?:?\d*\s*$", text, re.M)
-    if done.returncode or not rows: raise UsageError(f"{tool} gave no profile: {' '.join((done.stdout + done.stderr).split())[-200:]}")
-    return [dict(op=op.strip(), name=name, ms=float(avg)) for op, _, avg, name in rows]
+    if done.returncode: raise UsageError(f"{tool} failed (exit code {done.returncode}): {' '.join((done.stdout + done.stderr).split())[-200:]}")
+    return parse_profile(done.stdout + done.stderr)
 
 
 def operator_times(

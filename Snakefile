@@ -15,8 +15,8 @@ SEGMENTATION = PROFILE.segmentation
 MASKED, MASKED_TIMED = list(SEGMENTATION.models), [*SEGMENTATION.models, *SEGMENTATION.references]
 PREPARED = f"{BUILD}/prepared"
 
-MODULES = [(0, "core"), (1, "specs"), (2, "published"), (3, "blocks"), (4, "classifiers"), (5, "deeplab"), (6, "autoseg"), (7, "finalize"), (9, "weights"),
-           (10, "augment"), (10, "data"), (11, "train"), (12, "tflite"), (12, "export"), (13, "evaluate"), (14, "benchmark"), (15, "latency"), (17, "plots")]
+MODULES = [(0, "core"), (1, "specs"), (2, "published"), (3, "blocks"), (4, "classifiers"), (5, "deeplab"), (6, "autoseg"), (7, "finalize"), (8, "tflite"), (9, "weights"),
+           (10, "augment"), (10, "data"), (11, "train"), (12, "export"), (13, "evaluate"), (14, "benchmark"), (15, "latency"), (17, "plots")]
 code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES if n <= upto)]
 says = lambda notebook: hashlib.sha256("".join(
     "".join(cell["source"]) for cell in json.load(open(f"nbs/{notebook}.ipynb"))["cells"]).encode()).hexdigest()

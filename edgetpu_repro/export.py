@@ -6,8 +6,8 @@
 __all__ = ['CONVS', 'SIGNATURE', 'QUANTIZERS', 'RECIPES', 'STATIC', 'TARGETS', 'EDGETPU', 'FLOAT_ERROR', 'MASK_AGREEMENT',
            'MIN_SQNR', 'MIN_AGREEMENT', 'folding_plan', 'fold_norms', 'tflite_argmax', 'freeze', 'to_float',
            'activation_ranges', 'parse_rule', 'check_recipe', 'quantize_tflite', 'to_tflite', 'check_operators',
-           'not_for_edgetpu', 'export_tflite', 'sqnr_db', 'layer_report', 'check_float', 'compare_outputs', 'degraded',
-           'publish_tflite', 'write_report', 'export_model']
+           'not_for_edgetpu', 'export_tflite', 'decibels', 'sqnr_db', 'layer_report', 'check_float', 'compare_outputs',
+           'degraded', 'publish_tflite', 'write_report', 'export_model']
 
 # %% ../nbs/12_export.ipynb #c002
 import csv, hashlib, io, json, os, re, time
@@ -282,14 +282,21 @@ def export_tflite(
     return description
 
 # %% ../nbs/12_export.ipynb #c024
+def decibels(
+    power, # Of a signal
+    noise, # Power of what was added to it
+) -> float: # Between -120 and 120
+    "A ratio of powers in decibels."
+    return float(np.clip(10 * np.log10(max(power, 1e-30) / max(noise, 1e-30)), -120, 120))
+
+
 def sqnr_db(
     signal, # Floats
     noisy, # The same shape
 ) -> float: # Decibels; 120 at most
     "Power of a signal over the power of what was added to it."
     signal, noisy = np.asarray(signal, "float64"), np.asarray(noisy, "float64")
-    noise = np.mean((signal - noisy) ** 2)
-    return float(np.clip(10 * np.log10(max(np.mean(signal ** 2), 1e-30) / max(noise, 1e-30)), -120, 120))
+    return decibels(np.mean(signal ** 2), np.mean((signal - noisy) ** 2))
 
 
 def layer_report(
@@ -308,7 +315,7 @@ def layer_report(
             s[:] = s[0] + (a ** 2).sum(), s[1] + ((a - b) ** 2).sum(), min(s[2], float(a.min())), max(s[3], float(a.max()))
     rows = [(r["op"], r["name"]) for r in operator_records(float_file) if r["name"] in sums]
     return [dict(operator=op, name=name.split(";")[-1], lowest=sums[name][2], highest=sums[name][3],
-                 sqnr_db=float(np.clip(10 * np.log10(max(sums[name][0], 1e-30) / max(sums[name][1], 1e-30)), -120, 120))) for op, name in rows]
+                 sqnr_db=decibels(*sums[name][:2])) for op, name in rows]
 
 # %% ../nbs/12_export.ipynb #c027
 FLOAT_ERROR, MASK_AGREEMENT, MIN_SQNR, MIN_AGREEMENT = 1e-4, 0.999, 20, 0.95
@@ -412,12 +419,13 @@ def export_model(
         for recipe in recipes: check_recipe(quantizer, recipe, rules)
     start, out = time.perf_counter(), []
     folded = fold_norms(model)
-    size = model.input_shape[1:]
-    probes = calibration[:max(batch_size, 2)] if calibration is not None else np.random.default_rng(0).uniform(-1, 1, (max(batch_size, 2), *size)).astype("float32")
-    raw = np.asarray(model(probes, training=False))
+    few = max(batch_size, 2) # that Keras sees as well
+    images = calibration if calibration is not None else np.random.default_rng(0).uniform(-1, 1, (few, *model.input_shape[1:])).astype("float32")
+    raw = np.asarray(model(images[:few], training=False))
     for method in finalize_methods:
         float_file = to_float(freeze(model, batch_size, method, folded))
-        check = check_float(finalize(raw, method, tflite_argmax), tflite_predictor(float_file)(probes))
+        wanted = tflite_predictor(float_file, workers=os.cpu_count())(images)
+        check = check_float(finalize(raw, method, tflite_argmax), wanted[:few])
         steps = "" if method == "none" else f"_{method.replace(',', '_')}"
         stem = f"{model.name}{steps}{'' if target == 'edgetpu' else f'_{target}'}"
         card = dict(model=model.name, finalize_method=method, target=target, **(about or {}))
@@ -427,7 +435,6 @@ def export_model(
             out.append((path, publish_tflite(float_file, path, dict(card, quantizer=None, recipe=None, check=check, degraded=[], seconds=round(time.perf_counter() - start, 2)), labels=labels)))
             continue
         ranges = activation_ranges(float_file, calibration) if any(r in STATIC for r in recipes) or rules else None
-        wanted = tflite_predictor(float_file, workers=os.cpu_count())(calibration)
         for recipe in recipes:
             path = Path(folder)/f"{stem}_{'int8' if recipe == 'a8w8' else recipe}{'' if quantizer == 'tf' or recipe != 'a8w8' else '_aeq'}.tflite"
             content = quantize_tflite(float_file, ranges, recipe, quantizer, rules, less_restrictive)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .blocks import GroupConv2D
 from .core import UsageError, unknown, write_text
+from .tflite import BUILTIN, card_path, file_sha256, read_tflite
 
 # %% ../nbs/09_weights.ipynb #c005
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -279,18 +280,16 @@ class _File:
     "The first graph of a `.tflite` file: operators, shapes, constants."
     def __init__(self, path):
         try:
-            content = Path(path).read_bytes()
-            if content[4:8] != b"TFL3": raise ValueError("its identifier is not TFL3")
-            self.model = schema.Model.GetRootAs(content, 0)
+            self.content = read_tflite(path)
+            self.model = schema.Model.GetRootAs(self.content, 0)
             self.graph = self.model.Subgraphs(0)
             self.operators = [self.graph.Operators(i) for i in range(self.graph.OperatorsLength())]
-            self.names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-        except OSError as e: raise UsageError(f"{path}: {e.strerror}") from None
+        except UsageError: raise
         except Exception as e: raise UsageError(f"{path} is not a TFLite model: {e}") from None
 
     def kind(self, op):
         code = self.model.OperatorCodes(op.OpcodeIndex())
-        return self.names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        return BUILTIN[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
 
     def options(self, op, cls):
         options = cls()
@@ -303,7 +302,8 @@ class _File:
     def constant(self, index):
         "A constant as it is stored, or None."
         tensor = self.graph.Tensors(index)
-        raw = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
+        buffer = self.model.Buffers(tensor.Buffer())
+        raw = np.frombuffer(self.content, "uint8", buffer.Size(), buffer.Offset()) if buffer.Offset() > 1 else buffer.DataAsNumpy() # behind the table, as in `unpack`
         if isinstance(raw, int) or not len(raw): return None
         kinds = {getattr(schema.TensorType, k.upper()): k for k in ("float32", "float16", "int32", "uint8", "int64", "int16", "int8")}
         return np.frombuffer(raw.tobytes(), kinds[tensor.Type()]).reshape(self.shape(index))
@@ -448,10 +448,10 @@ def fetch(
     if kind not in RELEASES[name]: raise unknown(f"kind of file of {name}", kind, RELEASES[name])
     url = base.rstrip("/") + "/" + RELEASES[name][kind]
     path = Path(folder)/f"{kind + '_' if kind == 'tflite_fused' else ''}{Path(url).name}"
-    part, seal = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
+    part, seal = path.with_name(path.name + ".part"), card_path(path)
     known = json.loads(seal.read_text()) if seal.exists() else {}
     if path.exists():
-        if known.get("sha256") not in (None, _sha256(path)): raise UsageError(f"{path} is not the file that was downloaded (its SHA-256 differs); delete it and fetch again")
+        if known.get("sha256") not in (None, file_sha256(path)): raise UsageError(f"{path} is not the file that was downloaded (its SHA-256 differs); delete it and fetch again")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() else 0
@@ -470,14 +470,10 @@ def fetch(
     got = part.stat().st_size
     if size and got < size: raise UsageError(f"{url} was cut after {got:,} of {size:,} bytes; the same command goes on")
     sound = tarfile.is_tarfile(part) if kind == "checkpoint" else part.read_bytes()[4:8] == b"TFL3"
-    digest = _sha256(part)
+    digest = file_sha256(part)
     if not sound or size and got != size or known.get("sha256") not in (None, digest):
         part.unlink()
         raise UsageError(f"{url} sent something else ({got:,} bytes, SHA-256 {digest[:12]}...), which was deleted")
     write_text(seal, json.dumps(dict(url=url, bytes=got, sha256=digest), indent=1) + "\n")
     os.replace(part, path)
     return path
-
-
-def _sha256(path) -> str:
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from edgetpu_repro.core import UsageError
 from edgetpu_repro.evaluate import predictor
 from edgetpu_repro.export import freeze, to_tflite
 from edgetpu_repro.tflite import probe, read_labels, tflite_predictor
+from edgetpu_repro.weights import file_graph
 
 COMMON = ("--image_size", 32, "--num_calibration_steps", 8, "--dataset_dir", ROOT / "build/data")
 MODEL = "mobilenet_edgetpu_v2_tiny"
@@ -78,6 +79,7 @@ def test_recipes_targets_and_methods_in_one_go(inside, tmp_path):
     dtype = {p.name: card_of(p)["inputs"][0]["dtype"] for p in tmp_path.glob("*.tflite")}
     assert [dtype[name] for name in made] == ["int16", "float32", "int8"]
     assert "SPLIT" not in card_of(tmp_path / made[2])["operators"], "native group convolutions"
+    assert len(file_graph(tmp_path / made[2])) > 40, "its weights lie behind the table of the file, and are found"
 
 
 def test_less_restrictive_and_output_layer_and_formats(inside, tmp_path, weights):

@@ -4,9 +4,11 @@
 
 import hashlib
 import json
+from pathlib import Path
 
-from edgetpu_repro.core import UsageError, load_profile
-from edgetpu_repro.specs import get_spec
+from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.core.settings import load_profile
+from edgetpu_repro.models.specs import get_spec
 
 PROFILE = load_profile(config.get("profile", "default"))
 BUILD, RESULTS, FIGURES = (f"{top}/{PROFILE.name}" for top in ("build", "results", "figures"))
@@ -15,9 +17,8 @@ SEGMENTATION = PROFILE.segmentation
 MASKED, MASKED_TIMED = list(SEGMENTATION.models), [*SEGMENTATION.models, *SEGMENTATION.references]
 PREPARED = f"{BUILD}/prepared"
 
-MODULES = [(0, "core"), (1, "specs"), (2, "published"), (3, "blocks"), (4, "classifiers"), (5, "deeplab"), (6, "autoseg"), (7, "finalize"), (8, "tflite"), (9, "weights"),
-           (10, "augment"), (10, "data"), (11, "train"), (12, "export"), (13, "evaluate"), (14, "benchmark"), (15, "latency"), (17, "plots")]
-code = lambda upto: [f"config/{PROFILE.name}.yaml", *(f"edgetpu_repro/{m}.py" for n, m in MODULES if n <= upto)]
+ROOMS = ["core", "models", "data", "tasks", "train", "tflite", "measure", "show"]
+code = lambda upto: [f"config/{PROFILE.name}.yaml", *(str(p) for room in ROOMS[:ROOMS.index(upto) + 1] for p in sorted(Path(f"edgetpu_repro/{room}").glob("*.py")))]
 says = lambda notebook: hashlib.sha256("".join(
     "".join(cell["source"]) for cell in json.load(open(f"nbs/{notebook}.ipynb"))["cells"]).encode()).hexdigest()
 records = lambda step, names: expand(f"{RESULTS}/records/{step}/{{name}}.json", name=names)
@@ -52,7 +53,7 @@ rule all:
 
 
 rule data:
-    input: notebook=ancient("nbs/runs/data.ipynb"), code=code(10)
+    input: notebook=ancient("nbs/runs/data.ipynb"), code=code("data")
     output: records("data", ["classification"] * bool(MODELS) + ["segmentation"] * bool(MASKED)), touch(PREPARED)
     params: says=says("runs/data"), given=""
     log: f"{BUILD}/notebooks/data.ipynb"
@@ -68,7 +69,7 @@ def backbone_weights(wildcards):
 
 
 rule train:
-    input: PREPARED, backbone_weights, notebook=ancient("nbs/runs/train.ipynb"), code=code(11)
+    input: PREPARED, backbone_weights, notebook=ancient("nbs/runs/train.ipynb"), code=code("train")
     output: f"{BUILD}/weights/{{model}}.keras", f"{RESULTS}/records/train/{{model}}.json"
     params: says=says("runs/train"), given="-p model {model}"
     log: f"{BUILD}/notebooks/train_{{model}}.ipynb"
@@ -77,7 +78,7 @@ rule train:
 
 
 rule export:
-    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook=ancient("nbs/runs/export.ipynb"), code=code(13)
+    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook=ancient("nbs/runs/export.ipynb"), code=code("measure")
     output:
         expand(f"{BUILD}/tflite/{{{{model}}}}_{{file}}.tflite", file=("trained_float", "trained_int8", "timed_int8")),
         expand(f"{RESULTS}/records/export/{{{{model}}}}_{{variant}}.json", variant=("trained", "timed")),
@@ -89,7 +90,7 @@ rule export:
 
 
 rule export_references: # in one go: they are many, and each is done in seconds
-    input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code(13)
+    input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code("measure")
     output:
         expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=PROFILE.references) or f"{BUILD}/no_references",
         records("export", [f"{m}_timed" for m in PROFILE.references])
@@ -99,7 +100,7 @@ rule export_references: # in one go: they are many, and each is done in seconds
 
 
 rule segment:
-    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook=ancient("nbs/runs/segment.ipynb"), code=code(13)
+    input: PREPARED, f"{BUILD}/weights/{{model}}.keras", notebook=ancient("nbs/runs/segment.ipynb"), code=code("measure")
     output:
         expand(f"{BUILD}/tflite/{{{{model}}}}_timed_{{argmax}}_int8.tflite", argmax=("default", "fused4")),
         expand(f"{RESULTS}/records/segment/{{{{model}}}}_{{variant}}.json", variant=("trained", "timed")),
@@ -111,7 +112,7 @@ rule segment:
 
 
 rule segment_references:
-    input: PREPARED, notebook=ancient("nbs/runs/segment.ipynb"), code=code(13)
+    input: PREPARED, notebook=ancient("nbs/runs/segment.ipynb"), code=code("measure")
     output:
         expand(f"{BUILD}/tflite/{{model}}_timed_{{argmax}}_int8.tflite", model=SEGMENTATION.references, argmax=("default", "fused4"))
             or f"{BUILD}/no_segmentation_references",
@@ -125,7 +126,7 @@ rule segment_references:
 rule benchmark:
     input:
         PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_int8.tflite", model=TIMED),
-        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(15)
+        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code("measure")
     output: records("benchmark", TIMED) or f"{BUILD}/nothing_to_time"
     params: says=says("runs/benchmark"), given=""
     log: f"{BUILD}/notebooks/benchmark.ipynb"
@@ -136,7 +137,7 @@ rule benchmark:
 rule benchmark_segmentation:
     input:
         PREPARED, expand(f"{BUILD}/tflite/{{model}}_timed_{{argmax}}_int8.tflite", model=MASKED_TIMED, argmax=("default", "fused4")),
-        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code(15)
+        notebook=ancient("nbs/runs/benchmark.ipynb"), code=code("measure")
     output: records("benchmark", [f"{m}_{argmax}" for m in MASKED_TIMED for argmax in ("default", "fused4")]) or f"{BUILD}/nothing_to_segment"
     params: says=says("runs/benchmark"), given="-p task segmentation"
     log: f"{BUILD}/notebooks/benchmark_segmentation.ipynb"
@@ -145,7 +146,7 @@ rule benchmark_segmentation:
 
 
 rule blocks:
-    input: PREPARED, notebook=ancient("nbs/runs/blocks.ipynb"), code=code(14)
+    input: PREPARED, notebook=ancient("nbs/runs/blocks.ipynb"), code=code("measure")
     output: directory(f"{RESULTS}/records/blocks")
     params: says=says("runs/blocks"), given=""
     log: f"{BUILD}/notebooks/blocks.ipynb"
@@ -154,7 +155,7 @@ rule blocks:
 
 
 rule training_speed: # not part of `all`: it says how fast training is, no published number depends on it
-    input: PREPARED, notebook=ancient("nbs/runs/training_speed.ipynb"), code=code(11)
+    input: PREPARED, notebook=ancient("nbs/runs/training_speed.ipynb"), code=code("train")
     output: f"{RESULTS}/records/training_speed/mobilenet_edgetpu_v2_xs.json"
     params: says=says("runs/training_speed"), given=""
     log: f"{BUILD}/notebooks/training_speed.ipynb"
@@ -163,7 +164,7 @@ rule training_speed: # not part of `all`: it says how fast training is, no publi
 
 
 rule export_speed: # like training_speed
-    input: PREPARED, notebook=ancient("nbs/runs/export_speed.ipynb"), code=code(12)
+    input: PREPARED, notebook=ancient("nbs/runs/export_speed.ipynb"), code=code("tflite")
     output: f"{RESULTS}/records/export_speed/mobilenet_edgetpu_v2_xs.json"
     params: says=says("runs/export_speed"), given=""
     log: f"{BUILD}/notebooks/export_speed.ipynb"
@@ -173,7 +174,7 @@ rule export_speed: # like training_speed
 
 # What follows needs data that is not embedded, or takes longer than it is worth each time: not part of `all`, its results are committed.
 rule quantizers:
-    input: PREPARED, expand(f"{BUILD}/weights/{{model}}.keras", model=MODELS + MASKED), notebook=ancient("nbs/runs/quantizers.ipynb"), code=code(14)
+    input: PREPARED, expand(f"{BUILD}/weights/{{model}}.keras", model=MODELS + MASKED), notebook=ancient("nbs/runs/quantizers.ipynb"), code=code("measure")
     output: records("quantizers", MODELS + MASKED)
     params: says=says("runs/quantizers"), given=""
     log: f"{BUILD}/notebooks/quantizers.ipynb"
@@ -182,7 +183,7 @@ rule quantizers:
 
 
 rule compare_quantizers:
-    input: rules.quantizers.output, notebook=ancient("nbs/paper/quantizers.ipynb"), code=code(2)
+    input: rules.quantizers.output, notebook=ancient("nbs/paper/quantizers.ipynb"), code=code("models")
     output: figure("quantizers"), table("quantizers")
     params: says=says("paper/quantizers"), given=""
     log: f"{BUILD}/notebooks/compare_quantizers.ipynb"
@@ -190,7 +191,7 @@ rule compare_quantizers:
 
 
 rule released:
-    input: notebook=ancient("nbs/runs/released.ipynb"), code=code(12)
+    input: notebook=ancient("nbs/runs/released.ipynb"), code=code("tflite")
     output: f"{RESULTS}/records/released/mobilenet_edgetpu.json"
     params: says=says("runs/released"), given=""
     log: f"{BUILD}/notebooks/released.ipynb"
@@ -198,7 +199,7 @@ rule released:
 
 
 rule finetune:
-    input: PREPARED, notebook=ancient("nbs/runs/finetune.ipynb"), code=code(11)
+    input: PREPARED, notebook=ancient("nbs/runs/finetune.ipynb"), code=code("train")
     output: records("finetune", [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")])
     params: says=says("runs/finetune"), given=""
     log: f"{BUILD}/notebooks/finetune.ipynb"
@@ -207,7 +208,7 @@ rule finetune:
 
 
 rule released_weights:
-    input: rules.released.output, rules.finetune.output, notebook=ancient("nbs/paper/released.ipynb"), code=code(2)
+    input: rules.released.output, rules.finetune.output, notebook=ancient("nbs/paper/released.ipynb"), code=code("models")
     output: figure("released"), figure("finetune"), table("released_pictures")
     params: says=says("paper/released"), given=""
     log: f"{BUILD}/notebooks/released_weights.ipynb"
@@ -215,7 +216,7 @@ rule released_weights:
 
 
 rule fig1_blocks:
-    input: PREPARED, notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code(1)
+    input: PREPARED, notebook=ancient("nbs/paper/fig1_blocks.ipynb"), code=code("models")
     output: figure("fig1_blocks")
     params: says=says("paper/fig1_blocks"), given=""
     log: f"{BUILD}/notebooks/fig1_blocks.ipynb"
@@ -223,7 +224,7 @@ rule fig1_blocks:
 
 
 rule fig2_tradeoff:
-    input: f"{RESULTS}/records/blocks", notebook=ancient("nbs/paper/fig2_tradeoff.ipynb"), code=[*code(1), "edgetpu_repro/latency.py"]
+    input: f"{RESULTS}/records/blocks", notebook=ancient("nbs/paper/fig2_tradeoff.ipynb"), code=code("show")
     output: figure("fig2_tradeoff"), table("fig2_tradeoff")
     params: says=says("paper/fig2_tradeoff"), given=""
     log: f"{BUILD}/notebooks/fig2_tradeoff.ipynb"
@@ -231,7 +232,7 @@ rule fig2_tradeoff:
 
 
 rule frontier: # Figure 3 and, on a CPU, Figure 4
-    input: records("benchmark", TIMED), notebook=ancient("nbs/paper/frontier.ipynb"), code=[*code(2), "edgetpu_repro/latency.py", "edgetpu_repro/plots.py"]
+    input: records("benchmark", TIMED), notebook=ancient("nbs/paper/frontier.ipynb"), code=code("show")
     output: figure("fig{number}_frontier"), table("fig{number}_frontier"), twin("fig{number}_frontier")
     params: says=says("paper/frontier"), given=lambda wildcards: f"-p chip {dict([('3', 'edgetpu'), ('4', 'cpu')])[wildcards.number]}"
     log: f"{BUILD}/notebooks/fig{{number}}_frontier.ipynb"
@@ -242,7 +243,7 @@ rule frontier: # Figure 3 and, on a CPU, Figure 4
 rule claims:
     input:
         rules.benchmark.output, rules.benchmark_segmentation.output, records("evaluate", MODELS + MASKED), [f"{RESULTS}/records/blocks"] if PROFILE.blocks else [],
-        notebook=ancient("nbs/paper/claims.ipynb"), code=[*code(2), "edgetpu_repro/latency.py", "edgetpu_repro/plots.py"]
+        notebook=ancient("nbs/paper/claims.ipynb"), code=code("show")
     output: table("claims")
     params: says=says("paper/claims"), given=""
     log: f"{BUILD}/notebooks/claims.ipynb"
@@ -253,7 +254,7 @@ rule tab1_classification:
     input:
         records("train", MODELS), records("evaluate", MODELS), records("benchmark", TIMED),
         records("export", [f"{m}_timed" for m in TIMED]),
-        notebook=ancient("nbs/paper/tab1_classification.ipynb"), code=code(2)
+        notebook=ancient("nbs/paper/tab1_classification.ipynb"), code=code("models")
     output: table("tab1_classification")
     params: says=says("paper/tab1_classification"), given=""
     log: f"{BUILD}/notebooks/tab1_classification.ipynb"
@@ -263,7 +264,7 @@ rule tab1_classification:
 rule accuracy:
     input:
         records("train", MODELS), records("evaluate", MODELS), records("benchmark", TIMED),
-        notebook=ancient("nbs/paper/accuracy.ipynb"), code=[*code(2), "edgetpu_repro/latency.py", "edgetpu_repro/plots.py"]
+        notebook=ancient("nbs/paper/accuracy.ipynb"), code=code("show")
     output: figure("accuracy"), table("accuracy"), twin("pareto_measured"), twin("pareto_modelled")
     params: says=says("paper/accuracy"), given=""
     log: f"{BUILD}/notebooks/accuracy.ipynb"
@@ -273,7 +274,7 @@ rule accuracy:
 rule tab2_parameters:
     input:
         records("segment", [f"{m}_timed" for m in MASKED_TIMED]),
-        notebook=ancient("nbs/paper/tab2_parameters.ipynb"), code=code(2)
+        notebook=ancient("nbs/paper/tab2_parameters.ipynb"), code=code("models")
     output: table("tab2_parameters")
     params: says=says("paper/tab2_parameters"), given=""
     log: f"{BUILD}/notebooks/tab2_parameters.ipynb"
@@ -284,7 +285,7 @@ SEGMENTED = [*records("evaluate", MASKED), *records("train", MASKED), *rules.ben
 
 
 rule tab3_segmentation:
-    input: SEGMENTED, notebook=ancient("nbs/paper/tab3_segmentation.ipynb"), code=[*code(2), "edgetpu_repro/latency.py"]
+    input: SEGMENTED, notebook=ancient("nbs/paper/tab3_segmentation.ipynb"), code=code("show")
     output: table("tab3_segmentation")
     params: says=says("paper/tab3_segmentation"), given=""
     log: f"{BUILD}/notebooks/tab3_segmentation.ipynb"
@@ -292,7 +293,7 @@ rule tab3_segmentation:
 
 
 rule fig5_segmentation:
-    input: SEGMENTED, notebook=ancient("nbs/paper/fig5_segmentation.ipynb"), code=code(2)
+    input: SEGMENTED, notebook=ancient("nbs/paper/fig5_segmentation.ipynb"), code=code("models")
     output: figure("fig5_segmentation")
     params: says=says("paper/fig5_segmentation"), given=""
     log: f"{BUILD}/notebooks/fig5_segmentation.ipynb"
@@ -300,7 +301,7 @@ rule fig5_segmentation:
 
 
 rule gallery:
-    input: expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED), notebook=ancient("nbs/paper/gallery.ipynb"), code=code(1)
+    input: expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED), notebook=ancient("nbs/paper/gallery.ipynb"), code=code("models")
     output: figure("gallery")
     params: says=says("paper/gallery"), given=""
     log: f"{BUILD}/notebooks/gallery.ipynb"
@@ -308,7 +309,7 @@ rule gallery:
 
 
 rule report:
-    input: SHOWN, notebook=ancient("nbs/paper/report.ipynb"), code=code(0)
+    input: SHOWN, notebook=ancient("nbs/paper/report.ipynb"), code=code("core")
     output: f"{RESULTS}/report.html"
     params: says=says("paper/report"), given=""
     log: f"{BUILD}/notebooks/report.ipynb"

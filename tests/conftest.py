@@ -28,7 +28,7 @@ def cli():
 @pytest.fixture
 def inside(capsys):
     "The command within this process, which has TensorFlow already; not for those whose child process needs it (it survives no fork)."
-    from edgetpu_repro.cli import answer
+    from edgetpu_repro.cli.main import answer
 
     def run(*args):
         code = answer([str(a) for a in args])

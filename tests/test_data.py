@@ -10,10 +10,13 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from PIL import Image
 
-from edgetpu_repro.core import UsageError, data_folder
-from edgetpu_repro.data import (MASK_LABELS, SCENES, Ade20k, DigitScenes, batches, dataset_builder, load_images, load_masks,
-                                num_classes, scene, source_digits)
-from edgetpu_repro.evaluate import evaluate_segmenter
+from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.core.files import data_folder
+from edgetpu_repro.data.ade20k import MASK_LABELS, Ade20k
+from edgetpu_repro.data.digit_scenes import SCENES, DigitScenes, scene, source_digits
+from edgetpu_repro.data.datasets import batches, dataset_builder, load_images, num_classes
+from edgetpu_repro.data.masks import load_masks
+from edgetpu_repro.measure.evaluate import evaluate_segmenter
 
 
 @pytest.fixture(scope="module")

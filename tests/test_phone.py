@@ -11,8 +11,9 @@ from conftest import ROOT
 from test_cli import one_line
 
 from edgetpu_repro import build_model
-from edgetpu_repro.export import freeze, to_tflite
-from edgetpu_repro.phone import SDK, compile_for
+from edgetpu_repro.tflite.convert import freeze
+from edgetpu_repro.tflite.quantize import to_tflite
+from edgetpu_repro.measure.phone import SDK, compile_for
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,15 @@ import pytest
 import tensorflow as tf
 
 from edgetpu_repro import build_model, list_models
-from edgetpu_repro.classifiers import count_model, load_model
-from edgetpu_repro.evaluate import mask_predictor, predictor
-from edgetpu_repro.export import (
-    activation_ranges,
-    check_operators,
-    export_tflite,
-    fold_norms,
-    freeze,
-    not_for_edgetpu,
-    quantize_tflite,
-    to_float,
-)
-from edgetpu_repro.finalize import finalize, finalize_methods
-from edgetpu_repro.specs import Classifier, count, get_spec, has_layout
-from edgetpu_repro.tflite import describe, tflite_predictor
-from edgetpu_repro.train import masked_cross_entropy
+from edgetpu_repro.models.classifiers import count_model, load_model
+from edgetpu_repro.measure.evaluate import mask_predictor
+from edgetpu_repro.measure.predict import predictor
+from edgetpu_repro.tflite.quantize import activation_ranges, check_operators, export_tflite, not_for_edgetpu, quantize_tflite
+from edgetpu_repro.tflite.convert import fold_norms, freeze, to_float
+from edgetpu_repro.tasks.finalize import finalize, finalize_methods
+from edgetpu_repro.models.specs import Classifier, count, get_spec, has_layout
+from edgetpu_repro.tflite.file import describe, tflite_predictor
+from edgetpu_repro.train.losses import masked_cross_entropy
 
 # Trainable parameters, all parameters, MACs in millions and their tolerance, of the released definitions.
 RELEASED = {

@@ -2,8 +2,9 @@
 import pytest
 from conftest import ROOT
 
-from edgetpu_repro.core import load_profile, read_records
-from edgetpu_repro.specs import get_spec
+from edgetpu_repro.core.settings import load_profile
+from edgetpu_repro.core.records import read_records
+from edgetpu_repro.models.specs import get_spec
 
 COMMITTED = ("default", "camvid", "cifar10")
 

@@ -11,12 +11,15 @@ from PIL import Image
 from test_cli import one_line
 
 from edgetpu_repro import build_model
-from edgetpu_repro.classifiers import load_model
-from edgetpu_repro.core import UsageError
-from edgetpu_repro.evaluate import predictor
-from edgetpu_repro.export import freeze, to_tflite
-from edgetpu_repro.tflite import probe, read_labels, tflite_predictor
-from edgetpu_repro.weights import file_graph
+from edgetpu_repro.models.classifiers import load_model
+from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.measure.predict import predictor
+from edgetpu_repro.tflite.convert import freeze
+from edgetpu_repro.tflite.quantize import to_tflite
+from edgetpu_repro.tflite.isolation import probe
+from edgetpu_repro.tflite.metadata import read_labels
+from edgetpu_repro.tflite.file import tflite_predictor
+from edgetpu_repro.tflite.importer import file_graph
 
 COMMON = ("--image_size", 32, "--num_calibration_steps", 8, "--dataset_dir", ROOT / "build/data")
 MODEL = "mobilenet_edgetpu_v2_tiny"
@@ -166,8 +169,8 @@ MUTATE = """
 import sys, tempfile, numpy as np
 from collections import Counter
 from pathlib import Path
-from edgetpu_repro.core import UsageError
-from edgetpu_repro.tflite import probe
+from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.tflite.isolation import probe
 content, fates = Path(sys.argv[1]).read_bytes(), Counter()
 for seed in range(500):
     rng, damaged = np.random.default_rng(seed), np.frombuffer(content, "uint8").copy()

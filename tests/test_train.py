@@ -19,7 +19,7 @@ TINY = ("train", "--experiment_name", "mobilenet_edgetpu_v2_tiny", "--profile", 
 
 def weights(path):
     "All weights of a saved model, in a process of its own."
-    code = ("import sys, numpy as np; from edgetpu_repro.classifiers import load_model; "
+    code = ("import sys, numpy as np; from edgetpu_repro.models.classifiers import load_model; "
             "np.savez(sys.argv[2], *load_model(sys.argv[1]).get_weights())")
     assert call(BIN / "python", "-c", code, path, f"{path}.npz").returncode == 0
     with np.load(f"{path}.npz") as file: return [file[name] for name in file.files]
@@ -102,9 +102,10 @@ CURVE = """
 import os, sys
 {setup}
 import keras, numpy as np, tensorflow as tf
-from edgetpu_repro.core import TrainSettings
+from edgetpu_repro.core.settings import TrainSettings
 from edgetpu_repro import build_model
-from edgetpu_repro.train import devices, train_model
+from edgetpu_repro.train.devices import devices
+from edgetpu_repro.train.loop import train_model
 rng = np.random.default_rng(0)
 images = tf.data.Dataset.from_tensor_slices((rng.integers(0, 256, (24, 64, 64, 3)).astype("uint8"), rng.integers(0, 4, 24)))
 with devices({strategy!r}):

@@ -13,8 +13,9 @@ import pytest
 from conftest import BIN, ROOT, call
 from test_cli import one_line
 
-from edgetpu_repro.core import UsageError
-from edgetpu_repro.weights import RELEASES, fetch, file_graph
+from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.tflite.fetch import RELEASES, fetch
+from edgetpu_repro.tflite.importer import file_graph
 
 DATA = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data"))
 PUBLISHED = DATA / "mlperf_mobile/mobilenet_edgetpu_224_1.0_uint8.tflite"
@@ -109,7 +110,7 @@ def test_published_file_is_imported_and_evaluated(cli, tmp_path):
     assert done.returncode == 0 and "292 variables" in done.stdout, done
     other = cli("import", PUBLISHED, "--model_name", "mobilenet_edgetpu_dm1p25", "--output_dir", tmp_path / "b")
     one_line(other, "does not fit", "it lacks")
-    code = ("import sys, numpy as np; from edgetpu_repro.classifiers import load_model; from edgetpu_repro.evaluate import predictor; "
+    code = ("import sys, numpy as np; from edgetpu_repro.models.classifiers import load_model; from edgetpu_repro.measure.predict import predictor; "
             "x = np.random.default_rng(0).uniform(-1, 1, (4, 224, 224, 3)).astype('float32'); "
             "a, b = predictor(load_model(sys.argv[1]))(x), predictor(sys.argv[2])(x); print(np.abs(a - b).mean())")
     near = call(BIN / "python", "-c", code, tmp_path / "mobilenet_edgetpu.keras", PUBLISHED)
@@ -120,7 +121,7 @@ def test_published_file_is_imported_and_evaluated(cli, tmp_path):
 def test_damaged_published_files_are_refused_or_read_whole(tmp_path):
     "Never an exception of another kind, whatever bytes are turned."
     from edgetpu_repro import build_model
-    from edgetpu_repro.weights import load_released
+    from edgetpu_repro.tflite.importer import load_released
     content, rng, refused, model = PUBLISHED.read_bytes(), np.random.default_rng(0), 0, build_model("mobilenet_edgetpu")
     assert len(file_graph(PUBLISHED)) == 59
     for i in range(40):

@@ -16,7 +16,7 @@ import nbformat
 from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
-from edgetpu_repro.core import write_text
+from edgetpu_repro.core.files import write_text
 
 NBS = Path("nbs")
 os.environ.setdefault("EDGETPU_REPRO_TFDS_DIR", str(Path("build/data").resolve()))

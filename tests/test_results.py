@@ -3,7 +3,7 @@ import pytest
 from conftest import ROOT
 
 from edgetpu_repro.core.settings import load_profile
-from edgetpu_repro.core.records import read_records
+from edgetpu_repro.core.records import read_records, unexpected
 from edgetpu_repro.models.specs import get_spec
 
 COMMITTED = ("default", "camvid", "cifar10")
@@ -18,9 +18,10 @@ def evaluated(task):
 @pytest.mark.parametrize("profile", COMMITTED)
 def test_every_model_of_a_profile_has_its_records(profile):
     settings = load_profile(profile)
-    trained, timed = {*settings.models, *settings.segmentation.models}, {*settings.models, *settings.references}
+    classification, segmentation = settings.task("classification"), settings.task("segmentation")
+    trained, timed = {*classification.models, *segmentation.models}, set(classification.all_models)
     assert {r["name"] for r in read_records(profile, "train")} == {r["name"] for r in read_records(profile, "evaluate")} == trained
-    masked = [*settings.segmentation.models, *settings.segmentation.references]
+    masked = segmentation.all_models
     timed |= {f"{m}_{argmax}" for m in masked for argmax in ("default", "fused4")}
     assert {r["name"] for r in read_records(profile, "benchmark")} == timed
     for record in read_records(profile, "train"):
@@ -28,6 +29,16 @@ def test_every_model_of_a_profile_has_its_records(profile):
         assert record["parameters"]["epochs"] == settings.train_settings(record["name"], task).epochs
         size = settings.data_settings(record["name"], task).image_size
         assert record["parameters"]["image_size"] == (size if isinstance(size, int) else list(size))
+
+
+@pytest.mark.parametrize("profile", COMMITTED)
+def test_numbers_are_as_the_profile_promises(profile):
+    settings, records = load_profile(profile), read_records(profile, "evaluate")
+    assert set(settings.expect) == set(settings.tasks), "a profile says what to expect of each task"
+    for task, mine in settings.tasks.items():
+        of_task = [r for r in records if r["name"] in mine.models]
+        assert all(settings.expected(r["name"], task) for r in of_task), "of each model"
+        assert not (broken := unexpected(settings, of_task, task)), broken
 
 
 def test_the_files_of_a_profile_are_there():
@@ -52,7 +63,7 @@ def test_int8_classification_keeps_98_percent_of_top1():
 
 def test_the_default_quantizer_was_measured_on_every_classifier_of_cifar10():
     records = read_records("cifar10", "quantizers")
-    assert {r["name"] for r in records} == set(load_profile("cifar10").models)
+    assert {r["name"] for r in records} == set(load_profile("cifar10").task("classification").models)
     kept = [r["numbers"]["tf a8w8"]["accuracy"] / r["numbers"]["float"]["accuracy"] for r in records]
     assert sum(kept) / len(kept) >= 0.98
 

@@ -110,7 +110,7 @@ def _evaluate(file, profile, changes, dataset_name, data_dir, *how):
     from edgetpu_repro.measure.evaluate import evaluate_model, open_model
     from edgetpu_repro.train.experiments import set_data_fields
     settings, model = load_profile(profile), open_model(file)
-    data = settings.segmentation.data if model.task == "segmentation" else settings.data
+    data = settings.task(model.task).data
     if dataset_name: data = dataclasses.replace(data, name=dataset_name, train_images=None, test_images=None, mask_labels=None)
     if data_dir: data = dataclasses.replace(data, data_dir=str(data_dir.absolute()))
     data = set_data_fields(data, changes)

@@ -58,7 +58,7 @@ def experiment(
     "A model under a profile; raises `UsageError` for an unknown name."
     spec, settings = get_spec(name), load_profile(profile)
     data, train = settings.data_settings(spec.name, spec.task), settings.train_settings(spec.name, spec.task)
-    expect = _expected(spec) if profile == "paper" else settings.expect
+    expect = _expected(spec) if profile == "paper" else settings.expectation(spec.name, spec.task)
     return Experiment(name, spec.name, profile, settings.seed, data, train, _cost(spec.name, data, train), expect)
 
 # %% ../../nbs/train/00_experiments.ipynb #n004

@@ -1,5 +1,20 @@
 __version__ = "0.1.0"
 
-from edgetpu_repro.models.specs import build_model, list_models
+import importlib
 
-__all__ = ["build_model", "list_models"]
+import wrapt
+
+_WHERE = {"build_model": "models.specs", "list_models": "models.specs", "load_released": "tflite.importer"}
+__all__ = list(_WHERE)
+
+
+def __getattr__(name):
+    "The public names, from the modules that hold them, when they are needed."
+    if name not in _WHERE: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+@wrapt.when_imported("keras")
+def _register_layers(keras):
+    "Make Keras know our layers as soon as it is there, so that `keras.saving.load_model` reads our files."
+    importlib.import_module(f"{__name__}.models.blocks")

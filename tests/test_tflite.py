@@ -11,7 +11,7 @@ from PIL import Image
 from test_cli import one_line
 
 from edgetpu_repro import build_model
-from edgetpu_repro.models.classifiers import load_model
+from edgetpu_repro.models.blocks import load_model
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.measure.predict import predictor
 from edgetpu_repro.tflite.convert import freeze

@@ -19,7 +19,7 @@ TINY = ("train", "--experiment_name", "mobilenet_edgetpu_v2_tiny", "--profile", 
 
 def weights(path):
     "All weights of a saved model, in a process of its own."
-    code = ("import sys, numpy as np; from edgetpu_repro.models.classifiers import load_model; "
+    code = ("import sys, numpy as np; from edgetpu_repro.models.blocks import load_model; "
             "np.savez(sys.argv[2], *load_model(sys.argv[1]).get_weights())")
     assert call(BIN / "python", "-c", code, path, f"{path}.npz").returncode == 0
     with np.load(f"{path}.npz") as file: return [file[name] for name in file.files]

@@ -69,7 +69,7 @@ def load_weights(
     num_classes:int|None=None, # Of released weights; None: the model's own
 ): # `keras.Model`
     "Build a model with the weights, and the number of classes, of a saved one."
-    from edgetpu_repro.models.classifiers import load_model
+    from edgetpu_repro.models.blocks import load_model
     if Path(ckpt_path).suffix != ".keras":
         from edgetpu_repro.tflite.importer import load_released
         network = build_model(model, num_classes, image_size, group_conv=group_conv)

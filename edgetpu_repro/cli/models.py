@@ -6,12 +6,13 @@
 __all__ = ['list_command', 'info']
 
 # %% ../../nbs/cli/01_models.ipynb #a002
+from itertools import groupby
 from typing import Annotated
 import typer
 
+from ..models.costs import convolutions, count, total
 from edgetpu_repro.models.specs import (
-    Classifier, SPECS, block_convs, blocks_with_input, body_convs, build_model, convs, count,
-    get_spec, has_layout, list_models,
+    SPECS, Classifier, backbone_of, blocks_with_input, build_model, has_layout, list_models, resolve_spec,
 )
 from .app import ImageSize, NumClasses, app, say
 
@@ -33,41 +34,49 @@ def list_command(
 # %% ../../nbs/cli/01_models.ipynb #c007
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="Registry name, see `list`.")],
+    model: Annotated[str, typer.Argument(help="Registry name (see `list`), or the JSON file of a spec.")],
     image_size: ImageSize = None,
     num_classes: NumClasses = None,
 ):
     "Show a model block by block: shapes, strides, parameters, MACs."
-    spec = get_spec(model)
-    if not has_layout(spec): return _info_built(model, image_size, num_classes)
-    body = spec if isinstance(spec, Classifier) else get_spec(spec.backbone)
-    image_size = image_size or spec.image_size
-    layers, shape = convs(spec, image_size, num_classes), lambda size, channels: f"{size[0]}x{size[1]}x{channels}"
-    cost = lambda part: f"{sum(c.params for c in part):>12,}{sum(c.macs for c in part) / 1e6:>10.1f}"
-    width = max(12, *(len(l.name) + 2 for l in layers if not l.name.startswith("block")))
-    say(f"{'':{width}}{'kind':15}{'kernel':>6}{'stride':>7}{'expand':>7}{'groups':>7}{'skip':>5}  {'output':14}{'parameters':>12}{'MACs (M)':>10}")
+    spec = resolve_spec(model)
+    if not has_layout(spec): return _info_built(spec, image_size, num_classes)
+    layers = convolutions(spec, image_size, num_classes)
+    blocks = _blocks(backbone_of(spec))
+    width = max(12, *(len(o.name) + 2 for o in layers if o.name[:7] not in blocks))
+    say(f"{'':{width}}{'kind':15}{'kernel':>6}{'stride':>7}{'expand':>7}{'groups':>7}{'skip':>5}  "
+        f"{'output':14}{'parameters':>12}{'MACs (M)':>10}")
+    for prefix, part in groupby(layers, lambda o: o.name[:7] if o.name[:7] in blocks else o.name):
+        part = list(part)
+        if prefix in blocks: label, what = f"block {int(prefix[5:])}", blocks[prefix]
+        else: label, what = prefix, f"{part[0].kind:15}{part[0].kernel[0]:>6}{part[0].stride[0]:>7}{'':19}"
+        c = total(part)
+        shape = "x".join(map(str, part[-1].output))
+        say(f"{label:{width}}{what}  {shape:14}{c['params']:>12,}{c['macs'] / 1e6:>10.1f}")
+    _say_total(spec.name, count(spec, image_size, num_classes))
 
-    def single(c):
-        kind = "depthwise" if c.groups == c.inputs > 1 else "conv"
-        say(f"{c.name:{width}}{kind:15}{c.kernel:>6}{c.stride:>7}{'':>7}{'':>7}{'':>5}  {shape(c.size, c.outputs):14}{cost([c])}")
 
-    single(layers[0])
-    for i, b, channels, size in blocks_with_input(body, image_size):
-        part = block_convs(b, channels, size)
+def _blocks(body) -> dict: # {prefix of the operators' names: kind, kernel, stride, expansion, groups, skip as text}
+    "How the blocks of a classifier are described; nothing for a body that is not made of `Block`."
+    if not isinstance(body, Classifier): return {}
+    described = {}
+    for i, b, channels, _ in blocks_with_input(body):
         skip = "yes" if b.has_skip(channels) else ""
-        say(f"{f'block {i}':{width}}{b.kind:15}{b.kernel:>6}{b.stride:>7}{b.expand:>7}{b.groups(channels):>7}{skip:>5}  "
-            f"{shape(part[-1].size, b.out):14}{cost(part)}")
-    for c in layers[len(body_convs(body, image_size)[0]):]: single(c)
-    c = count(spec, image_size, num_classes)
-    say(f"{spec.name}: {c['params']:,} parameters, {c['trainable']:,} of them trainable; {c['macs'] / 1e6:,.1f} M MACs")
+        described[f"block{i:02d}"] = (f"{b.kind:15}{b.kernel:>6}{b.stride:>7}{b.expand:>7}"
+                                      f"{b.groups(channels):>7}{skip:>5}")
+    return described
 
 
-def _info_built(model, image_size, num_classes):
+def _say_total(name, c):
+    say(f"{name}: {c['params']:,} parameters, {c['trainable']:,} of them trainable; {c['macs'] / 1e6:,.1f} M MACs")
+
+
+def _info_built(spec, image_size, num_classes):
     "`info` for a model of keras.applications, whose layers only Keras knows."
-    from edgetpu_repro.models.classifiers import conv_layers, count_model
-    network = build_model(model, num_classes, image_size)
+    from edgetpu_repro.models.blocks import conv_layers, count_model
+    network = build_model(spec, num_classes, image_size)
     say(f"{'layer':36}{'kind':18}{'kernel':>6}{'stride':>7}  {'output':14}{'parameters':>12}{'MACs (M)':>10}")
-    for r in conv_layers(network):
-        say(f"{r['name']:36}{r['kind']:18}{r['kernel']:>6}{r['stride']:>7}  {'x'.join(map(str, r['output'])):14}{r['params']:>12,}{r['macs'] / 1e6:>10.1f}")
-    c = count_model(network)
-    say(f"{model}: {c['params']:,} parameters, {c['trainable']:,} of them trainable; {c['macs'] / 1e6:,.1f} M MACs")
+    for o in conv_layers(network):
+        shape = "x".join(map(str, o.output))
+        say(f"{o.name:36}{o.kind:18}{o.kernel[0]:>6}{o.stride[0]:>7}  {shape:14}{o.params:>12,}{o.macs / 1e6:>10.1f}")
+    _say_total(spec.name, count_model(network))

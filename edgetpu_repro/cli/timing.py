@@ -108,9 +108,9 @@ def benchmark(
     for f in files.values():
         if isinstance(f, Path): probe(f)
     with tempfile.TemporaryDirectory() as folder:
-        realisation = group_conv or ("native" if device == "host" else "slices")
+        implementation = group_conv or ("native" if device == "host" else "slices")
         named = {t: f for t, f in files.items() if not isinstance(f, Path)}
-        files |= run_isolated(_timed_files, named, image_size, realisation, finalize_method, folder) if named else {}
+        files |= run_isolated(_timed_files, named, image_size, implementation, finalize_method, folder) if named else {}
         if device == "adb":
             return _on_phones(files, phones, settings, output, binary=benchmark_binary, nnapi=use_nnapi, accelerator=nnapi_accelerator_name, gpu=use_gpu,
                               profiles=(output.parent if output else Path()) if operators else None)

@@ -90,7 +90,7 @@ def train(
         from edgetpu_repro.train.loop import train_experiment
         init = None
         if init_checkpoint:
-            from edgetpu_repro.models.classifiers import load_model
+            from edgetpu_repro.models.blocks import load_model
             init = load_model(init_checkpoint) if init_checkpoint.suffix == ".keras" else init_checkpoint
         say(f"{e.name}: {e.cost}; expect: {e.expect}")
         start = time.perf_counter()

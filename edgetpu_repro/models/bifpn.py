@@ -10,7 +10,7 @@ import math
 
 from ..core.errors import UsageError
 from .deeplab import body
-from .layout import GLOROT, Initializer, Layout, Op
+from .layout import GLOROT, PLAIN, Initializer, Layout, Op
 from .specs import Autoseg
 
 # %% ../../nbs/models/04_bifpn.ipynb #c005
@@ -31,11 +31,10 @@ def pyramid(
     spec:Autoseg,
 ) -> list: # of `Op`: `spec.levels` maps of `spec.filters` channels, strides 8, 16, ..
     "The levels that the BiFPN takes."
-    plain = dict(norm=None, activation=None, bias=True, initializer=GLOROT, l2=0.0)
     levels = list(maps)
     for i in range(len(maps), spec.levels):
         x = levels[-1]
-        if x.channels != spec.filters: x = g.conv(x, spec.filters, name=f"level{i}_widen", **plain)
+        if x.channels != spec.filters: x = g.conv(x, spec.filters, name=f"level{i}_widen", initializer=GLOROT, **PLAIN)
         levels.append(halve(g, x, name=f"level{i}_pool"))
     for i, x in enumerate(levels):
         if x.channels == spec.filters: continue
@@ -103,6 +102,5 @@ def autoseg(
     x = merge(g, levels, levels[0].shape[:2], name="fuse")
     x = g.depthwise(x, norm=None, activation=None, name="classifier_depthwise")
     rare = Initializer("Constant", (("value", -math.log((1 - 0.01) / 0.01)),))
-    x = g.conv(x, num_classes, name="classifier", norm=None, activation=None, bias=True, initializer=GLOROT,
-               bias_initializer=rare, l2=0.0)
+    x = g.conv(x, num_classes, name="classifier", initializer=GLOROT, bias_initializer=rare, **PLAIN)
     return g.finish(g.identity(x, name="logits", dtype="float32"), features=maps)

@@ -102,7 +102,7 @@ def conv_layer(
     weights = {f"{kind}_initializer": keras_initializer(op.initializer), "use_bias": op.bias,
                f"{kind}_regularizer": keras.regularizers.L2(op.l2) if op.l2 else None,
                "bias_initializer": keras_initializer(op.bias_initializer)}
-    common = dict(strides=op.stride, padding="same", dilation_rate=op.dilation, name=op.name, **weights)
+    common = dict(strides=op.stride, padding=op.padding, dilation_rate=op.dilation, name=op.name, **weights)
     if op.kind == "depthwise": return layers.DepthwiseConv2D(op.kernel, **common)
     if op.groups == 1: return layers.Conv2D(op.channels, op.kernel, **common)
     return GroupConv2D(op.channels, op.kernel, groups=op.groups, implementation=group_conv, **common)
@@ -246,8 +246,8 @@ def count_model(
 # %% ../../nbs/models/06_blocks.ipynb #c031
 def build_reference(
     spec:Reference, # What to build
-    num_classes:int, # Outputs
     hw:tuple, # (height, width) of the images
+    num_classes:int, # Outputs
     activation:str|None="softmax", # On the outputs; None gives logits
 ): # `keras.Model`: (batch, height, width, 3) in [-1, 1] -> (batch, num_classes), output 'probabilities' or 'logits'
     "Build a model of `keras.applications` for comparison. Use `build_model` to build by name."

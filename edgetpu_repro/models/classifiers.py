@@ -6,7 +6,7 @@
 __all__ = ['UNIFORM', 'ibn', 'block_layout', 'backbone', 'classifier']
 
 # %% ../../nbs/models/02_classifiers.ipynb #c002
-from .layout import Initializer, Layout, Op
+from .layout import PLAIN, Initializer, Layout, Op
 from .specs import Block, Classifier
 
 # %% ../../nbs/models/02_classifiers.ipynb #c005
@@ -79,7 +79,7 @@ def classifier(
     x = g.conv(features[-1], spec.top, name="top")
     x = g.global_pool(x, name="pool")
     x = g.dropout(x, spec.dropout if dropout is None else dropout, name="dropout")
-    x = g.conv(x, num_classes, name="classifier", norm=None, activation=None, bias=True, initializer=UNIFORM, l2=0.0)
+    x = g.conv(x, num_classes, name="classifier", initializer=UNIFORM, **PLAIN)
     x = g.flatten(x, name="flatten")
     output = g.activation(x, activation, name="probabilities" if activation else "logits", dtype="float32")
     return g.finish(output, features=features)

@@ -8,7 +8,7 @@ __all__ = ['HEAD', 'MOBILENET_V2', 'aspp', 'decoder', 'mobilenet_v2_block', 'mob
 # %% ../../nbs/models/03_deeplab.ipynb #c002
 from ..core.errors import UsageError
 from .classifiers import backbone
-from .layout import GLOROT, Layout, Norm, Op
+from .layout import GLOROT, PLAIN, Layout, Norm, Op
 from .specs import Classifier, DeepLab, backbone_of
 
 # %% ../../nbs/models/03_deeplab.ipynb #c005
@@ -116,6 +116,5 @@ def deeplab(
         raise UsageError(f"{spec.name}: backbone has {len(maps)} feature maps, there is no level {spec.level}")
     x = aspp(g, maps[-1], spec, spec.dropout if dropout is None else dropout)
     x = decoder(g, x, maps[spec.level], spec)
-    x = g.conv(x, num_classes, name="classifier", norm=None, activation=None, bias=True, initializer=GLOROT, l2=0.0,
-               made_before="decoder_low")
+    x = g.conv(x, num_classes, name="classifier", initializer=GLOROT, made_before="decoder_low", **PLAIN)
     return g.finish(g.identity(x, name="logits", dtype="float32"), features=maps)

@@ -7,7 +7,7 @@ __all__ = ['LIMITS', 'WORDS', 'KINDS', 'NAME', 'APPLICATIONS', 'V1_STACKS', 'V2_
            'AUTOSEG_BLOCKS', 'SPECS', 'ALIASES', 'CLASSES', 'MAX_JSON', 'LAYOUTS', 'fits', 'check_fields', 'Block',
            'check_name', 'Classifier', 'image_hw', 'blocks_with_input', 'Reference', 'round_channels', 'v1', 'v2',
            'parse_blocks', 'autoseg_backbone', 'check_segmentation', 'DeepLab', 'Autoseg', 'deeplab_models',
-           'list_models', 'get_spec', 'spec_to_json', 'spec_from_json', 'read_spec', 'resolve_spec', 'backbone_of',
+           'list_models', 'get_spec', 'backbone_of', 'spec_to_json', 'spec_from_json', 'read_spec', 'resolve_spec',
            'has_layout', 'sizes_of', 'layout', 'build_model']
 
 # %% ../../nbs/models/00_specs.ipynb #c002
@@ -395,7 +395,17 @@ def get_spec(
     if name not in SPECS: raise unknown("model", name, [*SPECS, *ALIASES])
     return SPECS[name]
 
-# %% ../../nbs/models/00_specs.ipynb #c035
+# %% ../../nbs/models/00_specs.ipynb #c033
+def backbone_of(
+    spec, # From `resolve_spec`
+): # The spec of its body: a classifier's own, or a segmentation model's backbone
+    "The spec that says what a model's body is; `UsageError` where no body can be found."
+    body = getattr(spec, "backbone", spec)
+    if isinstance(body, str): body = get_spec(body)
+    if body.task == "classification": return body
+    raise UsageError(f"{spec.name}: backbone {body.name} is a {body.task} model; a backbone is a classifier")
+
+# %% ../../nbs/models/00_specs.ipynb #c036
 CLASSES = {cls.__name__: cls for cls in (Block, Classifier, Reference, DeepLab, Autoseg)}
 MAX_JSON = 2**20 # bytes of a spec's file
 
@@ -422,7 +432,7 @@ def _from_plain(value):
     if lacking: raise UsageError(f"{name} lacks {', '.join(lacking)}")
     return CLASSES[name](**{key: _from_plain(v) for key, v in given.items()})
 
-# %% ../../nbs/models/00_specs.ipynb #c036
+# %% ../../nbs/models/00_specs.ipynb #c037
 def spec_to_json(
     spec, # A spec, registered or not
 ) -> str: # JSON text
@@ -454,12 +464,12 @@ def read_spec(
 ): # A spec
     "Read a spec's file; raises `UsageError` where it is missing, too large or no spec."
     try:
-        if not Path(path).is_file(): raise UsageError(f"{path} is not a file")
+        if not Path(path).is_file(): raise UsageError(f"{str(path)[:200]} is not a file")
         with open(path, "rb") as f: text = f.read(MAX_JSON + 1)
-    except OSError as e: raise UsageError(f"{path} cannot be read: {e.strerror}") from None
+    except OSError as e: raise UsageError(f"{str(path)[:200]} cannot be read: {e.strerror}") from None
     return spec_from_json(text, str(path))
 
-# %% ../../nbs/models/00_specs.ipynb #c039
+# %% ../../nbs/models/00_specs.ipynb #c040
 def resolve_spec(
     model, # Registry name or alias, a spec, or the path of a JSON file (a `Path`, or a text that ends in '.json')
 ): # A spec
@@ -469,26 +479,23 @@ def resolve_spec(
     if isinstance(model, str): return read_spec(model) if model.endswith(".json") else get_spec(model)
     raise UsageError(f"a model is a registered name, a spec or a JSON file, not {reprlib.repr(model)}")
 
-
-def backbone_of(
-    spec, # From `resolve_spec`
-): # The spec of its body: a classifier's own, or a segmentation model's backbone
-    "The spec that says what a model's body is; `UsageError` where no body can be found."
-    body = getattr(spec, "backbone", spec)
-    if isinstance(body, str): body = get_spec(body)
-    if body.task == "classification": return body
-    raise UsageError(f"{spec.name}: backbone {body.name} is a {body.task} model; a backbone is a classifier")
-
-# %% ../../nbs/models/00_specs.ipynb #c042
+# %% ../../nbs/models/00_specs.ipynb #c043
 LAYOUTS = {Classifier: "classifiers.classifier", DeepLab: "deeplab.deeplab", Autoseg: "bifpn.autoseg"}
 
 
-def _models(
+def _later(
     place:str, # 'module.function' of this room
 ): # The function
     "A function of a later notebook of this room, imported when it is needed."
     module, function = place.split(".")
     return getattr(importlib.import_module(f"edgetpu_repro.models.{module}"), function)
+
+
+def _check_options(function, options:dict, name:str):
+    "Raise `UsageError` for an option that a function of (spec, hw, num_classes, ...) does not have."
+    known = list(inspect.signature(function).parameters)[3:]
+    for option in options:
+        if option not in known: raise unknown(f"option of {name}", option, known)
 
 
 def has_layout(
@@ -520,13 +527,11 @@ def layout(
     spec = resolve_spec(model)
     hw, num_classes = sizes_of(spec, image_size, num_classes)
     if not has_layout(spec): raise UsageError(f"{spec.name} is built by keras.applications; build it to count it")
-    lay_out = _models(LAYOUTS[type(spec)])
-    for option in options:
-        known = list(inspect.signature(lay_out).parameters)[3:]
-        if option not in known: raise unknown(f"option of {spec.name}", option, known)
+    lay_out = _later(LAYOUTS[type(spec)])
+    _check_options(lay_out, options, spec.name)
     return lay_out(spec, hw, num_classes, **options)
 
-# %% ../../nbs/models/00_specs.ipynb #c043
+# %% ../../nbs/models/00_specs.ipynb #c044
 def build_model(
     model, # Registry name or alias (see `list_models`), a spec, or the path of its JSON file
     num_classes:int|None=None, # Outputs; None: the spec's (1001, 32 or 151)
@@ -536,6 +541,9 @@ def build_model(
 ): # A functional `keras.Model`: float32 NHWC in [-1, 1] -> 'probabilities', or 'logits' (height, width, classes)
     "Build a model with fresh weights; raises `UsageError` for an unknown name, an impossible size or spec."
     spec = resolve_spec(model)
-    if has_layout(spec): return _models("blocks.build")(layout(spec, image_size, num_classes, **options), group_conv)
+    if has_layout(spec):
+        return _later("blocks.build")(layout(spec, image_size, num_classes, **options), group_conv)
     hw, num_classes = sizes_of(spec, image_size, num_classes)
-    return _models("blocks.build_reference")(spec, hw, num_classes, **options)
+    build_reference = _later("blocks.build_reference")
+    _check_options(build_reference, options, spec.name)
+    return build_reference(spec, hw, num_classes, **options)

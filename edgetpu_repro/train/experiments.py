@@ -13,7 +13,8 @@ import yaml
 from ..core.errors import UsageError, unknown
 from ..core.settings import DataSettings, TrainSettings, load_profile, replace_fields
 from ..core.published import published
-from ..models.specs import ALIASES, SPECS, count, get_spec, has_layout
+from ..models.costs import count
+from ..models.specs import ALIASES, SPECS, get_spec, has_layout
 
 # %% ../../nbs/train/00_experiments.ipynb #n001
 TRAIN_IMAGES = {"imagenet2012": 1_281_167, "ade20k": 20_210, "cifar10": 50_000, "camvid": 367, "digit_scenes": 4_000}

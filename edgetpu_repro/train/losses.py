@@ -11,7 +11,7 @@ from keras import ops
 
 from ..core.errors import UsageError
 from ..core.settings import TrainSettings
-from ..models.deeplab import freeze_large_filters
+from ..models.blocks import freeze_large_filters
 from ..data.ade20k import VOID
 from .recipes import make_optimizer
 

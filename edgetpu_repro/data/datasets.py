@@ -15,6 +15,7 @@ from ..core.errors import UsageError, unknown
 from ..core.files import data_folder
 from ..core.settings import DataSettings
 from ..models.specs import image_hw
+from . import ade20k, digit_scenes # noqa: F401 (TFDS finds them once they are imported)
 
 # %% ../../nbs/data/02_datasets.ipynb #c013
 EMBEDDED = "digit_scenes"

@@ -41,20 +41,26 @@ def refused(function, *args, **options):
 
 
 @pytest.mark.parametrize("fields", [
-    dict(kind="depthwise"), dict(kind=3), dict(kind="dw", kernel=0), dict(kind="dw", kernel="3"), dict(kind="dw", kernel=3.0),
-    dict(kind="dw", kernel=True), dict(kind="dw", kernel=10**500), dict(kind="dw", stride=3), dict(kind="dw", stride=-1),
+    dict(kind="depthwise"), dict(kind=3), dict(kind="dw", kernel=0), dict(kind="dw", kernel="3"),
+    dict(kind="dw", kernel=3.0),
+    dict(kind="dw", kernel=True), dict(kind="dw", kernel=10**500), dict(kind="dw", stride=3),
+    dict(kind="dw", stride=-1),
     dict(kind="dw", expand=0), dict(kind="dw", out=-8), dict(kind="dw", id_skip=1), dict(kind="dw", id_skip=None),
-    dict(kind="grouped"), dict(kind="fused_grouped", group_size=0), dict(kind="fused", expand=1, stride=2), dict(kind=["dw"]),
+    dict(kind="grouped"), dict(kind="fused_grouped", group_size=0), dict(kind="fused", expand=1, stride=2),
+    dict(kind=["dw"]),
 ])
 def test_impossible_blocks(fields):
     refused(Block, **fields)
 
 
 @pytest.mark.parametrize("fields", [
-    dict(name=""), dict(name="../up"), dict(name="a b"), dict(name="x" * 200), dict(name=5), dict(name="ü\n"), dict(stem=0), dict(stem=2.5),
-    dict(blocks=()), dict(blocks=("dw",)), dict(blocks=list(XS.blocks)), dict(blocks=XS.blocks * 50), dict(blocks=(Block("dw"),)),
+    dict(name=""), dict(name="../up"), dict(name="a b"), dict(name="x" * 200), dict(name=5), dict(name="ü\n"),
+    dict(stem=0), dict(stem=2.5),
+    dict(blocks=()), dict(blocks=("dw",)), dict(blocks=list(XS.blocks)), dict(blocks=XS.blocks * 50),
+    dict(blocks=(Block("dw"),)),
     dict(blocks=(Block("grouped", out=8, group_size=48),)), dict(top=-1), dict(dropout=1.0), dict(dropout=float("nan")),
-    dict(dropout=float("inf")), dict(dropout="0.1"), dict(drop_connect=-0.1), dict(num_classes=0), dict(num_classes=True),
+    dict(dropout=float("inf")), dict(dropout="0.1"), dict(drop_connect=-0.1), dict(num_classes=0),
+    dict(num_classes=True),
     dict(image_size=100), dict(image_size=0), dict(image_size=10**9),
 ])
 def test_impossible_classifiers(fields):
@@ -62,11 +68,16 @@ def test_impossible_classifiers(fields):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: DeepLab("d", 5), lambda: DeepLab("d", "x", rates=(5, 5)), lambda: DeepLab("d", "x", rates=("5",)), lambda: DeepLab("d", "x", rates=5),
-    lambda: DeepLab("d", "x", rates=(0,)), lambda: DeepLab("d", "x", pool=0), lambda: DeepLab("d", "x", level=5), lambda: DeepLab("d", "x", image_size=33),
-    lambda: Autoseg("a", "x", levels=2), lambda: Autoseg("a", "x", cells=0), lambda: Autoseg("a", None), lambda: Autoseg("a", "x", filters=0.5),
-    lambda: Reference("r", "MobileNet9"), lambda: Reference("r", "__class__"), lambda: Reference("r", "MobileNetV2", (("weights", "imagenet"),)),
-    lambda: Reference("r", "MobileNetV2", (("alpha", 1e9),)), lambda: Reference("r", "MobileNetV2", ("alpha",)), lambda: Reference("r", "MobileNetV2", 3),
+    lambda: DeepLab("d", 5), lambda: DeepLab("d", "x", rates=(5, 5)), lambda: DeepLab("d", "x", rates=("5",)),
+    lambda: DeepLab("d", "x", rates=5),
+    lambda: DeepLab("d", "x", rates=(0,)), lambda: DeepLab("d", "x", pool=0), lambda: DeepLab("d", "x", level=5),
+    lambda: DeepLab("d", "x", image_size=33),
+    lambda: Autoseg("a", "x", levels=2), lambda: Autoseg("a", "x", cells=0), lambda: Autoseg("a", None),
+    lambda: Autoseg("a", "x", filters=0.5),
+    lambda: Reference("r", "MobileNet9"), lambda: Reference("r", "__class__"),
+    lambda: Reference("r", "MobileNetV2", (("weights", "imagenet"),)),
+    lambda: Reference("r", "MobileNetV2", (("alpha", 1e9),)), lambda: Reference("r", "MobileNetV2", ("alpha",)),
+    lambda: Reference("r", "MobileNetV2", 3),
 ])
 def test_impossible_segmenters_and_references(make):
     refused(make)
@@ -75,7 +86,8 @@ def test_impossible_segmenters_and_references(make):
 @pytest.mark.parametrize("spec, says", [
     (DeepLab("d", "nobody"), "unknown model"), (DeepLab("d", "autoseg_edgetpu_xs"), "a backbone is a classifier"),
     (DeepLab("d", "mobilenet_v1"), "has no layout"), (DeepLab("d", "mobilenet_v2", level=3), "there is no level 3"),
-    (DeepLab("d", SMALL, level=4), "there is no level 4"), (Autoseg("a", SMALL), "5 are needed"), (Autoseg("a", "mobilenet_v2"), "5 are needed"),
+    (DeepLab("d", SMALL, level=4), "there is no level 4"), (Autoseg("a", SMALL), "5 are needed"),
+    (Autoseg("a", "mobilenet_v2"), "5 are needed"),
 ])
 def test_backbones_that_do_not_fit(spec, says):
     assert says in refused(layout, spec)
@@ -102,18 +114,30 @@ def with_block(**fields):
 
 
 BAD_JSON = {
-    "empty": "", "text": "hello", "half": spec_to_json(SMALL)[:-40], "number": "3", "null": "null", "list": "[]", "string": '"mobilenet_edgetpu"',
-    "no class": "{}", "unknown class": changed(**{"class": "os.system"}), "class is a list": changed(**{"class": ["Classifier"]}),
-    "class is an object": changed(**{"class": {"a": 1}}), "a block": '{"class": "Block", "kind": "dw"}', "builtin": '{"class": "__import__"}',
-    "unknown field": changed(builder="os:system"), "long field": changed(**{"x" * 10_000: 1}), "missing field": '{"class": "Classifier", "name": "a"}',
-    "wrong type": changed(stem="32"), "blocks are no list": changed(blocks=7), "blocks are numbers": changed(blocks=[1, 2]), "deep blocks": changed(blocks=[[[]]]),
-    "block is a model": changed(blocks=[json.loads(spec_to_json(SMALL))]), "impossible block": with_block(kind="grouped", group_size=7),
-    "no kind": with_block(kind=None), "long kind": with_block(kind="x" * 10_000), "NaN": changed(dropout=float("nan")), "infinity": changed(dropout=float("inf")),
-    "huge number": '{"class": "Classifier", "stem": ' + "9" * 5000 + "}", "large number": changed(stem=10**400), "path as name": changed(name="/etc/passwd"),
-    "10 MB": " " * 10_000_000 + "{}", "10 MB of list": "[" + "1," * 5_000_000 + "1]", "deep list": "[" * 100_000 + "]" * 100_000,
-    "deep object": '{"a":' * 100_000, "deep backbone": '{"class":"DeepLab","name":"d","backbone":' * 5_000 + "1" + "}" * 5_000, "bytes": b"\xff\xfe\x00", "zero": b"\x00",
+    "empty": "", "text": "hello", "half": spec_to_json(SMALL)[:-40], "number": "3", "null": "null", "list": "[]",
+    "string": '"mobilenet_edgetpu"',
+    "no class": "{}", "unknown class": changed(**{"class": "os.system"}),
+    "class is a list": changed(**{"class": ["Classifier"]}),
+    "class is an object": changed(**{"class": {"a": 1}}), "a block": '{"class": "Block", "kind": "dw"}',
+    "builtin": '{"class": "__import__"}',
+    "unknown field": changed(builder="os:system"), "long field": changed(**{"x" * 10_000: 1}),
+    "missing field": '{"class": "Classifier", "name": "a"}',
+    "wrong type": changed(stem="32"), "blocks are no list": changed(blocks=7),
+    "blocks are numbers": changed(blocks=[1, 2]), "deep blocks": changed(blocks=[[[]]]),
+    "block is a model": changed(blocks=[json.loads(spec_to_json(SMALL))]),
+    "impossible block": with_block(kind="grouped", group_size=7),
+    "no kind": with_block(kind=None), "long kind": with_block(kind="x" * 10_000),
+    "NaN": changed(dropout=float("nan")), "infinity": changed(dropout=float("inf")),
+    "huge number": '{"class": "Classifier", "stem": ' + "9" * 5000 + "}", "large number": changed(stem=10**400),
+    "path as name": changed(name="/etc/passwd"),
+    "10 MB": " " * 10_000_000 + "{}", "10 MB of list": "[" + "1," * 5_000_000 + "1]",
+    "deep list": "[" * 100_000 + "]" * 100_000,
+    "deep object": '{"a":' * 100_000,
+    "deep backbone": '{"class":"DeepLab","name":"d","backbone":' * 5_000 + "1" + "}" * 5_000,
+    "bytes": b"\xff\xfe\x00", "zero": b"\x00",
     "deep enough for json": '{"class": "Classifier", "blocks": ' + "[" * 900 + "]" * 900 + "}",
-    "unknown backbone": '{"class": "DeepLab", "name": "d", "backbone": "nobody"}', "backbone is a file": '{"class": "DeepLab", "name": "d", "backbone": "a.json"}',
+    "unknown backbone": '{"class": "DeepLab", "name": "d", "backbone": "nobody"}',
+    "backbone is a file": '{"class": "DeepLab", "name": "d", "backbone": "a.json"}',
     "backbone is a segmenter": '{"class": "DeepLab", "name": "d", "backbone": "autoseg_edgetpu_xs"}',
 }
 
@@ -127,7 +151,8 @@ def test_bad_json_is_one_line(case, tmp_path):
     for function in (resolve_spec, count, operators, layout, build_model): assert str(path) in refused(function, path)
 
 
-@pytest.mark.parametrize("model", [None, 3, b"x", [], {}, object(), Block("dw", out=8), Classifier, "", "MOBILENET_EDGETPU", "no.json", "a" * 5000 + ".json", "\0.json"])
+@pytest.mark.parametrize("model", [None, 3, b"x", [], {}, object(), Block("dw", out=8), Classifier, "", "MOBILENET_EDGETPU", "no.json",
+                                   "a" * 5000 + ".json", "\0.json"])
 def test_what_is_no_model(model, tmp_path):
     refused(resolve_spec, model)
     refused(resolve_spec, tmp_path)
@@ -151,7 +176,8 @@ def test_unknown_options(options):
     for name in ("mobilenet_edgetpu", "mobilenet_v2"): assert "unknown option" in refused(build_model, name, **{"x": 1, **options})
 
 
-@pytest.mark.parametrize("image_size, num_classes", [(100, None), (0, None), ((64,), None), ("64", None), (True, None), (None, 0), (None, "5"), (None, 2.0), (None, True)])
+@pytest.mark.parametrize("image_size, num_classes", [(100, None), (0, None), ((64,), None), ("64", None), (True, None), (None, 0),
+                                                     (None, "5"), (None, 2.0), (None, True)])
 def test_impossible_sizes(image_size, num_classes):
     for name in ("mobilenet_edgetpu", "mobilenet_v2"): refused(build_model, name, num_classes, image_size)
     refused(count, "autoseg_edgetpu_xs", image_size, num_classes)
@@ -222,7 +248,8 @@ def test_plain_keras_loads_our_files(order, old, tmp_path):
     model.save(path)
     if old:
         with zipfile.ZipFile(path) as z: parts = {n: z.read(n) for n in z.namelist()}
-        config = parts["config.json"].decode().replace('"implementation"', '"realisation"').replace("edgetpu_repro.models.blocks", "edgetpu_repro.blocks")
+        config = parts["config.json"].decode().replace('"implementation"', '"realisation"')
+        config = config.replace("edgetpu_repro.models.blocks", "edgetpu_repro.blocks")
         assert '"realisation": "native"' in config
         with zipfile.ZipFile(path, "w") as z:
             for n, content in (parts | {"config.json": config.encode()}).items(): z.writestr(n, content)

@@ -18,20 +18,22 @@ def ibn(
     drop_rate:float=0.0, # Probability that training drops the branch of an image
 ) -> Op: # (height / stride, width / stride, block.out)
     "An inverted bottleneck; raises `UsageError` where the group size does not divide."
-    wide, groups = x.channels * block.expand, block.groups(x.channels)
+    wide = x.channels * block.expand
+    groups = block.groups(x.channels)
     spatial = dict(kernel=block.kernel, stride=block.stride)
     y = x
     if block.kind == "grouped" or block.kind == "dw" and block.expand > 1:
         y = g.conv(y, wide, name=f"{name}_expand")
     if block.kind == "dw": y = g.depthwise(y, **spatial, name=f"{name}_depthwise")
-    elif block.kind.endswith("grouped"): y = g.conv(y, wide, **spatial, groups=groups, name=f"{name}_grouped")
+    elif block.kind != "fused":
+        y = g.conv(y, wide, **spatial, groups=groups, name=f"{name}_grouped")
     elif block.expand > 1: y = g.conv(y, wide, **spatial, name=f"{name}_fused")
     y = g.conv(y, block.out, activation=None, name=f"{name}_project")
     if not block.has_skip(x.channels): return y
     if drop_rate: y = g.dropout(y, drop_rate, per_image=True, name=f"{name}_drop")
     return g.add([x, y], name=f"{name}_add")
 
-
+# %% ../../nbs/models/02_classifiers.ipynb #c005a
 def block_layout(
     block:Block, # What to lay out
     hw:tuple, # (height, width) of the input
@@ -41,7 +43,8 @@ def block_layout(
 ) -> Layout:
     "One block as a network of its own."
     g = Layout()
-    return g.finish(ibn(g, g.input((*hw, channels), name="input"), block, name, drop_rate))
+    x = g.input((*hw, channels), name="input")
+    return g.finish(ibn(g, x, block, name, drop_rate))
 
 # %% ../../nbs/models/02_classifiers.ipynb #c008
 def backbone(
@@ -78,8 +81,10 @@ def classifier(
     features = backbone(g, spec, g.input((*hw, 3)), drop_connect)
     x = g.conv(features[-1], spec.top, name="top")
     x = g.global_pool(x, name="pool")
-    x = g.dropout(x, spec.dropout if dropout is None else dropout, name="dropout")
+    rate = spec.dropout if dropout is None else dropout
+    x = g.dropout(x, rate, name="dropout")
     x = g.conv(x, num_classes, name="classifier", initializer=UNIFORM, **PLAIN)
     x = g.flatten(x, name="flatten")
-    output = g.activation(x, activation, name="probabilities" if activation else "logits", dtype="float32")
+    name = "probabilities" if activation else "logits"
+    output = g.activation(x, activation, name=name, dtype="float32")
     return g.finish(output, features=features)

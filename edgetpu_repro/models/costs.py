@@ -59,13 +59,15 @@ def operator_of(
     op:Op, # One of its operators
 ) -> Operator:
     "What a layout's operator costs."
-    inputs, weights = tuple(g[name].shape for name in op.inputs), 0
-    if op.kind == "depthwise": weights = prod(op.kernel) * op.channels
-    if op.kind == "conv": weights = prod(op.kernel) * inputs[0][-1] // op.groups * op.channels
-    bias = op.channels if op.bias else 0
-    norm = 2 * op.channels if op.norm else 0
-    return Operator(op.name, op.kind, inputs, op.shape, op.kernel, op.stride, op.dilation, op.groups,
-                    weights, trainable=weights + bias + norm, params=weights + bias + 2 * norm)
+    inputs = tuple(g[name].shape for name in op.inputs)
+    weights, bias, norm = 0, 0, 0
+    if op.kind in ("conv", "depthwise"):
+        weights = prod(op.kernel) * inputs[0][-1] // op.groups * op.channels
+    if op.bias: bias = op.channels
+    if op.norm: norm = 2 * op.channels
+    return Operator(op.name, op.kind, inputs, op.shape, op.kernel, op.stride, op.dilation,
+                    op.groups, weights, trainable=weights + bias + norm,
+                    params=weights + bias + 2 * norm)
 
 
 def operators(
@@ -86,7 +88,7 @@ def convolutions(
     "The operators that have weights."
     return [o for o in operators(model, image_size, num_classes) if o.weights]
 
-
+# %% ../../nbs/models/05_costs.ipynb #c008
 def block_operators(
     block:Block, # What to lay out
     channels:int, # of its input
@@ -101,7 +103,10 @@ def total(
     operators:list, # of `Operator`
 ) -> dict: # trainable, params (all of them), macs
     "The sum over operators."
-    return {key: sum(getattr(o, key) for o in operators) for key in ("trainable", "params", "macs")}
+    costs = dict(trainable=0, params=0, macs=0)
+    for o in operators:
+        for key in costs: costs[key] += getattr(o, key)
+    return costs
 
 
 def count(
@@ -112,7 +117,7 @@ def count(
     "Parameters and MACs of a model, from its layout alone."
     return total(operators(model, image_size, num_classes))
 
-# %% ../../nbs/models/05_costs.ipynb #c010
+# %% ../../nbs/models/05_costs.ipynb #c011
 RELEASED = { # trainable, all, MACs in millions, tolerance of the MACs; None: not released
     "mobilenet_edgetpu_dm0p75": (2_622_401, 2_651_889, 622.1, 0.01),
     "mobilenet_edgetpu": (4_092_713, 4_131_593, 990.7, 0.001),

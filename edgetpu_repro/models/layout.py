@@ -78,7 +78,8 @@ class Operators:
         initializer:Initializer=FAN_OUT, # Likewise, of each kernel
         l2:float=WEIGHT_DECAY, # Likewise
     ):
-        self.name, self.usual = name, dict(norm=norm, activation=activation, initializer=initializer, l2=l2)
+        self.name = name
+        self.usual = dict(norm=norm, activation=activation, initializer=initializer, l2=l2)
         self.ops = {}          # name -> Op
         self.outputs = ()      # names
         self.features = ()     # names of the body's last feature map of each stride: 2, 4, 8, ...
@@ -96,8 +97,8 @@ class Operators:
     ) -> Op:
         "Append an operator; raises `UsageError` for a name that is taken."
         if name in self.ops: raise UsageError(f"{self.name}: there are two operators {name!r}")
-        known = {key: self.usual[key] if value is ... else value for key, value in fields.items()}
-        op = Op(name, kind, tuple(i.name for i in inputs), tuple(shape), **known)
+        usual = {key: self.usual[key] for key, value in fields.items() if value is ...}
+        op = Op(name, kind, tuple(i.name for i in inputs), tuple(shape), **{**fields, **usual})
         self.ops[name] = op
         return op
 
@@ -124,10 +125,10 @@ def windows(
     padding:str="same", # or 'valid': only windows that lie inside
 ) -> tuple: # (height, width) of the output
     "How many windows there are along each axis."
-    if padding == "valid": return tuple((side - k) // s + 1 for side, k, s in zip(hw, kernel, stride))
-    return tuple(-(-side // s) for side, s in zip(hw, stride))
+    if padding == "same": return tuple(-(-side // s) for side, s in zip(hw, stride))
+    return tuple((side - k) // s + 1 for side, k, s in zip(hw, kernel, stride))
 
-
+# %% ../../nbs/models/01_layout.ipynb #c012
 class Convolutions(Operators):
     "Operators with weights."
     def conv(self,
@@ -143,12 +144,14 @@ class Convolutions(Operators):
         "A convolution, its norm and its activation."
         kernel, stride = pair(kernel), pair(stride)
         if x.channels % groups or filters % groups:
-            raise UsageError(f"{name}: {x.channels} and {filters} channels are not divisible by {groups} groups")
+            raise UsageError(f"{name}: {x.channels} and {filters} channels are not divisible "
+                             f"by {groups} groups")
         if initializer is ...: initializer = self.usual["initializer"]
         if groups > 1: initializer = initializer.for_groups(groups)
         shape = (*windows(x.shape[:2], kernel, stride, padding), filters)
-        return self.append("conv", name, (x,), shape, kernel=kernel, stride=stride, groups=groups,
-                           dilation=dilation, padding=padding, norm=norm, activation=activation, bias=bias,
+        return self.append("conv", name, (x,), shape, kernel=kernel, stride=stride,
+                           groups=groups, dilation=dilation, padding=padding,
+                           norm=norm, activation=activation, bias=bias,
                            initializer=initializer, l2=l2, **fields)
 
     def depthwise(self,
@@ -161,17 +164,19 @@ class Convolutions(Operators):
         "A filter for each channel, its norm and its activation."
         kernel, stride = pair(kernel), pair(stride)
         shape = (*windows(x.shape[:2], kernel, stride), x.channels)
-        return self.append("depthwise", name, (x,), shape, kernel=kernel, stride=stride, groups=x.channels,
-                           dilation=dilation, norm=norm, activation=activation, bias=bias,
+        return self.append("depthwise", name, (x,), shape, kernel=kernel, stride=stride,
+                           groups=x.channels, dilation=dilation,
+                           norm=norm, activation=activation, bias=bias,
                            initializer=initializer, l2=l2, **fields)
 
-# %% ../../nbs/models/01_layout.ipynb #c014
+# %% ../../nbs/models/01_layout.ipynb #c015
 class Resampling(Convolutions):
     "Operators that change height and width."
     def _pool(self, kind, x, window, stride, padding, name) -> Op:
         window, stride = pair(window), pair(stride or window)
         shape = (*windows(x.shape[:2], window, stride, padding), x.channels)
-        return self.append(kind, name, (x,), shape, kernel=window, stride=stride, padding=padding)
+        return self.append(kind, name, (x,), shape, kernel=window, stride=stride,
+                           padding=padding)
 
     def average_pool(self, x:Op, window, stride=None, padding:str="valid", *, name:str) -> Op:
         "The mean over windows, which do not overlap if no stride is given."
@@ -201,7 +206,7 @@ class Resampling(Convolutions):
         if x.shape[:2] == tuple(hw): return x
         return self.append("crop", name, (x,), (*hw, x.channels))
 
-# %% ../../nbs/models/01_layout.ipynb #c017
+# %% ../../nbs/models/01_layout.ipynb #c018
 class Joining(Resampling):
     "Operators without weights or windows."
     def add(self, xs, activation:str|None=None, *, name:str) -> Op:
@@ -212,8 +217,8 @@ class Joining(Resampling):
 
     def concat(self, xs, *, name:str, axis:int=-1) -> Op:
         "Maps side by side along `axis`: channels (-1), or the first one (0)."
-        total = sum(x.shape[axis] for x in xs)
-        shape = (*xs[0].shape[:-1], total) if axis == -1 else (total, *xs[0].shape[1:])
+        shape = list(xs[0].shape)
+        shape[axis] = sum(x.shape[axis] for x in xs)
         return self.append("concat", name, tuple(xs), shape, axis=axis)
 
     def activation(self, x:Op, function:str|None, *, name:str, dtype:str|None=None) -> Op:
@@ -230,14 +235,15 @@ class Joining(Resampling):
 
     def reshape(self, x:Op, shape:tuple, *, name:str) -> Op:
         "The same numbers in another shape; raises `UsageError` where there are not as many."
-        if prod(shape) != prod(x.shape): raise UsageError(f"{name} cannot make {shape} of {x.shape}")
+        if prod(shape) != prod(x.shape):
+            raise UsageError(f"{name} cannot make {shape} of {x.shape}")
         return self.append("reshape", name, (x,), shape)
 
     def flatten(self, x:Op, *, name:str) -> Op: # (height * width * channels,)
         "All numbers of an image in a row."
         return self.append("flatten", name, (x,), (prod(x.shape),))
 
-# %% ../../nbs/models/01_layout.ipynb #c019
+# %% ../../nbs/models/01_layout.ipynb #c020
 class Layout(Joining):
     "A network as data: operators in order, with `outputs` and the body's `features`."
 

@@ -36,28 +36,31 @@ def fits(value, kind) -> bool:
     "Whether `value` has the type `kind`. A bool is no number, and infinity is none either."
     if isinstance(kind, UnionType): return any(fits(value, k) for k in get_args(kind))
     if isinstance(value, bool): return kind is bool
-    if kind is float: return isinstance(value, int) or isinstance(value, float) and isfinite(value)
+    if kind is float and isinstance(value, float): return isfinite(value)
+    if kind is float: return isinstance(value, int)
     return isinstance(value, kind)
 
-
+# %% ../../nbs/models/00_specs.ipynb #c005a
 def check_fields(
     record, # A dataclass of this notebook
 ):
     "Raise `UsageError` for a field of the wrong type or outside of `LIMITS`."
     for field in fields(record):
-        value, where = getattr(record, field.name), f"{type(record).__name__}.{field.name}"
+        value = getattr(record, field.name)
+        where = f"{type(record).__name__}.{field.name}"
         if not fits(value, field.type):
             kinds = get_args(field.type) or (field.type,)
             wanted = " or ".join(WORDS.get(k, k.__name__) for k in kinds)
             raise UsageError(f"{where} must be {wanted}, not {reprlib.repr(value)}")
-        low, high = LIMITS.get(field.name, (None, None))
-        if low is not None and value is not None and not low <= value <= high:
+        if value is None or field.name not in LIMITS: continue
+        low, high = LIMITS[field.name]
+        if not low <= value <= high:
             raise UsageError(f"{where} must be from {low} to {high}, not {reprlib.repr(value)}")
 
 # %% ../../nbs/models/00_specs.ipynb #c007
 KINDS = ("dw", "fused", "fused_grouped", "grouped")
 
-
+# %% ../../nbs/models/00_specs.ipynb #c007a
 @dataclass(frozen=True)
 class Block:
     "One inverted bottleneck. A block with stride 1 and as many channels out as in adds its input, if `id_skip`."
@@ -75,7 +78,8 @@ class Block:
         if self.kind.endswith("grouped") and not self.group_size:
             raise UsageError(f"{self} needs a group_size")
         if self.kind == "fused" and self.expand == 1 and self.stride > 1:
-            raise UsageError(f"{self}: without expansion there is no spatial filter that could have a stride")
+            raise UsageError(f"{self}: without expansion there is no spatial filter "
+                             "that could have a stride")
 
     def groups(self, channels:int) -> int:
         "Number of groups on an input of `channels` channels; `UsageError` where the group size does not divide."
@@ -83,9 +87,11 @@ class Block:
         wide = channels * self.expand
         n, rest = divmod(wide, self.group_size)
         if rest:
-            raise UsageError(f"{self}: {wide} widened channels are not divisible by group size {self.group_size}")
+            raise UsageError(f"{self}: {wide} widened channels are not divisible "
+                             f"by group size {self.group_size}")
         filtered = channels if self.kind == "fused_grouped" else wide
-        if filtered % n: raise UsageError(f"{self}: {filtered} input channels are not divisible by {n} groups")
+        if filtered % n:
+            raise UsageError(f"{self}: {filtered} input channels are not divisible by {n} groups")
         return n
 
     def has_skip(self, channels:int) -> bool:
@@ -98,10 +104,11 @@ NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}") # names become names of files
 
 def check_name(record):
     "Raise `UsageError` where a spec's name cannot name a file."
-    if not NAME.fullmatch(record.name):
-        raise UsageError(f"a model's name is letters, digits and _ . + -, at most 100, not {reprlib.repr(record.name)}")
+    if NAME.fullmatch(record.name): return
+    raise UsageError("a model's name is letters, digits and _ . + -, at most 100, "
+                     f"not {reprlib.repr(record.name)}")
 
-
+# %% ../../nbs/models/00_specs.ipynb #c010a
 @dataclass(frozen=True)
 class Classifier:
     "A classification model as data."
@@ -121,22 +128,26 @@ class Classifier:
         check_fields(self)
         check_name(self)
         image_hw(self.image_size)
-        if not 1 <= len(self.blocks) <= 200 or not all(isinstance(b, Block) for b in self.blocks):
-            raise UsageError(f"{self.name}: blocks must be 1 to 200 blocks, not {reprlib.repr(self.blocks)}")
+        strangers = [block for block in self.blocks if not isinstance(block, Block)]
+        if strangers or not 1 <= len(self.blocks) <= 200:
+            raise UsageError(f"{self.name}: blocks must be 1 to 200 blocks, "
+                             f"not {reprlib.repr(self.blocks)}")
         for i, block, channels, _ in blocks_with_input(self):
             block.groups(channels)
-            if not block.out: raise UsageError(f"{self.name}: block {i} lacks its output channels")
+            if block.out: continue
+            raise UsageError(f"{self.name}: block {i} lacks its output channels")
 
 # %% ../../nbs/models/00_specs.ipynb #c012
 def image_hw(
     image_size, # Pixels: one number for a square, or (height, width)
 ) -> tuple: # (height, width)
     "Check an image size: both sides are multiples of 32; raises `UsageError`."
-    hw = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    sides = isinstance(image_size, (tuple, list))
+    hw = tuple(image_size) if sides else (image_size, image_size)
     allowed = [fits(side, int) and side >= 32 and side % 32 == 0 for side in hw]
-    if len(hw) != 2 or not all(allowed):
-        raise UsageError(f"image size {reprlib.repr(image_size)} is not allowed; sides must be positive multiples of 32, such as 224")
-    return hw
+    if len(hw) == 2 and all(allowed): return hw
+    raise UsageError(f"image size {reprlib.repr(image_size)} is not allowed; "
+                     "sides must be positive multiples of 32, such as 224")
 
 
 def blocks_with_input(
@@ -148,7 +159,8 @@ def blocks_with_input(
     channels, size = spec.stem, (h // 2, w // 2)
     for i, block in enumerate(spec.blocks):
         yield i, block, channels, size
-        channels, size = block.out, tuple(-(-side // block.stride) for side in size)
+        channels = block.out
+        size = tuple(-(-side // block.stride) for side in size)
 
 # %% ../../nbs/models/00_specs.ipynb #c015
 APPLICATIONS = { # names in `keras.applications`, with the options a spec may set
@@ -179,8 +191,9 @@ class Reference:
     def _check_option(self, pair):
         "Raise `UsageError` for an option that the application does not have, or an absurd value of it."
         allowed = APPLICATIONS[self.application]
-        known = isinstance(pair, tuple) and len(pair) == 2 and pair[0] in allowed
-        if known and (fits(pair[1], bool) or fits(pair[1], float) and 0.1 <= pair[1] <= 4): return
+        if isinstance(pair, tuple) and len(pair) == 2 and pair[0] in allowed:
+            value = pair[1]
+            if fits(value, bool) or fits(value, float) and 0.1 <= value <= 4: return
         raise UsageError(f"{self.name}: option {reprlib.repr(pair)} is not allowed; "
                          f"{self.application} takes {', '.join(allowed) or 'none'}")
 
@@ -217,8 +230,9 @@ def v1(
     "A MobileNetEdgeTPU of the first generation."
     scaled = [(n, replace(block, out=round_channels(width * block.out))) for n, block in V1_STACKS]
     blocks = tuple(block for n, block in scaled for _ in range(n))
-    return Classifier(name, "mobilenet_edgetpu_v1", stem=round_channels(width * 32), stem_kernel=3,
-                      blocks=blocks, top=round_channels(width * 1280), dropout=0.1, drop_connect=0.1)
+    stem, top = round_channels(width * 32), round_channels(width * 1280)
+    return Classifier(name, "mobilenet_edgetpu_v1", stem, stem_kernel=3, blocks=blocks, top=top,
+                      dropout=0.1, drop_connect=0.1)
 
 # %% ../../nbs/models/00_specs.ipynb #c021
 V2_GROUPS = ( # kind, kernel, expand, stride of each block of the seven groups
@@ -284,8 +298,10 @@ def autoseg_backbone(
     dropout:float, # Before the classifier, and of the last block's branch
 ) -> Classifier:
     "An Autoseg backbone with its classifier, as it was trained on ImageNet."
-    return Classifier(f"autoseg_edgetpu_backbone_{size}", "autoseg_edgetpu_backbone", stem=32, stem_kernel=3,
-                      blocks=parse_blocks(AUTOSEG_BLOCKS[size]), top=1280, dropout=dropout, drop_connect=dropout)
+    family = "autoseg_edgetpu_backbone"
+    blocks = parse_blocks(AUTOSEG_BLOCKS[size])
+    return Classifier(f"{family}_{size}", family, stem=32, stem_kernel=3, blocks=blocks, top=1280,
+                      dropout=dropout, drop_connect=dropout)
 
 # %% ../../nbs/models/00_specs.ipynb #c027
 def check_segmentation(record):
@@ -314,12 +330,12 @@ class DeepLab:
 
     def __post_init__(self):
         check_segmentation(self)
-        possible = len(self.rates) <= 16 and all(fits(r, int) and 1 <= r <= 256 for r in self.rates)
-        if not possible or len(set(self.rates)) < len(self.rates):
-            raise UsageError(f"{self.name}: rates must be up to 16 different whole numbers from 1 to 256, "
-                             f"not {reprlib.repr(self.rates)}")
+        possible = [fits(rate, int) and 1 <= rate <= 256 for rate in self.rates]
+        if all(possible) and len(set(self.rates)) == len(self.rates) <= 16: return
+        raise UsageError(f"{self.name}: rates must be up to 16 different whole numbers "
+                         f"from 1 to 256, not {reprlib.repr(self.rates)}")
 
-
+# %% ../../nbs/models/00_specs.ipynb #c027a
 @dataclass(frozen=True)
 class Autoseg:
     "An Autoseg model as data: a BiFPN over six levels, the three last feature maps and three coarser ones."
@@ -342,8 +358,10 @@ def deeplab_models() -> tuple: # of `DeepLab`
     for size, *_ in V2_SIZES:
         backbone = f"mobilenet_edgetpu_v2_{size}"
         out.append(DeepLab(f"{prefix}_{size}_ade20k_32", backbone))
-        out.append(DeepLab(f"{prefix}_{size}_ade20k", backbone, num_classes=151, aspp=160, low_level=64))
-    return *out, DeepLab(f"{prefix}_baseline", "mobilenet_v2", aspp=256, rates=(), pool=None, level=0)
+        out.append(DeepLab(f"{prefix}_{size}_ade20k", backbone, num_classes=151, aspp=160,
+                           low_level=64))
+    return *out, DeepLab(f"{prefix}_baseline", "mobilenet_v2", aspp=256, rates=(), pool=None,
+                         level=0)
 
 # %% ../../nbs/models/00_specs.ipynb #c031
 SPECS = {spec.name: spec for spec in (
@@ -403,7 +421,8 @@ def backbone_of(
     body = getattr(spec, "backbone", spec)
     if isinstance(body, str): body = get_spec(body)
     if body.task == "classification": return body
-    raise UsageError(f"{spec.name}: backbone {body.name} is a {body.task} model; a backbone is a classifier")
+    raise UsageError(f"{spec.name}: backbone {body.name} is a {body.task} model; "
+                     "a backbone is a classifier")
 
 # %% ../../nbs/models/00_specs.ipynb #c036
 CLASSES = {cls.__name__: cls for cls in (Block, Classifier, Reference, DeepLab, Autoseg)}
@@ -445,28 +464,32 @@ def spec_from_json(
     where:str="the text", # What to call it in messages
 ): # A spec
     "Read a spec from JSON; raises a `UsageError` of one line for anything else."
-    if len(text) > MAX_JSON: raise UsageError(f"{where} is no spec: it has more than {MAX_JSON} bytes")
+    if len(text) > MAX_JSON:
+        raise UsageError(f"{where} is no spec: it has more than {MAX_JSON} bytes")
     try: plain = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise UsageError(f"{where} is not JSON: {' '.join(str(e).split())[:100]}") from None
-    if not isinstance(plain, dict): raise UsageError(f"{where} is no spec: it holds no JSON object")
+    if not isinstance(plain, dict):
+        raise UsageError(f"{where} is no spec: it holds no JSON object")
     if plain.get("class") == "Block": raise UsageError(f"{where} holds a block, not a model")
     try:
         spec = _from_plain(plain)
         backbone_of(spec)
     except UsageError as e: raise UsageError(f"{where} is no spec: {e}") from None
-    except RecursionError: raise UsageError(f"{where} is no spec: it is nested too deeply") from None
+    except RecursionError:
+        raise UsageError(f"{where} is no spec: it is nested too deeply") from None
     return spec
 
-
+# %% ../../nbs/models/00_specs.ipynb #c037a
 def read_spec(
     path, # A JSON file
 ): # A spec
     "Read a spec's file; raises `UsageError` where it is missing, too large or no spec."
+    shown = str(path)[:200]
     try:
-        if not Path(path).is_file(): raise UsageError(f"{str(path)[:200]} is not a file")
+        if not Path(path).is_file(): raise UsageError(f"{shown} is not a file")
         with open(path, "rb") as f: text = f.read(MAX_JSON + 1)
-    except OSError as e: raise UsageError(f"{str(path)[:200]} cannot be read: {e.strerror}") from None
+    except OSError as e: raise UsageError(f"{shown} cannot be read: {e.strerror}") from None
     return spec_from_json(text, str(path))
 
 # %% ../../nbs/models/00_specs.ipynb #c040
@@ -475,9 +498,11 @@ def resolve_spec(
 ): # A spec
     "The spec that is meant; raises `UsageError`."
     if type(model) in CLASSES.values() and not isinstance(model, Block): return model
-    if isinstance(model, Path): return read_spec(model)
-    if isinstance(model, str): return read_spec(model) if model.endswith(".json") else get_spec(model)
-    raise UsageError(f"a model is a registered name, a spec or a JSON file, not {reprlib.repr(model)}")
+    if isinstance(model, Path) or isinstance(model, str) and model.endswith(".json"):
+        return read_spec(model)
+    if isinstance(model, str): return get_spec(model)
+    raise UsageError("a model is a registered name, a spec or a JSON file, "
+                     f"not {reprlib.repr(model)}")
 
 # %% ../../nbs/models/00_specs.ipynb #c043
 LAYOUTS = {Classifier: "classifiers.classifier", DeepLab: "deeplab.deeplab", Autoseg: "bifpn.autoseg"}
@@ -516,7 +541,7 @@ def sizes_of(
         raise UsageError(f"num_classes must be a positive integer, not {num_classes!r}")
     return image_hw(spec.image_size if image_size is None else image_size), num_classes
 
-
+# %% ../../nbs/models/00_specs.ipynb #c043a
 def layout(
     model, # Registry name, spec or JSON file
     image_size=None, # Pixels: one number or (height, width), multiples of 32; None: the spec's (224 or 512)
@@ -526,7 +551,8 @@ def layout(
     "The layout of a model; raises `UsageError` for one that only Keras knows."
     spec = resolve_spec(model)
     hw, num_classes = sizes_of(spec, image_size, num_classes)
-    if not has_layout(spec): raise UsageError(f"{spec.name} is built by keras.applications; build it to count it")
+    if not has_layout(spec):
+        raise UsageError(f"{spec.name} is built by keras.applications; build it to count it")
     lay_out = _later(LAYOUTS[type(spec)])
     _check_options(lay_out, options, spec.name)
     return lay_out(spec, hw, num_classes, **options)
@@ -542,7 +568,8 @@ def build_model(
     "Build a model with fresh weights; raises `UsageError` for an unknown name, an impossible size or spec."
     spec = resolve_spec(model)
     if has_layout(spec):
-        return _later("blocks.build")(layout(spec, image_size, num_classes, **options), group_conv)
+        g = layout(spec, image_size, num_classes, **options)
+        return _later("blocks.build")(g, group_conv)
     hw, num_classes = sizes_of(spec, image_size, num_classes)
     build_reference = _later("blocks.build_reference")
     _check_options(build_reference, options, spec.name)

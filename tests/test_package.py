@@ -12,10 +12,10 @@ def test_wheel(tmp_path):
     with zipfile.ZipFile(wheel) as files:
         names = files.namelist()
         text = lambda end: files.read(next(n for n in names if n.endswith(end))).decode()
-        modules = {f"edgetpu_repro/{p.name}" for p in (ROOT / "edgetpu_repro").glob("*.py")}
+        modules = {str(p.relative_to(ROOT)) for p in (ROOT / "edgetpu_repro").rglob("*.py")}
         assert modules <= set(names) and not [n for n in names if n.startswith(("nbs", "tests", "results"))]
         assert {f"edgetpu_repro/config/{p.name}" for p in (ROOT / "config").glob("*.yaml")} <= set(names)
-        assert "edgetpu-repro = edgetpu_repro.cli:main" in text("entry_points.txt")
+        assert "edgetpu-repro = edgetpu_repro.cli.main:main" in text("entry_points.txt")
         needed = {line.split(":")[1].strip() for line in text("METADATA").splitlines()
                   if line.startswith("Requires-Dist") and "extra ==" not in line}
     assert not [r for r in needed if r.startswith(("nbdev", "papermill", "snakemake", "jupyter"))]

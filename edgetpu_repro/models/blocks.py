@@ -209,7 +209,7 @@ def check_size(g:Layout):
 def build(
     g:Layout, # From `layout`
     group_conv:str="slices", # Implementation of group convolution: 'slices' or 'native'
-): # A functional `keras.Model`, with one output for each of the layout's
+): # A functional `keras.Model`, with the layout's output, or a dict of them by name
     "Build a layout with fresh weights. Use `build_model` for registered names, specs and files."
     if group_conv not in GROUP_CONV:
         raise unknown("implementation of group convolution", group_conv, GROUP_CONV)
@@ -225,8 +225,9 @@ def build(
         if op.kind not in ("add", "concat"): x = x[0]
         for layer in made[name]: x = layer(x)
         tensors[name] = x
-    outputs = [tensors[name] for name in g.outputs]
-    return keras.Model(_single(inputs), _single(outputs), name=g.name)
+    outputs = {name: tensors[name] for name in g.outputs}
+    if len(outputs) == 1: outputs = tensors[g.outputs[0]]
+    return keras.Model(_single(inputs), outputs, name=g.name)
 
 
 def _single(values:list): return values[0] if len(values) == 1 else values

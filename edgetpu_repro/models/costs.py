@@ -145,4 +145,9 @@ RELEASED = { # trainable, all, MACs in millions, tolerance of the MACs; None: no
     "autoseg_edgetpu_xs": (2_354_904, 2_387_224, 1914.2, 0.001),
     "autoseg_edgetpu_s": (2_552_328, 2_589_104, 2365.5, 0.001),
     "autoseg_edgetpu_m": (5_157_972, 5_199_204, 4558.6, 0.01),
+    "spaghettinet_edgetpu_s": (3_478_933, 3_536_453, 1039.209, 1e-6),
+    "spaghettinet_edgetpu_m": (4_169_829, 4_237_477, 1244.490, 1e-6),
+    "spaghettinet_edgetpu_l": (5_758_389, 5_851_461, 1564.190, 1e-6),
+    "ssd_mobilenet_edgetpu": (3_857_215, 3_905_055, 2072.673, 1e-6),
+    "ssdlite_mobiledet_edgetpu": (4_146_543, 4_196_095, 1533.182, 1e-6),
 }

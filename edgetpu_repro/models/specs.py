@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'WORDS', 'KINDS', 'NAME', 'APPLICATIONS', 'V1_STACKS', 'V2_GROUPS', 'V2_SIZES', 'V2_TINY_GROUPED',
-           'AUTOSEG_BLOCKS', 'SPECS', 'ALIASES', 'CLASSES', 'MAX_JSON', 'LAYOUTS', 'fits', 'check_fields', 'Block',
-           'check_name', 'Classifier', 'image_hw', 'blocks_with_input', 'Reference', 'round_channels', 'v1', 'v2',
-           'parse_blocks', 'autoseg_backbone', 'check_segmentation', 'DeepLab', 'Autoseg', 'deeplab_models',
-           'list_models', 'get_spec', 'backbone_of', 'spec_to_json', 'spec_from_json', 'read_spec', 'resolve_spec',
-           'has_layout', 'sizes_of', 'layout', 'build_model']
+           'AUTOSEG_BLOCKS', 'SPAGHETTI_GRAPH', 'SPAGHETTI_LAYERS', 'MOBILEDET', 'SPECS', 'ALIASES', 'CLASSES',
+           'MAX_JSON', 'LAYOUTS', 'fits', 'check_fields', 'Block', 'check_name', 'Classifier', 'image_hw',
+           'blocks_with_input', 'Reference', 'round_channels', 'v1', 'v2', 'parse_blocks', 'autoseg_backbone',
+           'check_segmentation', 'DeepLab', 'Autoseg', 'deeplab_models', 'Node', 'parse_layer', 'SpaghettiNet', 'SSD',
+           'repeated', 'spaghettinet', 'list_models', 'get_spec', 'backbone_of', 'spec_to_json', 'spec_from_json',
+           'read_spec', 'resolve_spec', 'has_layout', 'sizes_of', 'layout', 'build_model']
 
 # %% ../../nbs/models/00_specs.ipynb #c002
 import importlib, inspect, json, re, reprlib
@@ -27,6 +28,7 @@ LIMITS = { # field: smallest and largest value
     "image_size": (32, 8192), "dropout": (0, 0.99), "drop_connect": (0, 0.99), "aspp": (1, 16384),
     "pool": (1, 256), "level": (0, 4), "low_level": (1, 16384), "decoder": (1, 16384),
     "filters": (1, 16384), "levels": (3, 8), "cells": (1, 32),
+    "octave": (1, 12), "width": (1, 16384),
 }
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text",
          tuple: "a list", type(None): "nothing"}
@@ -363,6 +365,126 @@ def deeplab_models() -> tuple: # of `DeepLab`
     return *out, DeepLab(f"{prefix}_baseline", "mobilenet_v2", aspp=256, rates=(), pool=None,
                          level=0)
 
+# %% ../../nbs/models/00_specs.ipynb #det01
+@dataclass(frozen=True)
+class Node:
+    "A node of a SpaghettiNet."
+    name:str
+    octave:int               # its maps have stride 2^octave
+    sources:tuple            # names of one or two earlier nodes; 's0' is the stem
+    width:int                # channels
+    layers:tuple             # such as 'i(3,8,2)'
+
+    def __post_init__(self):
+        check_fields(self)
+        for text in self.layers: parse_layer(text)
+        if len(self.sources) not in (1, 2): raise UsageError(f"node {self.name} has {len(self.sources)} sources; 1 or 2 are allowed")
+
+
+def parse_layer(
+    text:str, # Such as 'g(3,8,2,3)'
+) -> tuple: # (kind, whole numbers)
+    "Read a layer in the notation of the tables; raises `UsageError`."
+    found = re.fullmatch(r"([a-z])\((\d{1,3}(?:,\d{1,3})*)\)", str(text))
+    numbers = tuple(map(int, found[2].split(","))) if found else ()
+    wanted = dict(i=3, g=4, s=2)
+    if not found or wanted.get(found[1]) != len(numbers) or 0 in numbers:
+        raise UsageError(f"{reprlib.repr(text)} is no layer; layers are i(kernel,expansion,stride), "
+                         "g(kernel,expansion,stride,groups) and s(kernel,stride)")
+    return found[1], numbers
+
+# %% ../../nbs/models/00_specs.ipynb #det02
+@dataclass(frozen=True)
+class SpaghettiNet:
+    "A SpaghettiNet with SSD heads as data."
+    task:ClassVar[str] = "detection"
+    name:str
+    nodes:tuple              # of `Node`, each after its sources
+    outputs:tuple            # names of the nodes that have heads
+    stem:int = 24            # channels
+    stem_kernel:int = 5
+    num_classes:int = 90     # unless told otherwise, without background
+    image_size:int = 320     # likewise
+    family:str = "spaghettinet_edgetpu"
+
+    def __post_init__(self):
+        check_fields(self)
+        check_name(self)
+        image_hw(self.image_size)
+        known = {"s0"}
+        for node in self.nodes:
+            for source in node.sources:
+                if source not in known: raise unknown(f"source of node {node.name}", source, known)
+            known.add(node.name)
+        for name in self.outputs:
+            if name not in known: raise unknown("output node", name, known)
+
+
+@dataclass(frozen=True)
+class SSD:
+    "An SSDLite detector as data: a body with two feature maps, four smaller ones, SSD heads."
+    task:ClassVar[str] = "detection"
+    name:str
+    body:tuple|str           # blocks of MobileDet by stride, or the name of a classifier
+    extra:tuple = ((256, 512), (128, 256), (128, 256), (64, 128)) # (middle, output) channels of the smaller maps
+    num_classes:int = 90     # unless told otherwise, without background
+    image_size:int = 320     # likewise
+    family:str = "ssdlite"
+
+    def __post_init__(self):
+        check_fields(self)
+        check_name(self)
+        image_hw(self.image_size)
+
+# %% ../../nbs/models/00_specs.ipynb #det04
+SPAGHETTI_GRAPH = """n0 2 s0 · n1 3 n0 · n2 4 n1 · n3 5 n2 · n4 6 n3 · n5 7 n4 · c0n0 5 n3 n4 · c0n1 4 n2 c0n0
+    c0n2 5 c0n1 c0n0 · c0n3 6 n5 c0n0 · c0n4 7 n5 c0n0 · c0n5 8 c0n4"""
+SPAGHETTI_LAYERS = { # width and layers of each node, in the order of the graph
+    "s": """48 g(3,8,2,3) · 64 g(3,4,2,4) g(3,4,1,4) x2 · 72 i(3,8,2) g(3,8,1,4) i(3,8,1) i(3,4,1)
+        88 i(3,8,2) i(3,8,1) i(3,4,1) x2 · 88 i(3,8,2) s(5,1) x3 · 88 s(5,2) s(3,1) · 144 i(3,4,1) x4
+        120 i(3,8,1) i(3,4,1) x3 · 168 i(3,4,1) · 136 i(3,4,1) s(3,1) · 136 i(3,4,1) · 64 s(3,1) x2""",
+    "m": """48 g(3,8,2,3) · 64 g(3,8,2,4) g(3,4,1,4) x3 · 72 i(3,8,2) g(3,8,1,4) i(3,8,1) x2
+        96 i(3,8,2) i(3,8,1) x2 i(3,4,1) · 104 i(3,8,2) i(3,4,1) s(5,1) i(3,4,1) · 56 s(5,2) s(3,1)
+        152 i(3,8,1) i(3,4,1) x3 · 120 i(3,8,1) i(3,4,1) x3 · 168 i(3,4,1) s(3,1) · 136 s(3,1) x3
+        136 i(3,4,1) s(5,1) · 64 s(3,1) x2""",
+    "l": """48 g(3,8,2,3) · 64 g(3,8,2,4) g(3,8,1,4) x2 g(3,4,1,4) · 80 i(3,8,2) i(3,8,1) x2 i(3,4,1)
+        104 i(3,8,2) i(3,8,1) x3 · 88 i(3,8,2) i(5,4,1) i(3,4,1) i(3,8,1) · 56 i(5,4,2) s(5,1)
+        160 i(3,8,1) i(3,4,1) x3 · 120 i(3,8,1) i(3,4,1) x2 i(3,8,1) · 168 i(3,4,1) x4
+        112 i(3,8,1) i(3,4,1) s(3,1) · 128 i(3,4,1) x2 · 64 s(5,1) x2""",
+}
+MOBILEDET = ( # blocks at stride 2, 4, 8, 16, 32; `r` adds the input
+    "t(25,75,16)",
+    "f(3,8,2,16) f(3,4,1,16)r f(3,8,1,16)r f(3,4,1,16)r",
+    "f(5,8,2,40) f(3,4,1,40)r f(3,4,1,40)r f(3,4,1,40)r",
+    "i(3,8,2,72) i(3,8,1,72)r f(3,4,1,72)r f(3,4,1,72)r i(5,8,1,96) i(5,8,1,96)r i(3,8,1,96)r i(3,8,1,96)r",
+    "i(5,8,2,120) i(3,8,1,120)r i(5,4,1,120)r i(3,8,1,120)r i(5,8,1,384)",
+)
+
+# %% ../../nbs/models/00_specs.ipynb #det05
+def repeated(
+    text:str, # Layers between spaces; 'x3' repeats the one before it
+) -> tuple: # of layers
+    "Write out repetitions."
+    out = []
+    for word in text.split():
+        if word.startswith("x"): out += out[-1:] * (int(word[1:]) - 1)
+        else: out.append(word)
+    return tuple(out)
+
+
+def spaghettinet(
+    size:str, # 's', 'm' or 'l'
+) -> SpaghettiNet:
+    "A registered SpaghettiNet."
+    rows = lambda text: re.split(r"\s*[·\n]\s*", text)
+    nodes = []
+    for place, content in zip(rows(SPAGHETTI_GRAPH), rows(SPAGHETTI_LAYERS[size]), strict=True):
+        name, octave, *sources = place.split()
+        width, layers = content.split(maxsplit=1)
+        nodes.append(Node(name, int(octave), tuple(sources), int(width), repeated(layers)))
+    outputs = tuple(f"c0n{i}" for i in range(1, 6))
+    return SpaghettiNet(f"spaghettinet_edgetpu_{size}", tuple(nodes), outputs)
+
 # %% ../../nbs/models/00_specs.ipynb #c031
 SPECS = {spec.name: spec for spec in (
     v1("mobilenet_edgetpu_dm0p75", 0.75),
@@ -376,6 +498,9 @@ SPECS = {spec.name: spec for spec in (
     autoseg_backbone("m", 0.3),
     *deeplab_models(),
     *(Autoseg(f"autoseg_edgetpu_{size}", f"autoseg_edgetpu_backbone_{size}") for size in ("xs", "s", "m")),
+    *(spaghettinet(size) for size in "sml"),
+    SSD("ssd_mobilenet_edgetpu", "mobilenet_edgetpu"),
+    SSD("ssdlite_mobiledet_edgetpu", MOBILEDET),
     Reference("mobilenet_v1", "MobileNet"),
     Reference("mobilenet_v2", "MobileNetV2"),
     Reference("mobilenet_v2_1p4", "MobileNetV2", (("alpha", 1.4),)),
@@ -416,16 +541,18 @@ def get_spec(
 # %% ../../nbs/models/00_specs.ipynb #c033
 def backbone_of(
     spec, # From `resolve_spec`
-): # The spec of its body: a classifier's own, or a segmentation model's backbone
+): # The spec of its body: its own, or a segmentation model's backbone
     "The spec that says what a model's body is; `UsageError` where no body can be found."
-    body = getattr(spec, "backbone", spec)
+    body = getattr(spec, "backbone", None)
+    if body is None: return spec
     if isinstance(body, str): body = get_spec(body)
     if body.task == "classification": return body
     raise UsageError(f"{spec.name}: backbone {body.name} is a {body.task} model; "
                      "a backbone is a classifier")
 
 # %% ../../nbs/models/00_specs.ipynb #c036
-CLASSES = {cls.__name__: cls for cls in (Block, Classifier, Reference, DeepLab, Autoseg)}
+CLASSES = {cls.__name__: cls for cls in (Block, Classifier, Reference, DeepLab, Autoseg,
+                                       Node, SpaghettiNet, SSD)}
 MAX_JSON = 2**20 # bytes of a spec's file
 
 
@@ -471,7 +598,7 @@ def spec_from_json(
         raise UsageError(f"{where} is not JSON: {' '.join(str(e).split())[:100]}") from None
     if not isinstance(plain, dict):
         raise UsageError(f"{where} is no spec: it holds no JSON object")
-    if plain.get("class") == "Block": raise UsageError(f"{where} holds a block, not a model")
+    if plain.get("class") in ("Block", "Node"): raise UsageError(f"{where} holds a part of a model, not a model")
     try:
         spec = _from_plain(plain)
         backbone_of(spec)
@@ -497,7 +624,7 @@ def resolve_spec(
     model, # Registry name or alias, a spec, or the path of a JSON file (a `Path`, or a text that ends in '.json')
 ): # A spec
     "The spec that is meant; raises `UsageError`."
-    if type(model) in CLASSES.values() and not isinstance(model, Block): return model
+    if type(model) in CLASSES.values() and not isinstance(model, (Block, Node)): return model
     if isinstance(model, Path) or isinstance(model, str) and model.endswith(".json"):
         return read_spec(model)
     if isinstance(model, str): return get_spec(model)
@@ -505,7 +632,8 @@ def resolve_spec(
                      f"not {reprlib.repr(model)}")
 
 # %% ../../nbs/models/00_specs.ipynb #c043
-LAYOUTS = {Classifier: "classifiers.classifier", DeepLab: "deeplab.deeplab", Autoseg: "bifpn.autoseg"}
+LAYOUTS = {Classifier: "classifiers.classifier", DeepLab: "deeplab.deeplab", Autoseg: "bifpn.autoseg",
+           SpaghettiNet: "spaghettinet.spaghettinet", SSD: "ssd.ssd"}
 
 
 def _later(

@@ -12,7 +12,8 @@ from PIL import Image
 
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.files import data_folder
-from edgetpu_repro.data.ade20k import MASK_LABELS, Ade20k
+from edgetpu_repro.data.labels import MASK_LABELS
+from edgetpu_repro.data.ade20k import Ade20k
 from edgetpu_repro.data.digit_scenes import SCENES, DigitScenes, scene, source_digits
 from edgetpu_repro.data.datasets import batches, dataset_builder, load_images, num_classes
 from edgetpu_repro.data.masks import load_masks
@@ -62,7 +63,7 @@ def test_tfds_reads_what_the_builder_wrote(builder):
 def test_a_changed_source_file_is_noticed(tmp_path, monkeypatch):
     fake = tmp_path / "digits.csv.gz"
     fake.write_bytes(b"not the digits")
-    monkeypatch.setattr("edgetpu_repro.data.DIGITS_FILE", str(fake))
+    monkeypatch.setattr("edgetpu_repro.data.digit_scenes.DIGITS_FILE", str(fake))
     with pytest.raises(NonMatchingChecksumError):
         DigitScenes(data_dir=tmp_path / "data").download_and_prepare()
 

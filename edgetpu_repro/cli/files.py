@@ -92,7 +92,7 @@ def _labels(labels, dataset, segments:bool, classes:int) -> tuple:
         if len(names) != classes: raise UsageError(f"{labels} has {len(names)} lines, the model {classes} classes")
         return names
     if dataset is None: return ()
-    from edgetpu_repro.data.ade20k import MASK_LABELS
+    from edgetpu_repro.data.labels import MASK_LABELS
     if segments: return next((m.names for name, m in MASK_LABELS.items() if name.startswith(dataset.name) and len(m.names) == classes), ())
     known = getattr(dataset.info.features["label"], "names", None) or () if "label" in dataset.info.features else ()
     return tuple(known) if len(known) == classes else ()

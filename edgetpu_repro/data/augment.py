@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['FILL', 'OPERATIONS', 'AUTOAUGMENT', 'invert', 'solarize', 'solarize_add', 'posterize', 'autocontrast', 'equalize',
            'color', 'brightness', 'contrast', 'sharpness', 'shear_x', 'shear_y', 'translate_x', 'translate_y', 'rotate',
-           'apply_operation', 'autoaugment', 'random_crop', 'augment_images', 'mix_batch']
+           'apply_operation', 'autoaugment', 'random_crop', 'augment_images', 'mix_batch', 'augment_masks']
 
-# %% ../../nbs/data/04_augment.ipynb #a002
+# %% ../../nbs/data/04_augment.ipynb #c002
 import math
 from functools import partial
 import keras, tensorflow as tf
 
 from ..core.errors import unknown
 from ..core.settings import TrainSettings
+from .labels import VOID
 
 # %% ../../nbs/data/04_augment.ipynb #c007
 def invert(image, level=None): return 255 - image
@@ -267,3 +268,26 @@ def mix_batch(
         return mixed["images"], mixed["labels"]
 
     return mix
+
+# %% ../../nbs/data/04_augment.ipynb #c026
+def augment_masks(
+    flip:bool, # Mirror half of the images
+    scale_jitter:tuple, # (low, high) of the random factor
+): # Function of (image uint8, mask uint8, seed (2,) int64) -> (image, mask)
+    "Scale, crop or pad, and mirror an image and its mask alike."
+    def augment(image, mask, seed):
+        h, w = image.shape[:2]
+        draw = tf.random.stateless_uniform([4], seed)
+        both = tf.concat([tf.cast(image, tf.float32) - 127, tf.cast(mask, tf.float32)[..., None] - VOID], -1) # padding of 0: grey, void
+        scale = scale_jitter[0] + draw[0] * (scale_jitter[1] - scale_jitter[0])
+        size = tf.cast(tf.round(scale * [h, w]), tf.int32)
+        scaled = tf.concat([tf.image.resize(both[..., :3], size), tf.image.resize(both[..., 3:], size, "nearest")], -1)
+        top, left = [tf.maximum([h, w][i] - size[i], 0) for i in range(2)]
+        scaled = tf.pad(scaled, [[top, top], [left, left], [0, 0]])
+        room = tf.cast(tf.shape(scaled)[:2] - [h, w], tf.float32)
+        at = tf.cast(tf.round(draw[1:3] * room), tf.int32)
+        crop = tf.slice(scaled, [at[0], at[1], 0], [h, w, 4])
+        if flip: crop = tf.cond(draw[3] < 0.5, lambda: crop, lambda: crop[:, ::-1])
+        crop = tf.reshape(crop, (h, w, 4))
+        return tf.cast(tf.round(crop[..., :3] + 127), tf.uint8), tf.cast(crop[..., 3] + VOID, tf.uint8)
+    return augment

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..core.errors import UsageError
 from ..core.settings import DataSettings, replace_fields
 from ..models.blocks import load_model
-from ..data.ade20k import VOID
+from ..data.labels import VOID
 from ..data.datasets import batches, settings_classes, settings_images
 from ..data.masks import mask_labels, readable_errors, settings_masks
 from ..tasks.finalize import finalize

@@ -12,7 +12,7 @@ from keras import ops
 from ..core.errors import UsageError
 from ..core.settings import TrainSettings
 from ..models.blocks import freeze_large_filters
-from ..data.ade20k import VOID
+from ..data.labels import VOID
 from .recipes import make_optimizer
 
 # %% ../../nbs/train/02_losses.ipynb #c013

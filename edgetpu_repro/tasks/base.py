@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'Prediction', 'decibels', 'sqnr_db', 'class_name', 'set_layer', 'copy_weights', 'shapes_of', 'TrainingTask',
-           'ExportingTask', 'Task', 'task_of_outputs', 'task_of_model']
+           'ExportingTask', 'variant_name', 'WorkflowTask', 'Task', 'task_of_outputs', 'task_of_model']
 
 # %% ../../nbs/tasks/01_base.ipynb #c002
 import importlib
@@ -175,8 +175,33 @@ class ExportingTask:
             low.append(f"agreement with the float file {check['agreement']:.1%} (at least {self.MIN_AGREEMENT:.0%})")
         return low
 
+# %% ../../nbs/tasks/01_base.ipynb #lw01
+def variant_name(
+    *parts:str, # Such as model, variant and kind; empty ones are left out
+) -> str:
+    "The name of a record or a file of one variant of a model."
+    return "_".join(part for part in parts if part)
+
+
+class WorkflowTask:
+    "The part of a task that the runs of the workflow ask."
+    def timed_variants(self, hw:tuple) -> dict:
+        "Those of `variants` that are timed and compared in the tables."
+        return self.variants(hw)
+
+    def statistics(self, dataset) -> dict:
+        "What is in a `Dataset`: images of each split, classes."
+        raise NotImplementedError
+
+    def draw(self, rows:dict, names:tuple):
+        """Examples as a matplotlib figure.
+
+        `rows` maps titles to images (n, height, width, 3) uint8, to targets and to outputs of as many.
+        """
+        raise NotImplementedError
+
 # %% ../../nbs/tasks/01_base.ipynb #c012
-class Task(TrainingTask, ExportingTask):
+class Task(TrainingTask, ExportingTask, WorkflowTask):
     "A task: what training, exports, evaluation and `predict` ask."
     metric:str = ""          # key of the number of `evaluate` that counts
 

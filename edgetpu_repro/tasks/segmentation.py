@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BODY', 'TASK', 'mask_labels', 'load_masks', 'masked_cross_entropy', 'accuracy', 'confusion', 'scores_of', 'palette',
-           'color_mask', 'take_backbone', 'Segmentation']
+           'color_mask', 'take_backbone', 'pixel_statistics', 'draw_masks', 'Segmentation']
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c002
 import keras, numpy as np, tensorflow as tf
@@ -161,6 +161,38 @@ def take_backbone(
         set_layer(layer, theirs[layer.name], model, classifier)
     return len(ours)
 
+# %% ../../nbs/tasks/03_segmentation.ipynb #lw03
+def pixel_statistics(task, dataset) -> dict:
+    "Images of each split, and the share of each class in the training pixels that are not void."
+    names, numbers, shares = task.label_names(dataset), {}, []
+    for split in ("train", "test"):
+        samples = task.samples(dataset, split)
+        numbers[f"{split}_images"] = len(samples)
+        pixels = sum(np.bincount(mask.ravel(), minlength=256) for _, mask in samples.as_numpy_iterator())
+        known = pixels[:len(names)]
+        if known.sum() + pixels[VOID] != pixels.sum():
+            raise UsageError(f"a mask of {dataset.name}, split {split}, holds a number that is no class")
+        if split == "train": shares = (known / known.sum()).round(4).tolist()
+    return dict(numbers, classes=len(names), train_shares=dict(zip(names, shares)))
+
+
+def draw_masks(
+    rows:dict, # {title: images (n, height, width, 3) uint8, or masks (n, height, width)}
+    names:tuple, # Of the classes
+): # A matplotlib figure
+    "A row of pictures for the images, the truth and each way to make a mask; void is white."
+    from matplotlib import pyplot as plt
+    n, (height, width) = len(rows["image"]), rows["image"].shape[1:3]
+    size = 2.2 * n, 2.2 * len(rows) * height / width
+    fig, axes = plt.subplots(len(rows), n, figsize=size, layout="constrained", squeeze=False)
+    for line, (title, row) in zip(axes, rows.items()):
+        line[0].set_ylabel(title)
+        for ax, picture in zip(line, row):
+            if picture.ndim == 2: picture = np.where(picture == VOID, np.nan, picture)
+            ax.imshow(picture, vmin=0, vmax=len(names) - 1, cmap="tab20", interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+    return fig
+
 # %% ../../nbs/tasks/03_segmentation.ipynb #c020
 def _is_mask(shape) -> bool: return len(shape) == 3 or shape[-1] == 1
 
@@ -253,6 +285,13 @@ class Segmentation(Task):
             n += len(images)
         if not n: raise UsageError("the split is empty")
         return dict(scores_of(counts, names), images=n)
+
+    def timed_variants(self, hw):
+        "Default argmax, and the fused one that the page times."
+        return {name: method for name, method in self.variants(hw).items() if name in ("default", "fused4")}
+
+    def statistics(self, dataset): return pixel_statistics(self, dataset)
+    def draw(self, rows, names): return draw_masks(rows, names)
 
     def headline(self, result):
         "mIoU and pixel accuracy in words."

@@ -5,13 +5,17 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import nbformat
 import pytest
 from conftest import BIN, ROOT, call
 
-LIBRARY = sorted((ROOT / "nbs").glob("*.ipynb"))
+sys.path.insert(0, str(ROOT / "tools"))
+from dependencies import ROOMS # noqa: E402
+
+LIBRARY = [ROOT / "nbs/index.ipynb", *sorted(p for room in ROOMS for p in (ROOT / "nbs" / room).glob("*.ipynb"))]
 STEPS = sorted([*(ROOT / "nbs/runs").glob("*.ipynb"), *(ROOT / "nbs/paper").glob("*.ipynb")])
 SNAKEMAKE = ("snakemake", "--cores", "2", "--scheduler", "greedy", "--nolock", "--config", "profile=smoke")
 
@@ -122,7 +126,7 @@ def test_exporting_again_changes_nothing(tmp_path):
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", "build", ".git", ".snakemake", "results", "figures", "*.egg-info"))
     result = call(BIN / "python", "tools/publish.py", cwd=copy)
     assert result.returncode == 0, result.stderr[-2000:]
-    for path in [*(ROOT / "edgetpu_repro").glob("*.py"), *LIBRARY, *STEPS, ROOT / "README.md"]:
+    for path in [*(ROOT / "edgetpu_repro").rglob("*.py"), *LIBRARY, *STEPS, ROOT / "README.md"]:
         assert (copy / path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.name}: run `make export`"
 
 

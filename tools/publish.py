@@ -16,14 +16,15 @@ import nbformat
 from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
+from dependencies import ROOMS
 from edgetpu_repro.core.files import write_text
 
 NBS = Path("nbs")
 os.environ.setdefault("EDGETPU_REPRO_TFDS_DIR", str(Path("build/data").resolve()))
 # The executed notebook whose outputs the repository shows, where it has another name than its source: the step runs many times.
-SHOWN = {"runs/train": "train_mobilenet_edgetpu_v2_xs", "runs/export": "export_mobilenet_edgetpu_v2_xs",
-         "runs/segment": "segment_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32", "paper/frontier": "fig3_frontier",
-         "paper/quantizers": "compare_quantizers", "paper/released": "released_weights"}
+SHOWN = {"runs/train": "train_mobilenet_edgetpu_v2_xs", "runs/export": "export_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32",
+         "runs/benchmark": "benchmark_classification", "paper/frontier": "fig3_frontier",
+         "paper/quantizers": "paper_quantizers", "paper/released": "paper_released"}
 PROFILES = ("default", "cifar10") # whose executed notebooks to look at, in this order
 
 
@@ -81,7 +82,7 @@ if given.take:
         folders = [Path("build") / profile / "notebooks" / f"{SHOWN.get(name, path.stem)}.ipynb" for profile in PROFILES]
         take_outputs(path, next((f for f in folders if f.exists()), folders[0]))
 if given.execute:
-    for path in sorted(NBS.glob("*.ipynb")):
+    for path in sorted(p for room in ROOMS for p in (NBS / room).glob("*.ipynb")):
         run("nbconvert", "--to", "notebook", "--execute", "--inplace", "--log-level=ERROR", str(path))
 for path in sorted(NBS.rglob("*.ipynb")):
     if ".ipynb_checkpoints" not in path.parts: clean(path)

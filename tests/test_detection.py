@@ -61,3 +61,20 @@ def test_suppression(name):
     fast = detect(z["box_encodings"], z["class_logits"], anchors_of(name), "nms")[0]
     assert np.array_equal(fast.classes, z["tflite_fast_classes"][0])
     assert np.abs(fast.boxes - z["tflite_fast_boxes"][0].clip(0, 1)).max() < 1e-5
+
+
+@needs_data
+@pytest.mark.parametrize("name", NAMES)
+def test_released_checkpoint_gives_released_outputs(name):
+    from edgetpu_repro.models.specs import build_model
+    from edgetpu_repro.tflite.detectors import load_tf1
+    folder, z, known = golden(name)
+    model = build_model(name)
+    assert load_tf1(model, folder).left_model == ()
+    images = np.random.default_rng(int(z["input_seed"])).uniform(-1, 1, z["input_shape"]).astype("float32")
+    outputs = model(images, training=False)
+    close(outputs["box_encodings"], z["box_encodings"])
+    close(outputs["class_logits"], z["class_logits"])
+    scales = [round(v.regularizer.l2 * 2, 9) for v in model.trainable_variables if v.regularizer]
+    slices = sum(l.groups - 1 for l in model.layers if getattr(l, "realisation", getattr(l, "implementation", None)))
+    assert len(scales) + slices == len(known["l2"]) and set(scales) == {round(v, 9) for v in known["l2"].values()}

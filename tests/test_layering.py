@@ -5,8 +5,7 @@ import re
 import pytest
 from conftest import ROOT
 
-# tflite before train: training can start from released weights, which the importer of tflite reads
-ROOMS = ["core", "models", "data", "tasks", "tflite", "train", "measure", "search", "show", "cli"]
+ROOMS = ["core", "models", "data", "tasks", "train", "tflite", "measure", "search", "show", "cli"]
 
 
 def exported(notebook):

@@ -14,7 +14,7 @@ from edgetpu_repro.tflite.convert import fold_norms, freeze, to_float
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
 from edgetpu_repro.models.specs import get_spec, has_layout
 from edgetpu_repro.tflite.file import describe, tflite_predictor
-from edgetpu_repro.train.losses import masked_cross_entropy
+from edgetpu_repro.tasks.segmentation import masked_cross_entropy
 
 DEEPLAB = "deeplabv3plus_mobilenet_edgetpuv2_"
 CLASSIFIERS, SEGMENTERS = list_models(task="classification"), list_models(task="segmentation")

@@ -84,19 +84,24 @@ def train(
     from edgetpu_repro.data.datasets import settings_builder
     settings_builder(e.data) # a missing dataset is said before anything is written
     _same_experiment(model_dir, e)
-    if mode != "eval" and path.exists(): say(f"{path} is trained already")
+    from edgetpu_repro.train.checkpoints import finished_training, forget_history
+    done = finished_training(path)
+    if mode != "eval" and path.exists() and not done: say(f"{path} is trained already")
     elif mode != "eval":
         from edgetpu_repro.train.devices import devices
         from edgetpu_repro.train.loop import train_experiment
+        from edgetpu_repro.tflite.start import starting_weights
         init = None
         if init_checkpoint:
             from edgetpu_repro.models.blocks import load_model
-            init = load_model(init_checkpoint) if init_checkpoint.suffix == ".keras" else init_checkpoint
-        say(f"{e.name}: {e.cost}; expect: {e.expect}")
-        start = time.perf_counter()
-        with devices(distribution_strategy): _, images, history = train_experiment(e, path, init, mode == "train_and_eval")
-        numbers = dict(train_images=images, train_seconds=round(time.perf_counter() - start, 1), curve=history)
+            init = load_model(init_checkpoint) if init_checkpoint.suffix == ".keras" else starting_weights(init_checkpoint)
+        if not done: # otherwise killed between the model and its record
+            say(f"{e.name}: {e.cost}; expect: {e.expect}")
+            with devices(distribution_strategy): train_experiment(e, path, init, mode == "train_and_eval")
+            done = finished_training(path)
+        numbers = dict(train_images=done["images"], train_seconds=done["seconds"], curve=done["history"])
         write_record(model_dir/"train.json", "train", e.name, profile, dataclasses.asdict(e), numbers, e.seed)
+        forget_history(path)
         say(f"{path}: trained, curve in {model_dir/'train.json'}")
     if mode != "train":
         from edgetpu_repro.measure.evaluate import evaluate_model, open_model

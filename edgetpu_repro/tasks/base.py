@@ -7,7 +7,7 @@ __all__ = ['TASKS', 'Prediction', 'decibels', 'sqnr_db', 'class_name', 'set_laye
            'ExportingTask', 'variant_name', 'WorkflowTask', 'Task', 'task_of_outputs', 'task_of_model']
 
 # %% ../../nbs/tasks/01_base.ipynb #c002
-import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 import numpy as np
@@ -235,7 +235,10 @@ class Task(TrainingTask, ExportingTask, WorkflowTask):
 # %% ../../nbs/tasks/01_base.ipynb #c014
 class _Tasks(Mapping):
     "The tasks by name; `UsageError` for another."
-    def __iter__(self): return iter(dict.fromkeys(spec.task for spec in SPECS.values()))
+    def __iter__(self):
+        names = dict.fromkeys(spec.task for spec in SPECS.values())
+        return (name for name in names if importlib.util.find_spec(f"edgetpu_repro.tasks.{name}"))
+
     def __len__(self): return len(list(iter(self)))
     def __contains__(self, name): return name in list(iter(self))
 

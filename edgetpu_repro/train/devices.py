@@ -5,63 +5,90 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'STRATEGIES', 'in_precision', 'devices', 'synchronize_norms']
 
-# %% ../../nbs/train/04_devices.ipynb #a002
+# %% ../../nbs/train/04_devices.ipynb #c002
 import os
 from contextlib import contextmanager
 import keras, numpy as np, tensorflow as tf
 
+from ..core.compat import flat_layers
 from ..core.errors import UsageError, unknown
 from .recipes import on_one_tensorflow_device
 
-# %% ../../nbs/train/04_devices.ipynb #c025
+# %% ../../nbs/train/04_devices.ipynb #c005
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def _output_layers(config) -> set:
+    "Names of the layers that a functional model ends in, from its configuration."
+    found = config["output_layers"]
+    if isinstance(found, dict): found = list(found.values())
+    return {layer for layer, *_ in np.reshape(found, (-1, 3))}
 
 
 def in_precision(
     model, # A functional model in float32
     precision:str, # One of `PRECISIONS`
-): # The model itself, or a twin with the same weights
-    "A model that computes in another precision."
+): # The model itself, or a copy with the same weights
+    "A model that computes in another precision; its outputs stay in float32."
     if precision not in PRECISIONS: raise unknown("precision", precision, PRECISIONS)
     if precision == "float32": return model
     config = model.get_config()
-    last = {layer[0] for layer in np.reshape(config["output_layers"], (-1, 3))}
+    last = _output_layers(config)
     for layer in config["layers"]:
-        if layer["class_name"] != "InputLayer" and layer["name"] not in last: layer["config"]["dtype"] = precision
-    twin = keras.Model.from_config(config)
-    twin.set_weights(model.get_weights())
-    return twin
+        if layer["class_name"] != "InputLayer" and layer["name"] not in last:
+            layer["config"]["dtype"] = precision
+    lower = keras.Model.from_config(config)
+    lower.set_weights(model.get_weights())
+    return lower
 
-# %% ../../nbs/train/04_devices.ipynb #c028
+# %% ../../nbs/train/04_devices.ipynb #c008
 STRATEGIES = ("off", "mirrored", "tpu")
+
+
+@contextmanager
+def _on_jax():
+    "All devices of JAX, of all processes where Keras's variables name some."
+    if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ: keras.distribution.initialize()
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    try: yield
+    finally: keras.distribution.set_distribution(before)
+
+
+def _tpu():
+    "TensorFlow's strategy for a TPU; raises `UsageError` where there is none."
+    try: resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+    except (ValueError, tf.errors.NotFoundError) as e:
+        raise UsageError(f"no TPU was found: {' '.join(str(e).split())[:200]}") from None
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _mirrored():
+    "TensorFlow's strategy for all GPUs of a host, or for its (virtual) CPUs."
+    gpus = [d.name.removeprefix("/physical_device:") for d in tf.config.list_physical_devices("GPU")]
+    cpus = [d.name for d in tf.config.list_logical_devices("CPU")]
+    return tf.distribute.MirroredStrategy(gpus or cpus)
 
 
 @contextmanager
 def devices(
     strategy:str="off", # 'off': one device; 'mirrored': all of them; 'tpu': TensorFlow on a TPU
 ):
-    "Build and train inside, to use the devices of a strategy."
+    "Build and train inside, to use the devices of a strategy; raises `UsageError` where it is not to be had."
     if strategy not in STRATEGIES: raise unknown("distribution_strategy", strategy, STRATEGIES)
+    backend = keras.config.backend()
     if strategy == "off": yield
-    elif keras.config.backend() == "jax":
-        if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ: keras.distribution.initialize()
-        before = keras.distribution.distribution()
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
-        try: yield
-        finally: keras.distribution.set_distribution(before)
-    elif keras.config.backend() == "tensorflow":
-        if strategy == "tpu":
-            try: resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
-            except (ValueError, tf.errors.NotFoundError) as e: raise UsageError(f"no TPU was found: {' '.join(str(e).split())[:200]}") from None
-            chosen = tf.distribute.TPUStrategy(resolver)
-        else: chosen = tf.distribute.MirroredStrategy([d.name.removeprefix("/physical_device:") for d in tf.config.list_physical_devices("GPU")] or
-                                                      [d.name for d in tf.config.list_logical_devices("CPU")])
+    elif backend == "jax":
+        with _on_jax(): yield
+    elif backend == "tensorflow":
+        chosen = _tpu() if strategy == "tpu" else _mirrored()
         with chosen.scope(): yield
-    else: raise UsageError(f"distribution_strategy {strategy!r} needs the TensorFlow or the JAX backend, not {keras.config.backend()}")
+    else:
+        raise UsageError(f"distribution_strategy {strategy!r} needs the TensorFlow or the JAX backend, not {backend}")
 
 
 def synchronize_norms(model):
     "Let BatchNorm take its moments over the batches of all TensorFlow devices. On JAX it does so anyway."
-    if keras.config.backend() == "tensorflow" and not on_one_tensorflow_device():
-        for layer in model._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization): layer.synchronized = True
+    if keras.config.backend() != "tensorflow" or on_one_tensorflow_device(): return
+    for layer in flat_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization): layer.synchronized = True

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['fast_operators', 'make_variables']
 
-# %% ../../nbs/train/03_fast.ipynb #a002
+# %% ../../nbs/train/03_fast.ipynb #c002
 from contextlib import contextmanager
 from functools import partial
 import keras, numpy as np, tensorflow as tf
 from keras import ops
 
+from ..core.compat import flat_layers
 from .recipes import on_one_tensorflow_device
 
-# %% ../../nbs/train/03_fast.ipynb #c019
+# %% ../../nbs/train/03_fast.ipynb #c005
 def _matrix_product(layer, inputs, kernel):
     "A 1x1 convolution of stride 1."
     channels = inputs.shape[-1]
@@ -23,9 +24,11 @@ def _matrix_product(layer, inputs, kernel):
 
 def _fused_norm(layer, inputs, training=None, mask=None):
     "BatchNorm in one operator; not where it does not learn."
-    if not (training and layer.trainable): return type(layer).call(layer, inputs, training=training, mask=mask)
+    if not (training and layer.trainable):
+        return type(layer).call(layer, inputs, training=training, mask=mask)
+    gamma, beta = tf.convert_to_tensor(layer.gamma), tf.convert_to_tensor(layer.beta)
     out, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-        inputs, tf.convert_to_tensor(layer.gamma), tf.convert_to_tensor(layer.beta), epsilon=layer.epsilon, is_training=True)
+        inputs, gamma, beta, epsilon=layer.epsilon, is_training=True)
     count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
     biased = variance * (count - 1) / count # the operator divides by count - 1, Keras by count
     for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, biased)):
@@ -33,14 +36,25 @@ def _fused_norm(layer, inputs, training=None, mask=None):
     return out
 
 
+def _is_product(layer) -> bool:
+    "Whether a layer is a 1x1 convolution of stride 1, without groups."
+    if type(layer) is not keras.layers.Conv2D: return False
+    return layer.kernel_size == layer.strides == (1, 1) and layer.groups == 1
+
+
+def _is_norm(layer) -> bool:
+    "Whether a layer is the BatchNorm of a feature map, with scale and shift."
+    if type(layer) is not keras.layers.BatchNormalization: return False
+    return layer.input_spec.ndim == 4 and layer.scale and layer.center
+
+
 @contextmanager
 def fast_operators(
     model, # A Keras model
 ):
-    "Inside, 1x1 convolutions and BatchNorms of the model run through faster operators, if TensorFlow trains on one device."
-    layers = [l for l in model._flatten_layers() if on_one_tensorflow_device()]
-    products = [l for l in layers if type(l) is keras.layers.Conv2D and l.kernel_size == l.strides == (1, 1) and l.groups == 1]
-    norms = [l for l in layers if type(l) is keras.layers.BatchNormalization and l.input_spec.ndim == 4 and l.scale and l.center]
+    "Inside, 1x1 convolutions and BatchNorms run through faster operators, if TensorFlow trains on one device."
+    layers = flat_layers(model) if on_one_tensorflow_device() else []
+    products, norms = [l for l in layers if _is_product(l)], [l for l in layers if _is_norm(l)]
     for l in products: l.convolution_op = partial(_matrix_product, l)
     for l in norms: l.call = partial(_fused_norm, l)
     try: yield
@@ -48,15 +62,21 @@ def fast_operators(
         for l in products: del l.convolution_op
         for l in norms: del l.call
 
-# %% ../../nbs/train/03_fast.ipynb #c022
+# %% ../../nbs/train/03_fast.ipynb #c008
+def _one(spec):
+    "A batch of one, of zeros."
+    return ops.zeros((1, *spec.shape[1:]), keras.backend.standardize_dtype(spec.dtype))
+
+
 def make_variables(
     model, # Compiled
-    mixed:bool=False, # Whether labels are mixed
+    targets=None, # Specifications of the targets, as `tf.data.Dataset.element_spec` gives them; None: a class a position
 ):
     "Make the variables of optimiser, loss and metrics, so that the training step is traced once."
     model.optimizer.build(model.trainable_variables)
-    outputs = ops.zeros((1, *model.output_shape[1:]))
-    targets = ops.zeros(outputs.shape if mixed else outputs.shape[:-1], "float32" if mixed else "int32")
+    outputs = keras.tree.map_structure(_one, model.output)
+    if targets is None: targets = ops.zeros(outputs.shape[:-1], "int32")
+    else: targets = keras.tree.map_structure(_one, targets)
     model.compute_loss(None, targets, outputs)
     model.compute_metrics(None, targets, outputs)
     model.reset_metrics()

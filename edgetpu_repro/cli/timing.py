@@ -15,7 +15,7 @@ import typer
 from ..core.errors import UsageError, unknown
 from ..core.files import write_text
 from ..core.settings import BenchmarkSettings
-from ..models.specs import build_model, get_spec, has_layout
+from ..models.specs import build_model, get_spec, resolve_spec, has_layout
 from .app import Finalize, GroupConv, ImageSize, app, say
 
 from .app import writable_folder, check_finalize
@@ -145,41 +145,50 @@ def compile_command(
     say(f"not compiled, left for the CPU: {', '.join(f'{n} {op}' for op, n in left.items())}" if left else "all of it was compiled")
 
 # %% ../../nbs/cli/04_timing.ipynb #n001
-def _work(target:str, image_size:int|None, argmax:str|None) -> tuple:
-    "The work of a registered name or of a file, for the latency model, and the operators that it does not know."
-    from edgetpu_repro.measure.latency import file_work, spec_work, unknown_operators
-    path = Path(target)
-    if not (target.endswith(".tflite") or path.exists()):
-        spec = get_spec(target)
-        if has_layout(spec): return spec_work(spec, image_size, argmax=argmax), {}
-    from edgetpu_repro.tflite.isolation import run_isolated
+def _file_operators(content, what) -> list:
+    "The operators of a `.tflite` file, read in a process of its own."
+    from edgetpu_repro.measure.workload import file_operators
     from edgetpu_repro.tflite.file import describe, operator_records
-    if target.endswith(".tflite") or path.exists():
-        content = path
-    else: # what keras.applications builds is known only when it is built
-        if spec.task == "segmentation": raise UsageError(f"{target} has no layout; export it and give the .tflite file")
-        from edgetpu_repro.tflite.convert import freeze
-        from edgetpu_repro.tflite.quantize import to_tflite
-        content = to_tflite(freeze(build_model(target, image_size=image_size)))
-    inputs, operators = run_isolated(lambda: (describe(content)["inputs"], operator_records(content)), seconds=20, what=target)
-    if len(inputs) != 1: raise UsageError(f"{target} takes {len(inputs)} inputs, not one image")
-    _, *shape = inputs[0]["shape"]
-    return file_work(operators, prod(shape)), unknown_operators(operators)
+    from edgetpu_repro.tflite.isolation import run_isolated
+
+    def read(): return describe(content)["inputs"], operator_records(content)
+
+    inputs, records = run_isolated(read, seconds=20, what=what)
+    if len(inputs) != 1: raise UsageError(f"{what} takes {len(inputs)} inputs, not one image")
+    return file_operators(records, inputs[0]["shape"][1:])
+
+
+def _operators(target:str, image_size:int|None, argmax:str|None) -> list:
+    "The operators of a registered name, a spec's JSON file or a `.tflite` file."
+    from edgetpu_repro.measure.workload import spec_operators
+    path = Path(target)
+    if target.endswith(".tflite"): return _file_operators(path, target)
+    if path.is_file() and not target.endswith(".json"): return _file_operators(path, target)
+    spec = resolve_spec(target)
+    if has_layout(spec): return spec_operators(spec, image_size, argmax=argmax)
+    if spec.task != "classification":
+        raise UsageError(f"{target} has no layout; export it and give the .tflite file")
+    from edgetpu_repro.tflite.convert import freeze # what keras.applications builds is known when built
+    from edgetpu_repro.tflite.quantize import to_tflite
+    return _file_operators(to_tflite(freeze(build_model(target, image_size=image_size))), target)
 
 
 @app.command()
 def latency(
-    targets: Annotated[list[str], typer.Argument(metavar="FILE_OR_NAME...", help=".tflite files and registry names.")],
+    targets: Annotated[list[str], typer.Argument(metavar="NAME|FILE|SPEC.json...", help="Registry names, .tflite files and JSON files of specs.")],
     image_size: ImageSize = None,
     argmax: Annotated[str, typer.Option(help="For segmentation models by name: none, default, fused2 or fused4.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document: ms, low, high, parts, extrapolated of each.")] = False,
 ):
-    "Modelled latency on the Pixel 6 Edge TPU (int8), and where it goes. Fitted to the published latencies."
-    from edgetpu_repro.measure.latency import QUANTITIES, predict
-    work = {t: _work(t, image_size, argmax) for t in targets}
-    results = {t: dict(predict(w), unknown=unknown) for t, (w, unknown) in work.items()}
+    "Modelled latency on the Pixel 6 Edge TPU (int8) with its 90 % interval, and where it goes."
+    from edgetpu_repro.measure.latency import predict
+    results = {t: predict(_operators(t, image_size, argmax)) for t in targets}
+    if as_json: return say(json.dumps(results, indent=1))
     width = max(map(len, results)) + 2
-    say(f"{'':{width}}{'modelled ms':>12}" + "".join(f"{q:>13}" for q in QUANTITIES))
     for t, r in results.items():
-        say(f"{t:{width}}{r['latency_ms']:>12.2f}" + "".join(f"{ms:>13.3f}" for ms in r["parts"].values()))
-        if r["unknown"]: say(f"{'':{width}}not in it, for the model has no price for them: {', '.join(f'{n} {op}' for op, n in r['unknown'].items())}")
-        if r["extrapolated"]: say(f"{'':{width}}extrapolates: {', '.join(r['extrapolated'])} outside of what the fit has seen")
+        say(f"{t:{width}}{r['ms']:8.2f} ms, 90 % interval {r['low']:.2f} to {r['high']:.2f}")
+        parts = ", ".join(f"{name} {ms:.3f}" for name, ms in r["parts"].items() if ms)
+        say(f"{'':{width}}of which {parts}")
+        if r["extrapolated"]:
+            say(f"{'':{width}}outside of the published models: {', '.join(r['extrapolated'])}")
+

@@ -16,6 +16,8 @@ SOURCES = {
     "slim": "MobileNet page of the TF-Slim image classification library; 8-bit where said",
     "efficientnet-edgetpu": "EfficientNet-EdgeTPU page",
     "object-detection-api": "TensorFlow Object Detection API, to which the page points; COCO 2017 at 320x320, uint8",
+    "spaghettinet-config": "Headers of the released SpaghettiNet configs, TensorFlow Object Detection API; another measurement of the zoo's models",
+    "mobilenetv4": "MobileNetV4, arXiv 2404.10518 v2, Table 6; int8 latency, median of 5 means of about 1,000 runs; top-1 of the float models",
     "tf1-detection-zoo": "TensorFlow 1 detection model zoo, COCO 2017 at 320x320, uint8",
 }
 
@@ -23,7 +25,7 @@ SOURCES = {
 @dataclass(frozen=True)
 class Published:
     "One published number."
-    table:str                # 'classification', 'segmentation', 'detection', 'on-device'
+    table:str                # 'classification', 'segmentation', 'detection', 'on-device', 'mobilenetv4'
     model:str                # registry name where this package has the model
     metric:str               # what was measured; see `UNITS`
     value:float
@@ -33,7 +35,9 @@ class Published:
 UNITS = {
     "top1": "%", "top1_8bit": "%", "miou_default": "%", "miou_fused": "%", "map": "%",
     "edgetpu_ms": "ms, Pixel 6 Edge TPU", "edgetpu_default_ms": "ms, Pixel 6 Edge TPU, default argmax",
-    "edgetpu_fused_ms": "ms, Pixel 6 Edge TPU, fused argmax", "edgetpu_postprocessed_ms": "ms, with post-processing on CPU",
+    "edgetpu_fused_ms": "ms, Pixel 6 Edge TPU, fused argmax", "config_edgetpu_ms": "ms, Pixel 6 Edge TPU, as the config says",
+    "pixel8_edgetpu_ms": "ms, Pixel 8 Edge TPU", "pixel6_cpu_ms": "ms, Pixel 6 CPU",
+    "edgetpu_postprocessed_ms": "ms, with post-processing on CPU",
     "pixel4_edgetpu_ms": "ms, Pixel 4 Edge TPU", "pixel4_cpu_ms": "ms, Pixel 4 CPU",
     "macs_m": "million multiply-accumulates", "params_m": "million parameters",
     "page_parameters_m": "'#Parameters (million)' as the page prints it",
@@ -89,6 +93,32 @@ PUBLISHED = [
         spaghettinet_edgetpu_s  26.3  1.3  1.8
         spaghettinet_edgetpu_m  27.4  1.4  1.9
         spaghettinet_edgetpu_l  28.0  1.7  2.1"""),
+    *_rows("detection", "spaghettinet-config", "config_edgetpu_ms", """
+        spaghettinet_edgetpu_s  1.31
+        spaghettinet_edgetpu_m  1.55
+        spaghettinet_edgetpu_l  1.75"""),
+    *_rows("mobilenetv4", "mobilenetv4", "top1 pixel8_edgetpu_ms pixel6_cpu_ms", """
+        mobilenet_v2_0p5        66.0  0.7  -
+        mobilenet_v3_large_0p5  69.2  0.8  -
+        mobileone_s0            71.4  0.7  -
+        mobilenet_v2            73.4  0.7  5.0
+        mobilenet_v4_conv_s     73.8  0.7  2.4
+        mobilenet_v1            74.0  0.8  -
+        fastvit_t8              75.6  1.3  -
+        mobilenet_v2_1p5        76.8  0.9  -
+        multihardware_max_1p5   77.9  1.0  -
+        multihardware_avg_1p5   78.2  1.1  -
+        mobilenet_v2_2p0        78.4  1.1  -
+        mobileone_s4            79.4  1.7  -
+        fastvit_s12             79.8  1.8  -
+        mobilenet_v4_conv_m     79.9  1.1  11.4
+        fastvit_sa12            80.6  2.0  -
+        mobilenet_v4_hybrid_m   80.7  1.5  14.3
+        fastvit_sa24            82.6  3.2  -
+        mobilenet_v4_conv_l     82.9  2.4  59.9
+        convnext_s              83.1  3.7  -
+        mobilenet_v4_hybrid_l   83.4  3.8  -
+        fastvit_sa36            83.6  4.3  -"""),
     *_rows("detection", "tf1-detection-zoo", "map pixel4_edgetpu_ms", """
         ssd_mobilenet_edgetpu_coco  24.3  6.6
         ssd_mobiledet_edgetpu_coco  25.6  6.9"""),
@@ -96,7 +126,7 @@ PUBLISHED = [
 
 # %% ../../nbs/core/04_published.ipynb #c009
 def published(
-    table:str, # 'classification', 'segmentation', 'detection' or 'on-device'
+    table:str, # 'classification', 'segmentation', 'detection', 'on-device' or 'mobilenetv4'
 ) -> dict: # {model: {metric: value}}, in the order of the table
     "A published table."
     out = {}

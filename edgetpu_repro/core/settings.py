@@ -310,6 +310,8 @@ class BlocksSettings(Settings):
     "Which blocks Figure 2 measures."
     shapes:tuple[tuple[Side, Count], ...] = ((56, 32), (28, 64), (14, 128), (7, 192)) # (height = width, channels) of the block's input
     expand:Count = 4
+    downsampling:tuple[tuple[Side, Count, Count], ...] = ((112, 16, 32), (56, 32, 48), (28, 48, 96), (14, 96, 160)) # (height = width, channels in and out) with stride 2
+    downsampling_expand:Count = 8
     kernel:Count = 3
     group_sizes:tuple[Count, ...] = (8, 16, 32, 64, 128)
 

@@ -135,7 +135,7 @@ def describe(
 
 def operator_records(
     tflite, # Path or content of a file
-) -> list: # of dicts: op, name (of the output), output (shape), macs, weights, groups
+) -> list: # of dicts: op, name (of the output), inputs (shapes), output (shape), macs, weights, groups
     "The operators of a `.tflite` file with their multiply-accumulates and weights, in order."
     with _readable(tflite):
         interpreter = open_tflite(tflite)
@@ -150,7 +150,7 @@ def operator_records(
                 weights = int(np.prod(kernel))
                 macs = int(np.prod(out[1:-1])) * weights
                 if op["op_name"] == "CONV_2D": groups = shape(inputs[0])[-1] // kernel[-1]
-            rows.append(dict(op=op["op_name"], name=tensors[at]["name"] if at in tensors else "", output=out, macs=macs, weights=weights, groups=groups))
+            rows.append(dict(op=op["op_name"], inputs=[shape(i) for i in inputs], name=tensors[at]["name"] if at in tensors else "", output=out, macs=macs, weights=weights, groups=groups))
         return rows
 
 # %% ../../nbs/tflite/00_file.ipynb #c018

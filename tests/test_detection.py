@@ -78,3 +78,27 @@ def test_released_checkpoint_gives_released_outputs(name):
     scales = [round(v.regularizer.l2 * 2, 9) for v in model.trainable_variables if v.regularizer]
     slices = sum(l.groups - 1 for l in model.layers if getattr(l, "realisation", getattr(l, "implementation", None)))
     assert len(scales) + slices == len(known["l2"]) and set(scales) == {round(v, 9) for v in known["l2"].values()}
+
+
+@needs_data
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("regular", [False, True])
+def test_operator_gives_what_the_released_one_gives(name, regular):
+    "The operator alone behind the released raw outputs."
+    import tensorflow as tf
+    from edgetpu_repro.tflite.file import pack, unpack
+    from edgetpu_repro.tflite.postprocess import detector_runner, with_postprocess
+    _, z, _ = golden(name)
+    codes, logits = tf.constant(z["box_encodings"]), tf.constant(z["class_logits"])
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 2, 2, 3))])
+    def heads(image):
+        zero = tf.reduce_sum(image) * 0
+        return codes + zero, tf.sigmoid(logits) + zero
+    content = tf.lite.TFLiteConverter.from_concrete_functions([heads.get_concrete_function()]).convert()
+    content = with_postprocess(pack(unpack(content)), anchors_of(name), 100, regular)
+    got = detector_runner(content)(np.zeros((1, 2, 2, 3), "float32"))
+    kind = "regular" if regular else "fast"
+    assert np.array_equal(got["detection_classes"], z[f"tflite_{kind}_classes"])
+    assert np.abs(got["detection_boxes"] - z[f"tflite_{kind}_boxes"]).max() < 1e-5
+    assert np.abs(got["detection_scores"] - z[f"tflite_{kind}_scores"]).max() < 1e-6

@@ -1,23 +1,31 @@
 "The embedded dataset: whole, deterministic, and without a digit that two splits share."
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import ROOT
-from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-
 from PIL import Image
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.files import data_folder
-from edgetpu_repro.data.labels import MASK_LABELS
+from edgetpu_repro.core.settings import DataSettings
 from edgetpu_repro.data.ade20k import Ade20k
+from edgetpu_repro.data.datasets import Dataset, batches, dataset_builder, open_dataset, training_batches
 from edgetpu_repro.data.digit_scenes import SCENES, DigitScenes, scene, source_digits
-from edgetpu_repro.data.datasets import batches, dataset_builder, load_images, num_classes
-from edgetpu_repro.data.masks import load_masks
-from edgetpu_repro.measure.evaluate import evaluate_segmenter
+from edgetpu_repro.tasks.base import TASKS
+from edgetpu_repro.tasks.segmentation import load_masks
+
+CLASSIFICATION, SEGMENTATION = TASKS["classification"], TASKS["segmentation"]
+
+
+def opened(builder, **fields):
+    "A prepared dataset under settings."
+    return Dataset(DataSettings(name=builder.name, **fields), builder)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +77,7 @@ def test_a_changed_source_file_is_noticed(tmp_path, monkeypatch):
 
 
 def test_wrong_names(builder, tmp_path):
-    with pytest.raises(UsageError, match="unknown split 'valid'"): load_images(builder, "valid", 32)
+    with pytest.raises(UsageError, match="unknown split 'valid'"): CLASSIFICATION.samples(opened(builder), "valid")
     with pytest.raises(UsageError, match="digit_scene'; did you mean 'digit_scenes'"): dataset_builder("digit_scene")
     with pytest.raises(UsageError, match="not prepared"): dataset_builder("cifar10", tmp_path)
 
@@ -78,10 +86,10 @@ def test_any_tfds_dataset_takes_the_place_of_the_embedded_one():
     "On real CIFAR-10, where it lies beside the project."
     folder = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data")) / "tfds"
     if not (folder / "cifar10").is_dir(): pytest.skip("CIFAR-10 is not beside the project; set EDGETPU_REPRO_DATA to its folder")
-    cifar = dataset_builder("cifar10", folder)
-    images = load_images(cifar, "test", 64, limit=32)
-    x, y = next(iter(batches(images, 32)))
-    assert num_classes(cifar) == 10 and x.shape == (32, 64, 64, 3) and set(np.asarray(y)) <= set(range(10))
+    cifar = open_dataset(DataSettings(name="cifar10", data_dir=str(folder), image_size=64))
+    x, y = next(iter(batches(CLASSIFICATION.samples(cifar, "test", 32), 32)))
+    assert CLASSIFICATION.label_names(cifar)[3] == "cat"
+    assert x.shape == (32, 64, 64, 3) and set(np.asarray(y)) <= set(range(10))
 
 
 def ade_tree(top, masks, folder="training"):
@@ -110,7 +118,7 @@ def test_ade20k_with_32_classes(tmp_path):
     assert np.array_equal(original, ids)
     rows, columns = (2 * np.arange(32) + 1) * 48 // 64, (2 * np.arange(64) + 1) * 64 // 128 # nearest pixels of 32 x 64
     for labels, keeps in (("ade20k_32", 32), ("ade20k", 151)):
-        _, mask = next(iter(load_masks(made, "validation", (32, 64), MASK_LABELS[labels])))
+        _, mask = next(iter(load_masks(opened(made, image_size=(32, 64), mask_labels=labels), "validation")))
         assert np.array_equal(mask, np.where((ids > 0) & (ids < keeps), ids, 255)[rows][:, columns])
 
 
@@ -124,14 +132,15 @@ def test_ade20k_without_its_files(tmp_path):
 def test_masks_that_do_not_fit_are_said_in_words(tmp_path, builder):
     ade_tree(tmp_path, [np.zeros((48, 60), "uint8")])
     ade_tree(tmp_path, [np.full((48, 64), 200, "uint8")], "validation")
-    made, labels = prepare_ade(tmp_path), MASK_LABELS["ade20k_32"]
-    guess = lambda images: np.ones(images.shape[:3], int)
-    with pytest.raises(UsageError, match="^bad example in ade20k: image of 48x64 pixels has a mask of 48x60$"):
-        evaluate_segmenter(guess, batches(load_masks(made, "train", 32, labels), 1), labels.names)
-    with pytest.raises(UsageError, match="label 200 is none of 32 classes"):
-        evaluate_segmenter(guess, batches(load_masks(made, "validation", 32, labels), 1), labels.names)
+    made = opened(prepare_ade(tmp_path), image_size=32, mask_labels="ade20k_32")
+    def guess(images): return np.ones(images.shape[:3], int)
+    def evaluated(split):
+        with made.reading():
+            return SEGMENTATION.evaluate(guess, batches(load_masks(made, split), 1), SEGMENTATION.label_names(made))
+    with pytest.raises(UsageError, match="^bad example in ade20k: image of 48x64 pixels has a mask of 48x60$"): evaluated("train")
+    with pytest.raises(UsageError, match="label 200 is none of 32 classes"): evaluated("validation")
     with pytest.raises(UsageError, match="'train\\[:0\\]' of dataset 'digit_scenes' is empty"):
-        load_masks(builder, "train[:0]", 32, MASK_LABELS["digit_scenes"])
+        load_masks(opened(builder), "train[:0]")
 
 
 class ColourMasks(tfds.core.GeneratorBasedBuilder):
@@ -148,17 +157,99 @@ def test_masks_have_one_channel(tmp_path):
     made = ColourMasks(data_dir=tmp_path)
     made.download_and_prepare()
     with pytest.raises(UsageError, match="masks of dataset 'colour_masks' have 3 channels"):
-        load_masks(made, "train", 32, MASK_LABELS["ade20k"])
+        load_masks(opened(made, mask_labels="ade20k"), "train")
     with pytest.raises(UsageError, match="has no label; it has image, segmentation_mask"):
-        load_images(made, "train", 32)
+        CLASSIFICATION.samples(opened(made), "train")
 
 
 def test_camvid():
     "Real photographs, where they lie beside the project."
     folder = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data")) / "tfds"
     if not (folder / "camvid").is_dir(): pytest.skip("CamVid is not beside the project; set EDGETPU_REPRO_DATA to its folder")
-    labels = MASK_LABELS["camvid"]
-    images, masks = next(iter(batches(load_masks(dataset_builder("camvid", folder), "test", (192, 256), labels, limit=8), 8)))
+    camvid = open_dataset(DataSettings(name="camvid", data_dir=str(folder), image_size=(192, 256)))
+    names = SEGMENTATION.label_names(camvid)
+    images, masks = next(iter(batches(load_masks(camvid, "test", limit=8), 8)))
     assert images.shape == (8, 192, 256, 3) and set(np.unique(masks)) <= {*range(11), 255}
-    always_road = evaluate_segmenter(lambda x: np.full(x.shape[:3], 3), [(images, masks)], labels.names)
+    always_road = SEGMENTATION.evaluate(lambda x: np.full(x.shape[:3], 3), [(images, masks)], names)
     assert 0.1 < always_road["pixel_accuracy"] < 0.5 and always_road["iou"]["sky"] == 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    "A small sound dataset of the embedded kind, to be damaged in copies."
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgetpu_repro.data.digit_scenes.SCENES", dict(train=6, validation=1, test=1))
+        DigitScenes(data_dir=folder).download_and_prepare()
+    return folder
+
+
+def flip(content): return content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+def first_records(content): # cut between two records, where no checksum is wrong
+    length = int.from_bytes(content[:8], "little")
+    return content[:12 + length + 4]
+
+
+DAMAGE = { # what is done to which file: what is said
+    "changed": ("*train.tfrecord*", flip, "train.tfrecord-00000-of-00001 is damaged"),
+    "cut": ("*train.tfrecord*", lambda c: c[:len(c) // 2], "train.tfrecord-00000-of-00001 is damaged"),
+    "cut between examples": ("*train.tfrecord*", first_records, "holds 1 of 6 examples"),
+    "empty": ("*train.tfrecord*", lambda c: b"", "train.tfrecord-00000-of-00001 is empty"),
+    "missing": ("*train.tfrecord*", lambda c: None, "train.tfrecord-00000-of-00001 is missing"),
+    "info cut": ("dataset_info.json", lambda c: c[:50], "dataset_info.json is damaged"),
+    "info empty": ("dataset_info.json", lambda c: b"", "dataset_info.json is damaged"),
+    "info a list": ("dataset_info.json", lambda c: b"[]", "dataset_info.json is damaged"),
+    "info of another kind": ("dataset_info.json", lambda c: b'{"splits": 3}', "dataset_info.json is damaged"),
+    "info missing": ("dataset_info.json", lambda c: None, "dataset_info.json is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_said_with_the_file_and_what_makes_it_anew(whole, tmp_path, kind):
+    pattern, change, words = DAMAGE[kind]
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    path, = tmp_path.rglob(pattern)
+    content = change(path.read_bytes())
+    if content is None: path.unlink()
+    else: path.write_bytes(content)
+    with pytest.raises(UsageError) as said:
+        scenes = open_dataset(DataSettings(data_dir=str(tmp_path)))
+        with scenes.reading(): list(batches(CLASSIFICATION.samples(scenes, "train"), 4))
+    assert words in str(said.value) and f"delete {path.parent}" in str(said.value) and "\n" not in str(said.value)
+
+
+def test_damage_is_said_within_training(whole, tmp_path):
+    import keras
+    from edgetpu_repro.core.settings import TrainSettings
+    from edgetpu_repro.train.loop import train_model
+    shutil.copytree(whole, tmp_path / "data")
+    path, = (tmp_path / "data").rglob("*train.tfrecord*")
+    path.write_bytes(flip(path.read_bytes()))
+    scenes = open_dataset(DataSettings(data_dir=str(tmp_path / "data"), image_size=32))
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    model = keras.Model(image, keras.layers.Dense(10, "softmax")(x))
+    with pytest.raises(UsageError, match="train.tfrecord-00000-of-00001 is damaged"), scenes.reading():
+        train_model(model, CLASSIFICATION.samples(scenes, "train"), TrainSettings(batch_size=2), 0, tmp_path / "m.keras", 0)
+    assert not list(tmp_path.glob("*.keras")), "nothing half-trained is left"
+
+
+def test_preparing_says_one_line_where_there_is_no_terminal(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("edgetpu_repro.data.digit_scenes.SCENES", dict(train=2, validation=1, test=1))
+    dataset_builder("digit_scenes", tmp_path)
+    said = [line for line in capfd.readouterr().err.splitlines() if "absl" not in line and not line.startswith(("I0", "W0"))]
+    assert len(said) == 1 and said[0].startswith("preparing digit_scenes in "), said
+
+
+def test_targets_may_be_boxes():
+    "A task with several targets of one picture goes through the same batches."
+    boxes = np.arange(48, dtype="float32").reshape(4, 3, 4)
+    examples = (np.arange(4 * 8 * 8 * 3).reshape(4, 8, 8, 3) % 256).astype("uint8"), dict(boxes=boxes, labels=np.arange(12).reshape(4, 3))
+    images = tf.data.Dataset.from_tensor_slices(examples)
+    def mirrored(image, target, seed): return image[:, ::-1], dict(target, boxes=-target["boxes"])
+    def doubled(image, target): return image, dict(target, labels=2 * target["labels"])
+    x, y = next(iter(training_batches(images, 2, 0, mirrored, encode=doubled)))
+    assert x.shape == (2, 8, 8, 3) and y["boxes"].shape == (2, 3, 4) and (y["boxes"].numpy() <= 0).all()
+    assert (y["labels"].numpy() % 2 == 0).all()
+    _, plain = next(iter(batches(images, 4, doubled)))
+    np.testing.assert_array_equal(plain["labels"], 2 * examples[1]["labels"])

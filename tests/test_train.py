@@ -12,42 +12,71 @@ import pytest
 from conftest import BIN, ROOT, call
 from test_cli import one_line
 
-DATA = ROOT / "build/data"
-TINY = ("train", "--experiment_name", "mobilenet_edgetpu_v2_tiny", "--profile", "smoke", "--data_dir", DATA, "--set", "epochs=3",
-        "--set", "batch_size=8", "--set", "dropout=0.2", "--set", "drop_connect=0.2", "--set", "flip=true", "--set", "ema=0.9")
+from edgetpu_repro.core.files import data_folder
+from edgetpu_repro.train.checkpoints import keep_history
+
+DATA = data_folder()
+SMALL = ("--profile", "smoke", "--data_dir", DATA, "--set", "image_size=32", "--set", "test_images=8", "--set", "batch_size=8")
+TINY = ("train", "--experiment_name", "mobilenet_edgetpu_v2_tiny", *SMALL, "--set", "train_images=32", "--set", "epochs=3",
+        "--set", "dropout=0.2", "--set", "drop_connect=0.2", "--set", "flip=true", "--set", "ema=0.9")
 
 
 def weights(path):
-    "All weights of a saved model, in a process of its own."
-    code = ("import sys, numpy as np; from edgetpu_repro.models.blocks import load_model; "
-            "np.savez(sys.argv[2], *load_model(sys.argv[1]).get_weights())")
-    assert call(BIN / "python", "-c", code, path, f"{path}.npz").returncode == 0
-    with np.load(f"{path}.npz") as file: return [file[name] for name in file.files]
+    "All weights of a saved model."
+    from edgetpu_repro.models.blocks import load_model
+    return load_model(path).get_weights()
 
 
-def test_killed_at_random_points_it_ends_with_the_same_weights(cli, tmp_path):
-    straight = cli(*TINY, "--model_dir", tmp_path / "a", "--mode", "train")
-    assert straight.returncode == 0, straight.stderr
-    again, random = (*TINY, "--model_dir", tmp_path / "b", "--mode", "train"), np.random.default_rng()
-    for epoch in (1, 2): # killed some time after the end of this epoch
-        child = subprocess.Popen([BIN / "edgetpu-repro", *map(str, again)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while child.poll() is None and not list((tmp_path / "b").glob(f"*.checkpoints/step-{8 * epoch:09d}.npz")): time.sleep(0.02)
-        time.sleep(random.uniform(0, 0.5))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    newest = max((tmp_path / "b").glob("*.checkpoints/step-*.npz"), default=None)
+@pytest.fixture(scope="module")
+def straight(cli, tmp_path_factory):
+    "A training that nobody stopped: folder, weights, curve."
+    folder = tmp_path_factory.mktemp("straight")
+    done = cli(*TINY, "--model_dir", folder, "--mode", "train")
+    assert done.returncode == 0, done.stderr
+    assert not list(folder.glob("*.history.json")), "the record is written"
+    return folder, weights(folder / "mobilenet_edgetpu_v2_tiny.keras"), curve_of(folder)
+
+
+def curve_of(folder): return json.loads((folder / "train.json").read_text())["numbers"]["curve"]
+
+
+def stopped(folder, number, step):
+    "Start the same training, and send a signal after a checkpoint of this step or a later one; the process, its stderr."
+    command = [BIN / "edgetpu-repro", *map(str, TINY), "--model_dir", folder, "--mode", "train"]
+    child = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def steps(): return [int(p.stem[5:]) for p in folder.glob("*.checkpoints/step-*.npz")]
+    while child.poll() is None and max(steps(), default=-1) < step: time.sleep(0.005)
+    time.sleep(np.random.default_rng().uniform(0, 0.05))
+    child.send_signal(number)
+    return child, child.communicate()[1]
+
+
+def test_killed_at_random_points_it_ends_with_the_same_weights(cli, straight, tmp_path):
+    stopped(tmp_path, signal.SIGKILL, step=4)
+    newest = max(tmp_path.glob("*.checkpoints/step-*.npz"), default=None)
     if newest: newest.write_bytes(newest.read_bytes()[:5000]) # and the newest checkpoint damaged
-    resumed = cli(*again)
+    resumed = cli(*TINY, "--model_dir", tmp_path, "--mode", "train")
     assert resumed.returncode == 0, resumed.stderr
     if newest: assert "is damaged" in resumed.stderr and "using the one before it" in resumed.stderr
-    both = [weights(tmp_path / folder / "mobilenet_edgetpu_v2_tiny.keras") for folder in "ab"]
-    for a, b in zip(*both): np.testing.assert_array_equal(a, b)
-    curves = [json.loads((tmp_path / folder / "train.json").read_text())["numbers"]["curve"] for folder in "ab"]
-    assert curves[0] == curves[1]
+    _, wanted, curve = straight
+    for a, b in zip(wanted, weights(tmp_path / "mobilenet_edgetpu_v2_tiny.keras")): np.testing.assert_array_equal(a, b)
+    assert curve_of(tmp_path) == curve
+
+
+def test_a_kill_before_the_record_loses_nothing(cli, straight, tmp_path):
+    folder, _, curve = straight
+    for name in ("mobilenet_edgetpu_v2_tiny.keras", "experiment.json"): (tmp_path / name).write_bytes((folder / name).read_bytes())
+    keep_history(tmp_path / "mobilenet_edgetpu_v2_tiny.keras", curve, 32, 4.5) # as a training does before the model gets its name
+    done = cli(*TINY, "--model_dir", tmp_path, "--mode", "train")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((tmp_path / "train.json").read_text())["numbers"]
+    assert numbers == dict(train_images=32, train_seconds=4.5, curve=curve)
+    assert not list(tmp_path.glob("*.history.json"))
+    assert "is trained already" in cli(*TINY, "--model_dir", tmp_path, "--mode", "train").stdout
 
 
 def test_train_evaluate_export_by_name(cli, tmp_path):
-    small = ("--profile", "smoke", "--data_dir", DATA, "--set", "train_images=16", "--set", "batch_size=8")
+    small = (*SMALL, "--set", "train_images=16")
     name = "seg_deeplabv3plus_mobilenet_edgetpuv2_tiny_ade20k_32"
     trained = cli("train", "--experiment_type", name, "--experiment_name", "first_try", "--model_dir", tmp_path, *small)
     assert trained.returncode == 0 and "mIoU" in trained.stdout and "from scratch" in trained.stderr, trained
@@ -56,7 +85,7 @@ def test_train_evaluate_export_by_name(cli, tmp_path):
     curve = json.loads((tmp_path / "train.json").read_text())["numbers"]["curve"]
     assert {"loss", "accuracy", "val_loss"} <= set(curve[0])
     model, = tmp_path.glob("*.keras")
-    seen = cli("evaluate", model, "--profile", "smoke", "--data_dir", DATA, "--output", tmp_path / "e.json")
+    seen = cli("evaluate", model, "--profile", "smoke", "--data_dir", DATA, "--set", "test_images=8", "--output", tmp_path / "e.json")
     assert seen.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1], seen
     assert json.loads((tmp_path / "e.json").read_text())["numbers"] == record["numbers"]
     again = cli("train", "--experiment_type", name, "--experiment_name", "first_try", "--model_dir", tmp_path, *small, "--set", "epochs=2")
@@ -94,51 +123,74 @@ def test_a_model_of_other_classes_is_refused(cli, tmp_path):
     keras.backend.clear_session()
 
 
-RATE = 3e-4
+RATE = 0.5
 BACKENDS = [b for b in ("tensorflow", "jax", "torch") if importlib.util.find_spec(b)]
-# Three steps by the same code as always; dropout off, for backends draw other numbers. {setup} is run first. Rounding grows from
-# step to step, so the learning rate is small; `test_the_updates_show` says that it is not too small to be seen.
+# Three steps by the same code as always, and three that learn nothing; dropout off, for backends draw other numbers. {setup} is run
+# first. `test_the_updates_show` says that the learning rate is large enough for the updates to be
+# seen. The model is small, to be traced in no time; it has each kind of layer that training treats in its own way.
 CURVE = """
 import os, sys
 {setup}
 import keras, numpy as np, tensorflow as tf
 from edgetpu_repro.core.settings import TrainSettings
-from edgetpu_repro import build_model
 from edgetpu_repro.train.devices import devices
 from edgetpu_repro.train.loop import train_model
 rng = np.random.default_rng(0)
-images = tf.data.Dataset.from_tensor_slices((rng.integers(0, 256, (24, 64, 64, 3)).astype("uint8"), rng.integers(0, 4, 24)))
-with devices({strategy!r}):
-    model = build_model("mobilenet_edgetpu_v2_tiny", 4, 64, dropout=0.0, drop_connect=0.0)
-    shapes = np.random.default_rng(1)
-    model.set_weights([w if "norm" in v.path else shapes.normal(0, 0.05, w.shape) for v, w in zip(model.weights, model.get_weights())])
-    settings = TrainSettings(epochs=1, batch_size=8, optimizer="sgd", learning_rate={rate}, warmup_epochs=0.25)
-    losses = []
-    each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(float(logs["loss"])))
-    train_model(model, images, settings, 0, sys.argv[1], verbose=0, callbacks=[each])
-print("CURVE", *losses)
+images = tf.data.Dataset.from_tensor_slices((rng.integers(0, 256, (24, 32, 32, 3)).astype("uint8"), rng.integers(0, 4, 24)))
+
+def build():
+    image, l2 = keras.Input((32, 32, 3)), dict(kernel_regularizer=keras.regularizers.L2(1e-4), use_bias=False)
+    x = keras.layers.Conv2D(16, 3, 2, padding="same", **l2)(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    for width in (24, 32):
+        y = keras.layers.ReLU()(keras.layers.BatchNormalization()(keras.layers.Conv2D(64, 1, **l2)(x)))
+        y = keras.layers.BatchNormalization()(keras.layers.DepthwiseConv2D(3, 2, padding="same", use_bias=False)(y))
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(keras.layers.Conv2D(width, 1, **l2)(y)))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(4, "softmax")(x), name="small")
+
+for rate in {rates}:
+    with devices({strategy!r}):
+        model = build()
+        shapes = np.random.default_rng(1)
+        fixed = ("gamma", "beta", "moving_mean", "moving_variance", "bias")
+        model.set_weights([w if v.path.endswith(fixed) else shapes.normal(0, 0.2, w.shape) for v, w in zip(model.weights, model.get_weights())])
+        settings = TrainSettings(epochs=1, batch_size=8, optimizer="sgd", learning_rate=rate, warmup_epochs=0.25)
+        losses = []
+        each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(float(logs["loss"])))
+        train_model(model, images, settings, 0, sys.argv[1] + str(rate) + ".keras", verbose=0, callbacks=[each])
+    print("CURVE", *losses)
 """
+STILL = 1e-12 # a learning rate that learns nothing
 
 
-def curve(tmp_path, backend, strategy="off", setup="", rate=RATE):
-    "The loss after every step, as a running mean."
-    code = CURVE.format(strategy=strategy, setup=setup, rate=rate)
-    result = call(BIN / "python", "-c", code, tmp_path / f"{backend}_{strategy}.keras", env={"KERAS_BACKEND": backend})
+def losses(output): return [[float(v) for v in line.split()[1:]] for line in output.splitlines() if line.startswith("CURVE")]
+
+
+def curves(tmp_path, backend, strategy="off", setup="", rates=(RATE,)):
+    "For each rate the loss after every step, as a running mean."
+    code = CURVE.format(strategy=strategy, setup=setup, rates=rates)
+    result = call(BIN / "python", "-c", code, tmp_path / f"{backend}_{strategy}", env={"KERAS_BACKEND": backend})
     assert result.returncode == 0, result.stderr[-2000:]
-    return [float(v) for v in result.stdout.split("CURVE")[1].split()]
+    return losses(result.stdout)
 
 
 @pytest.fixture(scope="module")
-def on_one_device(tmp_path_factory): return curve(tmp_path_factory.mktemp("one"), "tensorflow")
+def one_device(tmp_path_factory): return curves(tmp_path_factory.mktemp("one"), "tensorflow", rates=(RATE, STILL))
 
 
-def test_the_updates_show(tmp_path, on_one_device):
-    assert abs(curve(tmp_path, "tensorflow", rate=0.0)[-1] / on_one_device[-1] - 1) > 0.01
+@pytest.fixture(scope="module")
+def on_one_device(one_device): return one_device[0]
+
+
+def test_the_updates_show(one_device):
+    learning, still = one_device
+    assert len(learning) == 3 and abs(still[-1] / learning[-1] - 1) > 0.01
 
 
 @pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "tensorflow"])
 def test_backends_train_alike(tmp_path, on_one_device, backend):
-    np.testing.assert_allclose(curve(tmp_path, backend), on_one_device, rtol=2e-3)
+    np.testing.assert_allclose(curves(tmp_path, backend)[0], on_one_device, rtol=2e-3)
 
 
 TWO = {"tensorflow": "import tensorflow as tf; tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU')[0], "
@@ -148,7 +200,7 @@ TWO = {"tensorflow": "import tensorflow as tf; tf.config.set_logical_device_conf
 
 @pytest.mark.parametrize("backend", [b for b in BACKENDS if b in TWO])
 def test_two_devices_train_as_one(tmp_path, on_one_device, backend):
-    np.testing.assert_allclose(curve(tmp_path, backend, "mirrored", TWO[backend]), on_one_device, rtol=2e-3)
+    np.testing.assert_allclose(curves(tmp_path, backend, "mirrored", TWO[backend])[0], on_one_device, rtol=2e-3)
 
 
 @pytest.mark.skipif("jax" not in BACKENDS, reason="several processes are JAX's; it is not installed")
@@ -157,10 +209,10 @@ def test_two_processes_train_as_one(tmp_path, on_one_device):
     for i in range(2):
         env = {**os.environ, "KERAS_BACKEND": "jax", "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
                "KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_PROCESS_ID": str(i)}
-        code = CURVE.format(strategy="mirrored", setup="", rate=RATE)
-        children.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path / f"{i}.keras")], env=env, text=True, cwd=ROOT,
+        code = CURVE.format(strategy="mirrored", setup="", rates=(RATE,))
+        children.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path / str(i))], env=env, text=True, cwd=ROOT,
                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     for child in children:
         out, err = child.communicate(timeout=600)
         assert child.returncode == 0, err[-2000:]
-        np.testing.assert_allclose([float(v) for v in out.split("CURVE")[1].split()], on_one_device, rtol=2e-3)
+        np.testing.assert_allclose(losses(out)[0], on_one_device, rtol=2e-3)

@@ -73,11 +73,11 @@ def label_faults(
     ax, # Matplotlib axes; its figure is drawn first
 ) -> list: # A sentence each; empty where every label is well placed
     "The texts of an axes that lie over a line or another text, or leave the axes."
-    ax.figure.draw_without_rendering()
+    ax.get_figure(root=True).draw_without_rendering()
     frame, lines, out, seen = ax.get_window_extent(), _lines_of(ax), [], []
     for text in ax.texts:
         box, name = text.get_window_extent(), text.get_text()
-        if not name or not text.get_visible(): continue
+        if not name or not text.get_visible() or text.get_bbox_patch(): continue # one in a box covers what it should
         outside = box.x0 < frame.x0 - 1 or box.x1 > frame.x1 + 1 or box.y0 < frame.y0 - 1 or box.y1 > frame.y1 + 1
         if outside and ax.axison: out.append(f"{name!r} leaves its axes")
         if any(_crosses(box, points) for points in lines): out.append(f"{name!r} lies over a line")
@@ -90,7 +90,7 @@ def figure_faults(
     fig, # A matplotlib figure
 ) -> list: # A sentence each; empty where there is nothing to object to
     "What a referee would send back: titles used twice, axes without a name, misplaced labels."
-    fig.draw_without_rendering()
+    fig.get_figure(root=True).draw_without_rendering()
     titles = [ax.get_title() for ax in fig.axes if ax.get_title()]
     out = [f"two panels are called {t!r}" for t in sorted(set(titles)) if titles.count(t) > 1]
     for number, ax in enumerate(fig.axes):

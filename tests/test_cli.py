@@ -23,7 +23,7 @@ def one_line(result, *words, code=(1, 2)):
 
 
 def test_help_is_quick_because_tensorflow_is_imported_late():
-    loaded = call(BIN / "python", "-c", "import sys, edgetpu_repro, edgetpu_repro.cli; print(*sys.modules)").stdout.split()
+    loaded = call(BIN / "python", "-c", "import sys, edgetpu_repro, edgetpu_repro.cli.main; print(*sys.modules)").stdout.split()
     assert not {"tensorflow", "keras", "numpy", "pandas"} & set(loaded)
 
 
@@ -48,10 +48,10 @@ def test_list_and_info(cli):
     (("export", "--model_name", "mobilenet"), ("output-dir",)),
     (("export", "--model_name", "mobilenet_edgetpu", "--output_dir", "/dev/null/x"), ("/dev/null",)),
     (("benchmark", "missing.tflite"), ("missing.tflite is not a file",)),
-    (("list", "--task", "detect"), ("unknown task", "segmentation")),
+    (("list", "--task", "detect"), ("unknown task", "detection")),
     ((*EXPORT, "autoseg_edgetpu_s", "--finalize_method", "resize512,argmx"), ("did you mean 'argmax'",)),
     ((*EXPORT, "autoseg_edgetpu_s", "--finalize_method", "squeeze"), ("squeeze", "after argmax")),
-    ((*EXPORT, "mobilenet_edgetpu", "--finalize_method", "argmax"), ("classifier", "finalize_method")),
+    ((*EXPORT, "mobilenet_edgetpu", "--finalize_method", "argmax"), ("classification", "finalize_method")),
     (("latency", "missing.tflite"), ("missing.tflite is not a file",)),
     (("latency", "mobilenet_edgetpu_v3"), ("did you mean",)),
     (("latency", "autoseg_edgetpu_xs", "--argmax", "fused3"), ("unknown argmax", "fused2")),

@@ -6,19 +6,20 @@
 __all__ = ['FORMATS', 'import_command', 'fetch', 'load_weights', 'export', 'predict']
 
 # %% ../../nbs/cli/03_files.ipynb #a002
-import importlib.util, json, tempfile
+import importlib.util
+import json
+import tempfile
 from pathlib import Path
 from typing import Annotated
+
 import typer
 
 from ..core.errors import UsageError, unknown
-from ..core.files import write_text
+from ..core.files import read_text, write_text
 from ..core.records import seed_for
 from ..models.specs import build_model, get_spec
-from .app import FINALIZE, ImageSize, NumClasses, app, say
-
-from .app import writable_folder, check_model_file, check_finalize
-
+from .app import FINALIZE, ImageSize, Json, NumClasses, app, check_finalize, check_model_file
+from .app import say, say_json, warn, writable_folder
 
 # %% ../../nbs/cli/03_files.ipynb #n007
 @app.command("import")
@@ -76,6 +77,8 @@ def load_weights(
         if left := load_released(network, ckpt_path).left_model: typer.echo(f"WARNING: RANDOM weights in {', '.join(left)}: {ckpt_path} has none that fit", err=True)
         return network
     saved = load_model(ckpt_path)
+    if num_classes not in (None, saved.output_shape[-1]):
+        raise UsageError(f"{ckpt_path} has {saved.output_shape[-1]} classes, not the {num_classes} of --num_classes")
     network = build_model(model, saved.output_shape[-1], image_size, group_conv=group_conv)
     try: network.set_weights(saved.get_weights())
     except ValueError: raise UsageError(f"{ckpt_path} holds {saved.name}, whose weights do not fit {model}") from None
@@ -201,34 +204,43 @@ def _up_to(network, layer:str):
     return keras.Model(network.input, network.get_layer(layer).output, name=f"{network.name}_{layer}")
 
 # %% ../../nbs/cli/03_files.ipynb #n009
-def _predict(file, images, labels, top, central_crop, output_dir):
-    "What `predict` does in its child process: lines to print."
-    import numpy as np
-    from edgetpu_repro.measure.predict import color_mask, model_input, predictor, read_picture
-    from edgetpu_repro.measure.evaluate import mask_predictor, open_model
-    from edgetpu_repro.core.files import atomic_write
-    from edgetpu_repro.tflite.metadata import read_labels
-    from edgetpu_repro.tflite.file import read_tflite
-    model, lines = open_model(file), []
-    hw, batch = tuple(model.inputs[1:3]), model.inputs[0] or 1
-    names = labels or (read_labels(read_tflite(file)) if file.suffix == ".tflite" else ())
-    name = lambda i: names[i] if i < len(names) else f"class {i}"
-    if model.task == "classification":
-        predict = predictor(model.model)
-        for path in images:
-            scores = predict(np.repeat(model_input(read_picture(path), hw, central_crop), batch, 0))[0]
-            best = np.argsort(-scores, kind="stable")[:top]
-            lines.append(f"{path}: " + ", ".join(f"{name(i)} {scores[i]:.1%}" for i in best))
-        return lines
-    masks = mask_predictor(model.model, f"resize{hw[0]}x{hw[1]},argmax")
+def _mask_paths(images, folder) -> dict: # {picture: path of its mask}
+    "Where masks go: NAME_mask.png, and with a number where two pictures share a name."
+    taken, out = set(), {}
     for path in images:
-        picture = read_picture(path)
-        mask = masks(np.repeat(model_input(picture, hw, central_crop), batch, 0))[0]
-        out = Path(output_dir or ".")/f"{path.stem}_mask.png"
-        with atomic_write(out) as tmp: color_mask(mask.astype(int), picture.shape[1::-1]).save(tmp, "png")
-        share = np.bincount(mask.ravel().astype(int)) / mask.size
-        lines.append(f"{path}: {out}, " + ", ".join(f"{name(i)} {share[i]:.1%}" for i in np.argsort(-share)[:top] if share[i] > 0))
-    return lines
+        name, number = f"{path.stem}_mask.png", 1
+        while name in taken:
+            number += 1
+            name = f"{path.stem}_mask_{number}.png"
+        taken.add(name)
+        out[path] = Path(folder or ".")/name
+    return out
+
+
+def _predict(file, images, labels, top, central_crop, output_dir, as_json):
+    "What `predict` does in its child process: a line for each picture as it is done; how many failed, and all for JSON."
+    from edgetpu_repro.core.files import atomic_write
+    from edgetpu_repro.measure.predict import open_model, predict_pictures
+    from edgetpu_repro.tflite.file import read_tflite
+    from edgetpu_repro.tflite.metadata import read_labels
+    model, failed, found = open_model(file), 0, []
+    names = labels or (read_labels(read_tflite(file)) if file.suffix == ".tflite" else ())
+    if labels and model.classes not in (None, len(labels)):
+        raise UsageError(f"--labels has {len(labels)} lines, the model {model.classes} classes")
+    masks = _mask_paths(images, output_dir)
+    for path, answer, _ in predict_pictures(model, images, names, top, central_crop):
+        if isinstance(answer, UsageError):
+            failed += 1
+            warn(f"error: {answer}")
+            found.append(dict(image=str(path), error=str(answer)))
+            continue
+        values, line = dict(image=str(path), **answer.values), answer.line
+        if answer.image is not None:
+            with atomic_write(masks[path]) as tmp: answer.image.save(tmp, "png")
+            values, line = dict(values, mask=str(masks[path])), f"{masks[path]}, {line}"
+        found.append(values)
+        if not as_json: say(f"{path}: {line}")
+    return failed, found
 
 
 @app.command()
@@ -239,12 +251,15 @@ def predict(
     labels: Annotated[Path, typer.Option(help="Text file with the name of each class; those in the file's metadata if not given.")] = None,
     central_crop: Annotated[bool, typer.Option(help="Crop before resizing, as for ImageNet.")] = False,
     output_dir: Annotated[Path, typer.Option(help="Folder for masks (NAME_mask.png); here if not given.")] = None,
+    as_json: Json = False,
 ):
-    "Classify pictures, or write their masks."
-    for path in (*images, *([labels] if labels else [])):
-        if not path.is_file(): raise UsageError(f"{path} is not a file")
+    "Classify pictures, write their masks or draw boxes; a bad picture does not end the rest."
+    if not model.is_file(): raise UsageError(f"{model} is not a file")
+    if not any(path.is_file() for path in images): raise UsageError(f"{images[0]} is not a file")
     check_model_file(model)
     if output_dir: writable_folder(output_dir)
     from edgetpu_repro.tflite.isolation import run_isolated
-    names = tuple(labels.read_text().splitlines()) if labels else ()
-    for line in run_isolated(_predict, model, images, names, top, central_crop, output_dir, what=model): say(line)
+    names = tuple(read_text(labels, "labels").splitlines()) if labels else ()
+    failed, found = run_isolated(_predict, model, images, names, top, central_crop, output_dir, as_json, what=model)
+    if as_json: say_json(found)
+    if failed: raise UsageError(f"{failed} of {len(images)} pictures could not be read")

@@ -14,22 +14,30 @@ from ..models.costs import convolutions, count, total
 from edgetpu_repro.models.specs import (
     SPECS, Classifier, backbone_of, blocks_with_input, build_model, has_layout, list_models, resolve_spec,
 )
-from .app import ImageSize, NumClasses, app, say
+from .app import ImageSize, Json, NumClasses, app, say, say_json
 
 # %% ../../nbs/cli/01_models.ipynb #c006
+def _row(name) -> dict:
+    "A registered model for the list; what keras.applications builds is counted when it is built: `info`."
+    spec = SPECS[name]
+    row = dict(model=name, family=spec.family, task=spec.task, classes=spec.num_classes, pixels=spec.image_size)
+    return row | (count(spec) if has_layout(spec) else dict(params=None, trainable=None, macs=None))
+
+
 @app.command("list")
 def list_command(
     family: Annotated[str, typer.Option(help="Only this family.")] = None,
-    task: Annotated[str, typer.Option(help="Only 'classification' or 'segmentation'.")] = None,
+    task: Annotated[str, typer.Option(help="Only this task: classification, segmentation or detection.")] = None,
+    as_json: Json = False,
 ):
     "List the models with classes, image size, parameters and MACs."
+    rows = [_row(name) for name in list_models(family, task)]
+    if as_json: return say_json(rows)
     say(f"{'model':50}{'family':28}{'classes':>8}{'pixels':>7}{'parameters':>12}{'MACs (M)':>10}")
-    for name in list_models(family, task):
-        spec, cost = SPECS[name], ("-", "-") # what keras.applications builds is counted when it is built: `info`
-        if has_layout(spec):
-            c = count(spec)
-            cost = f"{c['params']:,}", f"{c['macs'] / 1e6:,.1f}"
-        say(f"{name:50}{spec.family:28}{spec.num_classes:>8}{spec.image_size:>7}{cost[0]:>12}{cost[1]:>10}")
+    for r in rows:
+        params = f"{r['params']:,}" if r["params"] else "-"
+        macs = f"{r['macs'] / 1e6:,.1f}" if r["macs"] else "-"
+        say(f"{r['model']:50}{r['family']:28}{r['classes']:>8}{r['pixels']:>7}{params:>12}{macs:>10}")
 
 # %% ../../nbs/cli/01_models.ipynb #c007
 @app.command()
@@ -37,9 +45,11 @@ def info(
     model: Annotated[str, typer.Argument(help="Registry name (see `list`), or the JSON file of a spec.")],
     image_size: ImageSize = None,
     num_classes: NumClasses = None,
+    as_json: Json = False,
 ):
     "Show a model block by block: shapes, strides, parameters, MACs."
     spec = resolve_spec(model)
+    if as_json: return say_json(_info_json(spec, image_size, num_classes))
     if not has_layout(spec): return _info_built(spec, image_size, num_classes)
     layers = convolutions(spec, image_size, num_classes)
     blocks = _blocks(backbone_of(spec))
@@ -54,6 +64,22 @@ def info(
         shape = "x".join(map(str, part[-1].output))
         say(f"{label:{width}}{what}  {shape:14}{c['params']:>12,}{c['macs'] / 1e6:>10.1f}")
     _say_total(spec.name, count(spec, image_size, num_classes))
+
+
+def _operator(o) -> dict:
+    "An operator for JSON."
+    return dict(name=o.name, kind=o.kind, kernel=o.kernel, stride=o.stride, groups=o.groups,
+                output=o.output, params=o.params, macs=o.macs)
+
+
+def _info_json(spec, image_size, num_classes) -> dict:
+    "`info` as data: totals, and every convolution."
+    if has_layout(spec): layers, total_of = convolutions(spec, image_size, num_classes), count(spec, image_size, num_classes)
+    else:
+        from edgetpu_repro.models.blocks import conv_layers, count_model
+        network = build_model(spec, num_classes, image_size)
+        layers, total_of = conv_layers(network), count_model(network)
+    return dict(model=spec.name, family=spec.family, task=spec.task, **total_of, layers=[_operator(o) for o in layers])
 
 
 def _blocks(body) -> dict: # {prefix of the operators' names: kind, kernel, stride, expansion, groups, skip as text}

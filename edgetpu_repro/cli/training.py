@@ -6,20 +6,21 @@
 __all__ = ['Profile', 'Set', 'DataDir', 'experiments', 'train', 'evaluate']
 
 # %% ../../nbs/cli/02_training.ipynb #a002
-import dataclasses, json, os, time
+import dataclasses
+import json
+import os
+import time
 from pathlib import Path
 from typing import Annotated
+
 import typer
 
 from ..core.errors import UsageError, unknown
-from ..core.files import write_text
-from ..core.settings import load_profile
+from ..core.files import read_json, write_text
 from ..core.records import write_record
+from ..core.settings import load_profile
 from ..models.specs import ALIASES, SPECS
-from .app import Finalize, Workers, app, say
-
-from .app import writable_folder, check_model_file
-
+from .app import Finalize, Json, Workers, app, check_model_file, say, say_json, writable_folder
 
 # %% ../../nbs/cli/02_training.ipynb #n004
 Profile = Annotated[str, typer.Option(help="Whose data and recipe: smoke, default, cifar10, camvid or paper (the published recipes).")]
@@ -27,18 +28,30 @@ Set = Annotated[list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Ch
 DataDir = Annotated[Path, typer.Option("--data-dir", "--dataset-dir", help="Where TFDS keeps the dataset; build/data of the checkout, or TFDS's default, if not given.")]
 
 
+def _experiment_lines(name, e):
+    "An experiment for people."
+    t = e.train
+    size = e.data.image_size if isinstance(e.data.image_size, int) else "x".join(map(str, e.data.image_size))
+    rate = f"{t.schedule} from {t.learning_rate:g}"
+    if t.learning_rate_images: rate += f" for {t.learning_rate_images} images"
+    average = f", EMA {t.ema}" if t.ema else ""
+    yield name
+    yield f"    {e.data.name} at {size}, batch {t.batch_size}, {t.optimizer}, {rate}{average}, {t.precision}"
+    yield f"    takes: {e.cost}"
+    yield f"    expect: {e.expect}"
+
+
 @app.command()
 def experiments(
     profile: Profile = "paper",
+    as_json: Json = False,
 ):
     "List the training experiments: what each takes and which number to expect."
     from edgetpu_repro.train.experiments import EXPERIMENTS, experiment
-    for name in EXPERIMENTS:
-        e = experiment(name, profile)
-        t, ema = e.train, f", EMA {e.train.ema}" if e.train.ema else ""
-        size = e.data.image_size if isinstance(e.data.image_size, int) else "x".join(map(str, e.data.image_size))
-        say(f"{name}\n    {e.data.name} at {size}, batch {t.batch_size}, {t.optimizer}, {t.schedule} from {t.learning_rate:g}"
-            f"{f' for {t.learning_rate_images} images' if t.learning_rate_images else ''}{ema}, {t.precision}\n    takes: {e.cost}\n    expect: {e.expect}")
+    found = {name: experiment(name, profile) for name in EXPERIMENTS}
+    if as_json: return say_json([dataclasses.asdict(e) for e in found.values()])
+    for name, e in found.items():
+        for line in _experiment_lines(name, e): say(line)
 
 
 def _same_experiment(folder, e):
@@ -46,8 +59,7 @@ def _same_experiment(folder, e):
     path, ours = Path(folder)/"experiment.json", json.loads(json.dumps(dataclasses.asdict(e)))
     for part in (ours, ours["data"]): part.pop("data_dir", None)
     if not path.exists(): return write_text(path, json.dumps(ours, indent=1) + "\n")
-    try: theirs = json.loads(path.read_text())
-    except ValueError: raise UsageError(f"{path} is not JSON; choose another --model_dir") from None
+    theirs = read_json(path, "experiment", "choose another --model_dir")
     flat = lambda record: {f"{k}.{n}" if isinstance(v, dict) else k: x for k, v in record.items() for n, x in (v if isinstance(v, dict) else {k: v}).items()}
     a, b = flat(theirs), flat(ours)
     if differ := [f"{k} is {b.get(k)!r}, was {a.get(k)!r}" for k in {**a, **b} if a.get(k) != b.get(k) and k not in ("cost", "expect")]:
@@ -55,9 +67,9 @@ def _same_experiment(folder, e):
 
 
 def _print_result(result):
-    "Top-1 or mIoU, in a line."
-    if result["task"] == "segmentation": say(f"mIoU {result['miou']:.2%}, pixel accuracy {result['pixel_accuracy']:.2%} of {result['images']} images")
-    else: say(f"top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%} of {result['images']} images")
+    "The metrics of a task, in a line."
+    from edgetpu_repro.tasks.base import TASKS
+    say(TASKS[result["task"]].headline(result))
 
 
 @app.command()
@@ -104,7 +116,8 @@ def train(
         forget_history(path)
         say(f"{path}: trained, curve in {model_dir/'train.json'}")
     if mode != "train":
-        from edgetpu_repro.measure.evaluate import evaluate_model, open_model
+        from edgetpu_repro.measure.evaluate import evaluate_model
+        from edgetpu_repro.measure.predict import open_model
         result = evaluate_model(open_model(path), e.data)
         write_record(model_dir/"evaluate.json", "evaluate", e.name, profile, dataclasses.asdict(e.data), result)
         _print_result(result)
@@ -115,7 +128,7 @@ def _evaluate(file, profile, changes, dataset_name, data_dir, *how):
     from edgetpu_repro.measure.evaluate import evaluate_model, open_model
     from edgetpu_repro.train.experiments import set_data_fields
     settings, model = load_profile(profile), open_model(file)
-    data = settings.task(model.task).data
+    data = settings.task(model.task.name).data
     if dataset_name: data = dataclasses.replace(data, name=dataset_name, train_images=None, test_images=None, mask_labels=None)
     if data_dir: data = dataclasses.replace(data, data_dir=str(data_dir.absolute()))
     data = set_data_fields(data, changes)
@@ -133,6 +146,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 64,
     workers: Workers = None,
     output: Annotated[Path, typer.Option(help="Also write a record to this JSON file.")] = None,
+    as_json: Json = False,
 ):
     "Top-1 and top-5, or mIoU, of a model file on a test split."
     load_profile(profile)
@@ -140,5 +154,6 @@ def evaluate(
     if output: writable_folder(output.parent)
     from edgetpu_repro.tflite.isolation import run_isolated
     result, data = run_isolated(_evaluate, file, profile, set, dataset_name, data_dir, finalize_method, batch_size, workers or os.cpu_count(), what=file)
-    _print_result(result)
+    if as_json: say_json(dict(file=str(file), dataset=data["name"], **result))
+    else: _print_result(result)
     if output: write_record(output, "evaluate", file.stem, profile, dict(data, file=file.name, finalize_method=finalize_method), result)

@@ -165,33 +165,48 @@ def quantize(
     return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
 
 
+def _floats(outputs:list, details):
+    "Outputs of several runs as one array, dequantised."
+    scale, zero_point = details["quantization"]
+    y = np.concatenate(outputs)
+    return (y.astype("float32") - zero_point) * scale if scale else y
+
+
+def _run(interpreter, images) -> list: # One float array an output
+    "Run images in groups of as many as the file takes; the last group is filled up."
+    image, = interpreter.get_input_details()
+    outputs = interpreter.get_output_details()
+    at_once, *wanted = image["shape"].tolist()
+    found = [[] for _ in outputs]
+    for i in range(0, len(images), at_once):
+        value = np.resize(images[i:i + at_once], (at_once, *wanted))
+        if np.issubdtype(image["dtype"], np.integer):
+            value = quantize(value, *image["quantization"], image["dtype"])
+        interpreter.set_tensor(image["index"], value)
+        interpreter.invoke()
+        for kept, details in zip(found, outputs): kept.append(interpreter.get_tensor(details["index"]).copy())
+    return [_floats(kept, details)[:len(images)] for kept, details in zip(found, outputs)]
+
+
 def tflite_predictor(
-    tflite, # Path or content of a file with one input and one output
+    tflite, # Path or content of a file with one image as input
     threads:int=1, # Of one worker
     workers:int=1, # So many images, or batches, at once
-): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...)
-    "Make a prediction function."
+): # Function of float images (n, height, width, 3) in [-1, 1] -> float output (n, ...), or a list of several
+    "Make a prediction function; raises `UsageError` for images of another size."
     interpreters = [load_tflite(tflite, threads) for _ in range(workers)]
-    (inp,), (out,) = interpreters[0].get_input_details(), interpreters[0].get_output_details()
-    at_once, *wanted = inp["shape"].tolist()
-    scale, zero_point = out["quantization"]
-
-    def run(interpreter, images): # in groups of as many as the file takes; the last one is filled up
-        outputs = []
-        for i in range(0, len(images), at_once):
-            value = np.resize(images[i:i + at_once], (at_once, *wanted))
-            if np.issubdtype(inp["dtype"], np.integer): value = quantize(value, *inp["quantization"], inp["dtype"])
-            interpreter.set_tensor(inp["index"], value)
-            interpreter.invoke()
-            outputs.append(interpreter.get_tensor(out["index"]).copy())
-        y = np.concatenate(outputs)[:len(images)]
-        return (y.astype("float32") - zero_point) * scale if scale else y
+    wanted = tuple(interpreters[0].get_input_details()[0]["shape"].tolist()[1:])
+    what = "this" if isinstance(tflite, bytes) else tflite
 
     def predict(images):
         images = np.asarray(images, "float32")
-        if images.shape[1:] != tuple(wanted): raise UsageError(f"{'this' if isinstance(tflite, bytes) else tflite} takes images of {tuple(wanted)}, not {images.shape[1:]}")
+        if images.shape[1:] != wanted:
+            raise UsageError(f"{what} takes images of {wanted}, not {images.shape[1:]}")
         parts = [p for p in np.array_split(images, workers) if len(p)]
-        with ThreadPoolExecutor(workers) as pool: return np.concatenate(list(pool.map(run, interpreters, parts))) # LiteRT runs without Python's lock
+        with ThreadPoolExecutor(workers) as pool: # LiteRT runs without Python's lock
+            done = list(pool.map(_run, interpreters, parts))
+        outputs = [np.concatenate(found) for found in zip(*done)]
+        return outputs[0] if len(outputs) == 1 else outputs
 
     return predict
 

@@ -16,9 +16,7 @@ from ..core.errors import UsageError, unknown
 from ..core.files import write_text
 from ..core.settings import BenchmarkSettings
 from ..models.specs import build_model, get_spec, resolve_spec, has_layout
-from .app import Finalize, GroupConv, ImageSize, app, say
-
-from .app import writable_folder, check_finalize
+from .app import Finalize, GroupConv, ImageSize, Json, app, check_finalize, say, say_json, writable_folder
 
 
 # %% ../../nbs/cli/04_timing.ipynb #c012
@@ -89,6 +87,7 @@ def benchmark(
     nnapi_accelerator_name: Annotated[str, typer.Option(help="With NNAPI: which accelerator, e.g. google-edgetpu.")] = None,
     use_gpu: Annotated[bool, typer.Option("--use-gpu/--no-use-gpu", help="With adb: use the GPU.")] = False,
     output: Annotated[Path, typer.Option(help="Also write the numbers to this JSON file.")] = None,
+    as_json: Json = False,
 ):
     "Latency of .tflite files, interleaved: median with its interval, p5, p95 and memory; on this host or on a phone."
     if compare and targets: raise UsageError("give files to compare with --compare A B alone")
@@ -117,6 +116,9 @@ def benchmark(
         from edgetpu_repro.measure.benchmark import peak_memory_mb
         sizes, memory = {t: f.stat().st_size for t, f in files.items()}, {t: peak_memory_mb(f, threads) for t, f in files.items()}
         results, ratio = run_isolated(_on_host, files, settings, bool(compare), operators, what="a file")
+    if as_json:
+        sized = {t: dict(r, bytes=sizes[t], memory_mib=memory[t]) for t, r in results.items()}
+        return say_json(sized | (dict(ratio=ratio) if ratio else {}))
     width = max(map(len, results)) + 2
     say(f"{'':{width}}{'median ms':>10}{'95 % interval':>18}{'p5':>10}{'p95':>10}{'runs':>7}{'MB':>8}{'memory MiB':>12}")
     for t, r in results.items():

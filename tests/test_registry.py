@@ -9,7 +9,6 @@ from edgetpu_repro.models.blocks import load_model
 from edgetpu_repro.models.costs import RELEASED, count
 from edgetpu_repro.measure.predict import predictor
 from edgetpu_repro.tasks.base import TASKS
-from edgetpu_repro.measure.predict import predictor
 from edgetpu_repro.tflite.quantize import activation_ranges, check_operators, export_tflite, not_for_edgetpu, quantize_tflite
 from edgetpu_repro.tflite.convert import fold_norms, freeze, to_float
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
@@ -99,7 +98,8 @@ def test_segmentation_int8_export_runs(name, tmp_path):
         file = export_tflite(freeze(model, finalize_method=methods[argmax], folded=folded), tmp_path / f"{argmax}.tflite", images)
         assert file["inputs"][0]["dtype"] == "int8" and file["outputs"][0]["dtype"] == "int32" and not file["float_operators"]
         assert not {"RELU", "MUL", "SUB", "DEQUANTIZE"} & set(file["operators"])
-    masks = {argmax: TASKS["segmentation"].masks(predictor(tmp_path / f"{argmax}.tflite")(images), "none") for argmax in ("default", "fused4")}
+    outputs = {argmax: predictor(tmp_path / f"{argmax}.tflite")(images) for argmax in ("default", "fused4")}
+    masks = {argmax: TASKS["segmentation"].masks(y, "none") for argmax, y in outputs.items()}
     assert masks["default"].shape == masks["fused4"].shape == (4, 64, 64)
     assert all(mask.min() >= 0 and mask.max() < 5 for mask in masks.values())
     assert np.array_equal(masks["fused4"], masks["fused4"][:, ::4, ::4].repeat(4, 1).repeat(4, 2)), "upsampling of classes is exact"

@@ -154,7 +154,8 @@ for rate in {rates}:
         model = build()
         shapes = np.random.default_rng(1)
         fixed = ("gamma", "beta", "moving_mean", "moving_variance", "bias")
-        model.set_weights([w if v.path.endswith(fixed) else shapes.normal(0, 0.2, w.shape) for v, w in zip(model.weights, model.get_weights())])
+        weights = zip(model.weights, model.get_weights())
+        model.set_weights([w if v.path.endswith(fixed) else shapes.normal(0, 0.2, w.shape) for v, w in weights])
         settings = TrainSettings(epochs=1, batch_size=8, optimizer="sgd", learning_rate=rate, warmup_epochs=0.25)
         losses = []
         each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(float(logs["loss"])))

@@ -110,7 +110,8 @@ def test_published_file_is_imported_and_evaluated(cli, tmp_path):
     assert done.returncode == 0 and "292 variables" in done.stdout, done
     other = cli("import", PUBLISHED, "--model_name", "mobilenet_edgetpu_dm1p25", "--output_dir", tmp_path / "b")
     one_line(other, "does not fit", "it lacks")
-    code = ("import sys, numpy as np; from edgetpu_repro.models.blocks import load_model; from edgetpu_repro.measure.predict import predictor; "
+    code = ("import sys, numpy as np; from edgetpu_repro.models.blocks import load_model; "
+            "from edgetpu_repro.measure.predict import predictor; "
             "x = np.random.default_rng(0).uniform(-1, 1, (4, 224, 224, 3)).astype('float32'); "
             "a, b = predictor(load_model(sys.argv[1]))(x), predictor(sys.argv[2])(x); print(np.abs(a - b).mean())")
     near = call(BIN / "python", "-c", code, tmp_path / "mobilenet_edgetpu.keras", PUBLISHED)

@@ -7,7 +7,6 @@ __all__ = ['benchmark', 'compile_command', 'latency']
 
 # %% ../../nbs/cli/04_timing.ipynb #a002
 import json, tempfile
-from math import prod
 from pathlib import Path
 from typing import Annotated
 import typer
@@ -185,7 +184,7 @@ def latency(
     "Modelled latency on the Pixel 6 Edge TPU (int8) with its 90 % interval, and where it goes."
     from edgetpu_repro.measure.latency import predict
     results = {t: predict(_operators(t, image_size, argmax)) for t in targets}
-    if as_json: return say(json.dumps(results, indent=1))
+    if as_json: return say_json(results)
     width = max(map(len, results)) + 2
     for t, r in results.items():
         say(f"{t:{width}}{r['ms']:8.2f} ms, 90 % interval {r['low']:.2f} to {r['high']:.2f}")

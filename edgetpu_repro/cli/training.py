@@ -9,7 +9,6 @@ __all__ = ['Profile', 'Set', 'DataDir', 'experiments', 'train', 'evaluate']
 import dataclasses
 import json
 import os
-import time
 from pathlib import Path
 from typing import Annotated
 

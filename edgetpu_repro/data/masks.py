@@ -13,7 +13,7 @@ import numpy as np, tensorflow as tf, tensorflow_datasets as tfds
 from ..core.errors import UsageError, unknown
 from ..core.settings import DataSettings
 from ..models.specs import image_hw
-from .labels import MASK_LABELS, MaskLabels, VOID
+from .labels import MASK_LABELS, MaskLabels
 from .datasets import open_split, resize, settings_builder, split_of
 
 # %% ../../nbs/data/05_masks.ipynb #c005

@@ -7,7 +7,7 @@ __all__ = ['THIN', 'THIN_OTHERS', 'STRIDES', 'VARIANCE', 'CODING', 'MATCHED', 'a
            'anchors_for', 'encode_boxes', 'decode_boxes', 'centers', 'match_anchors']
 
 # %% ../../nbs/models/09_anchors.ipynb #d002
-import keras, numpy as np
+import numpy as np
 from keras import ops
 from keras.utils import bounding_boxes
 

@@ -7,8 +7,6 @@ __all__ = ['DETECTION_NORM', 'TRUNCATED', 'NORMAL', 'HEAD_L2', 'BODY_L2', 'spagh
            'spaghettinet']
 
 # %% ../../nbs/models/07_spaghettinet.ipynb #d002
-from dataclasses import replace
-
 from .layout import Initializer, Layout, Norm, Op
 from .specs import Node, SpaghettiNet, parse_layer
 

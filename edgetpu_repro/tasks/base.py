@@ -9,7 +9,7 @@ __all__ = ['TASKS', 'Prediction', 'decibels', 'sqnr_db', 'class_name', 'set_laye
 # %% ../../nbs/tasks/01_base.ipynb #c002
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import UsageError, unknown

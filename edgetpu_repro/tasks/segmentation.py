@@ -7,7 +7,7 @@ __all__ = ['BODY', 'TASK', 'mask_labels', 'load_masks', 'masked_cross_entropy', 
            'color_mask', 'take_backbone', 'pixel_statistics', 'draw_masks', 'Segmentation']
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c002
-import keras, numpy as np, tensorflow as tf
+import numpy as np, tensorflow as tf
 from keras import ops
 from PIL import Image
 

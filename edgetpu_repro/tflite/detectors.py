@@ -9,7 +9,6 @@ __all__ = ['FAMILIES', 'IGNORED', 'scopes_of', 'tf1_names', 'read_tf1', 'load_tf
 import re
 
 import keras, numpy as np, tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 
 from ..core.errors import UsageError
 from ..models.blocks import GroupConv2D

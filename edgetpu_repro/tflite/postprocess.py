@@ -8,7 +8,7 @@ __all__ = ['OPERATOR', 'RESULTS', 'operator_options', 'signed', 'with_postproces
            'export_detector', 'check_heads', 'publish_detector']
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #d002
-import hashlib, io, json, os, time, zipfile
+import hashlib, io, json, time, zipfile
 from pathlib import Path
 
 import flatbuffers, numpy as np, tensorflow as tf
@@ -20,7 +20,7 @@ from ..core.errors import UsageError
 from ..core.files import atomic_write, write_text
 from ..core.records import provenance
 from ..models.anchors import anchors_for, centers
-from ..tasks.detection import TASK, detections_of, matched_boxes, raw_heads
+from ..tasks.detection import TASK, detections_of, matched_boxes
 from .convert import SIGNATURE, fold_norms
 from .file import card_path, describe, load_tflite, operator_versions, pack, quantize, unpack
 from .metadata import LABELS, METADATA, _table, _vector

@@ -1,0 +1,74 @@
+"Every command of the README and of docs/ runs as it is written; long ones are marked and checked for their options."
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, call
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+LONG = ("make ",) # checked by a dry run
+
+
+def commands(page, kind):
+    "The commands of all blocks of a kind, continued lines joined, comments dropped."
+    texts = [text for found, text in BLOCK.findall(page.read_text()) if found == kind]
+    lines = "\n".join(texts).replace("\\\n", " ").splitlines()
+    return [line.split("  #")[0].split(" # ")[0].strip() for line in lines if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    "A scratch copy of the checkout, with what is committed only."
+    folder = tmp_path_factory.mktemp("readme") / "copy"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if not (ROOT / name).exists(): continue
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run_there(copy, *command):
+    return call(*command, cwd=copy, env={"PYTHONPATH": str(copy), "EDGETPU_REPRO_HOME": str(copy)}, timeout=300)
+
+
+def test_the_readme_fits_on_a_screen_and_a_half():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.encode()) <= 12_000
+    assert "pip install" in text[:3000] and text.count("![") == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_links_point_to_files(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_python_of_the_readme_runs(copy):
+    blocks = [text for kind, text in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "python"]
+    assert blocks
+    for text in blocks:
+        result = run_there(copy, sys.executable, "-c", text)
+        assert result.returncode == 0 and result.stdout, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_run_as_written(copy, page):
+    for command in commands(page, ""):
+        words = shlex.split(command)
+        if command.startswith(LONG): words.insert(1, "--dry-run")
+        result = run_there(copy, *words)
+        assert result.returncode == 0, f"{command}\n{result.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_long_commands_have_their_options(page, cli):
+    for command in commands(page, "dry"):
+        _, name, *words = shlex.split(command)
+        known = cli(name, "--help").stdout
+        given = [w.split("=")[0].replace("_", "-") for w in words if w.startswith("--")]
+        for option in given: assert re.search(rf"{option}\b", known), f"{name} has no {option}"

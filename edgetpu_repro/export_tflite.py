@@ -10,10 +10,6 @@ import re, sys
 
 from .cli.main import main
 
-# %% ../nbs/cli/07_export_tflite.ipynb #c003
-#| export
-
-
 # %% ../nbs/cli/07_export_tflite.ipynb #c005
 def as_options(
     words:list, # Of the command line

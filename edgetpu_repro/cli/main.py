@@ -6,8 +6,7 @@
 __all__ = ['INTERRUPTED', 'answer', 'main']
 
 # %% ../../nbs/cli/06_main.ipynb #a002
-import logging, os, signal, subprocess, sys, warnings
-from pathlib import Path
+import logging, os, signal, sys, warnings
 import typer
 
 from ..core.errors import UsageError, printable

@@ -8,7 +8,7 @@ __all__ = ['load_masks', 'readable_errors', 'mask_labels', 'settings_masks']
 # %% ../../nbs/data/05_masks.ipynb #c002
 import re
 from contextlib import contextmanager
-import numpy as np, tensorflow as tf, tensorflow_datasets as tfds
+import tensorflow as tf
 
 from ..core.errors import UsageError, unknown
 from ..core.settings import DataSettings

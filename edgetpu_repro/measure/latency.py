@@ -8,7 +8,7 @@ __all__ = ['COEFFICIENTS', 'NAMES', 'UNITS_MS', 'EXPONENTS', 'PART_EXPONENTS', '
            'interval', 'ensemble', 'point_fit', 'predict', 'modelled', 'modelled_ms', 'words', 'compare']
 
 # %% ../../nbs/measure/05_latency.ipynb #l002
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np

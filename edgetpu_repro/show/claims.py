@@ -11,7 +11,6 @@ __all__ = ['HOLDS', 'FAILS', 'UNDECIDED', 'COLUMNS', 'FUSION', 'Comparison', 'Ev
 import math
 from dataclasses import dataclass
 
-from ..core.published import published
 
 # %% ../../nbs/show/02_claims.ipynb #a005
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"

@@ -6,9 +6,8 @@
 __all__ = ['RELEASES_URL', 'RELEASES', 'fetch']
 
 # %% ../../nbs/tflite/08_fetch.ipynb #a002
-import http.client, json, os, tarfile, tempfile, urllib.error, urllib.request
+import http.client, json, os, tarfile, urllib.error, urllib.request
 from pathlib import Path
-import tensorflow as tf
 from tqdm import tqdm
 
 from ..core.errors import UsageError, unknown

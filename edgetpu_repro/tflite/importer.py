@@ -6,9 +6,9 @@
 __all__ = ['load_released', 'model_graph', 'file_graph', 'load_tflite_weights', 'recalibrate_batchnorm']
 
 # %% ../../nbs/tflite/07_importer.ipynb #a002
-import hashlib, os, tarfile, tempfile
+import hashlib
 from pathlib import Path
-import keras, numpy as np, tensorflow as tf
+import keras, numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from ..core.errors import UsageError

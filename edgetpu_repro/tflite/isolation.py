@@ -7,7 +7,6 @@ __all__ = ['run_isolated', 'random_inputs', 'probe']
 
 # %% ../../nbs/tflite/01_isolation.ipynb #a002
 import multiprocessing, resource, signal
-from collections import Counter
 from pathlib import Path
 import numpy as np
 

@@ -10,7 +10,6 @@ __all__ = ['QUANTIZERS', 'RECIPES', 'STATIC', 'TARGETS', 'EDGETPU', 'activation_
 import io, os, re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
-from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np, tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema

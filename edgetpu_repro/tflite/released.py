@@ -6,7 +6,7 @@
 __all__ = ['NORM', 'SUFFIX', 'LIMIT', 'released_names', 'find_checkpoint', 'read_checkpoint', 'Imported', 'load_checkpoint']
 
 # %% ../../nbs/tflite/06_released.ipynb #a002
-import os, re, tarfile, tempfile, zlib
+import re, tarfile, tempfile, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path

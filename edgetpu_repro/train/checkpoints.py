@@ -9,7 +9,7 @@ __all__ = ['DAMAGE', 'save_state', 'DamagedCheckpoint', 'load_state', 'restore',
 # %% ../../nbs/train/05_checkpoints.ipynb #c002
 import json, sys, zipfile, zlib
 from pathlib import Path
-import keras, numpy as np, tensorflow as tf
+import keras, numpy as np
 from keras import ops
 
 from ..core.errors import UsageError

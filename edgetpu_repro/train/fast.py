@@ -8,7 +8,7 @@ __all__ = ['fast_operators', 'make_variables']
 # %% ../../nbs/train/03_fast.ipynb #c002
 from contextlib import contextmanager
 from functools import partial
-import keras, numpy as np, tensorflow as tf
+import keras, tensorflow as tf
 from keras import ops
 
 from ..core.compat import flat_layers

@@ -10,7 +10,7 @@ import math, shutil, signal, sys, time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-import keras, numpy as np
+import keras
 from keras import ops
 
 from ..core.errors import UsageError

@@ -7,9 +7,7 @@ __all__ = ['SCHEDULES', 'OPTIMIZERS', 'WarmUp', 'learning_rate', 'Adam', 'RMSpro
            'on_one_tensorflow_device', 'make_optimizer', 'compile_model']
 
 # %% ../../nbs/train/02_recipes.ipynb #c002
-import math
-from functools import partial
-import keras, numpy as np, tensorflow as tf
+import keras, tensorflow as tf
 from keras import ops
 
 from ..core.compat import adam_moments, own_variable

@@ -115,6 +115,8 @@ BLOCKS = [f"{RESULTS}/records/blocks"] if PROFILE.blocks else []
 PAPER = {
     "fig1_blocks": (CLASSIFIERS, [PREPARED], figure("fig1_blocks")),
     "fig2_tradeoff": (BLOCKS, BLOCKS, figure("fig2_tradeoff") + table("fig2_tradeoff")),
+    "counterfactuals": (CLASSIFIERS, [], figure("counterfactuals") + table("counterfactuals")),
+    "predictions": (CLASSIFIERS, [], table("predictions")),
     "tab1_classification": (CLASSIFIERS, CLASSIFIED + records("export", [f"{m}_timed" for m in TIMED_CLASSIFIERS]),
                             table("tab1_classification")),
     "accuracy": (CLASSIFIERS, CLASSIFIED,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARGMAX', 'QUANTITIES', 'CONVOLUTIONS', 'MOVES', 'IN_FILES', 'TENTHS', 'HUNDREDTHS', 'FAMILIES', 'KNOWN',
-           'SMALLEST_GROUP', 'IMAGE_PIXELS', 'MACS', 'image_operator', 'mask_operators', 'spec_operators',
+           'SMALLEST_GROUP', 'IMAGE_PIXELS', 'MACS', 'RESIZED_MB', 'image_operator', 'mask_operators', 'spec_operators',
            'operator_table', 'quantities', 'file_operators', 'operators_to_json', 'operators_from_json', 'Point',
            'family_of', 'published_points', 'unknown_operators', 'outside']
 
@@ -227,6 +227,7 @@ KNOWN = {*CONVOLUTIONS, *MOVES, "add", "concat", "average_pool", "max_pool", "gl
 SMALLEST_GROUP = 48 # outputs of a group, in the published models: one layer of SpaghettiNet S; 64 in all others
 IMAGE_PIXELS = (224 * 224, 512 * 512) # smallest and largest
 MACS = (5.0e8, 9.8e9) # likewise
+RESIZED_MB = 13 # most that is resized or repeated
 
 
 def unknown_operators(
@@ -247,6 +248,8 @@ def outside(
     low, high = IMAGE_PIXELS
     images = [o.input for o in operators if o.kind == "image"]
     found += ["image of {}x{}".format(*shape) for shape in images if not low <= prod(shape[:2]) <= high]
+    resized = sum(o.output_bytes for o in operators if o.kind in ("resize", "tile")) / 1e6
+    if resized > RESIZED_MB: found.append(f"{resized:.0f} MB resized")
     macs = sum(o.macs for o in operators)
     if images and not MACS[0] <= macs <= MACS[1]: found.append(f"{macs / 1e6:,.0f} million MACs")
     return found

@@ -13,7 +13,7 @@ reproduce: .venv/installed            ## run the workflow: records, tables, figu
 	@echo "report: results/$(PROFILE)/report.html"
 
 test: .venv/installed                 ## everything that CI checks; one process a core, the dataset made before
-	python -c "from edgetpu_repro.data import dataset_builder; dataset_builder(data_dir='build/data')"
+	python -c "from edgetpu_repro.data.datasets import dataset_builder; dataset_builder(data_dir='build/data')"
 	python -m pytest -n auto --dist loadfile
 
 lab: .venv/installed                  ## JupyterLab on the notebooks

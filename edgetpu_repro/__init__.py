@@ -4,7 +4,7 @@ import importlib
 
 import wrapt
 
-_WHERE = {"build_model": "models.specs", "list_models": "models.specs", "load_released": "tflite.importer"}
+_WHERE = {"build_model": "models.specs", "list_models": "models.specs", "load_released": "tflite.start"}
 __all__ = list(_WHERE)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetpu_repro.models.anchors import anchors_for, anchors_of, decode_boxes, match_anchors
-from edgetpu_repro.tasks.boxes import box_loss, class_loss, detect, targets_of
+from edgetpu_repro.models.anchors import anchors_for, anchors_of
+from edgetpu_repro.tasks.boxes import box_loss, class_loss, decode_boxes, detect, match_anchors, targets_of
 
 FOLDERS = [os.environ.get("EDGETPU_REPRO_DATA"), Path(__file__).resolve().parents[2] / "shared" / "data"]
 DATA = next((Path(f) for f in FOLDERS if f and (Path(f) / "tfod").is_dir()), None)

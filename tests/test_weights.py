@@ -122,7 +122,7 @@ def test_published_file_is_imported_and_evaluated(cli, tmp_path):
 def test_damaged_published_files_are_refused_or_read_whole(tmp_path):
     "Never an exception of another kind, whatever bytes are turned."
     from edgetpu_repro import build_model
-    from edgetpu_repro.tflite.importer import load_released
+    from edgetpu_repro.tflite.start import load_released
     content, rng, refused, model = PUBLISHED.read_bytes(), np.random.default_rng(0), 0, build_model("mobilenet_edgetpu")
     assert len(file_graph(PUBLISHED)) == 59
     for i in range(40):

@@ -35,7 +35,7 @@ def import_command(
     if not path.exists() and not path.with_name(path.name + ".index").exists(): raise UsageError(f"{path} is not there")
     folder = writable_folder(output_dir)
     from edgetpu_repro.core.files import atomic_write
-    from edgetpu_repro.tflite.importer import load_released
+    from edgetpu_repro.tflite.start import load_released
     network = build_model(model_name, num_classes, image_size)
     done = load_released(network, path)
     target = folder/f"{spec.name}.keras"
@@ -72,7 +72,7 @@ def load_weights(
     "Build a model with the weights, and the number of classes, of a saved one."
     from edgetpu_repro.models.blocks import load_model
     if Path(ckpt_path).suffix != ".keras":
-        from edgetpu_repro.tflite.importer import load_released
+        from edgetpu_repro.tflite.start import load_released
         network = build_model(model, num_classes, image_size, group_conv=group_conv)
         if left := load_released(network, ckpt_path).left_model: typer.echo(f"WARNING: RANDOM weights in {', '.join(left)}: {ckpt_path} has none that fit", err=True)
         return network

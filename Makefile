@@ -1,16 +1,20 @@
-# make reproduce · make test · make lab · make export. Everything else is in the README.
+# make reproduce · make check · make test · make lab · make export. Everything else is in the README.
 PYTHON ?= python3.11
 PROFILE ?= default
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: reproduce test lab export lock outputs
+.PHONY: reproduce check test lab export lock outputs
 .DELETE_ON_ERROR:
 
 reproduce: .venv/installed            ## run the workflow: records, tables, figures, report
 	edgetpu-repro reproduce --profile $(PROFILE)
 	@echo "report: results/$(PROFILE)/report.html"
+
+check: .venv/installed                ## the inner loop, under a minute: lint, layering, export in sync, quick tests
+	ruff check .
+	python -m pytest -m quick
 
 test: .venv/installed                 ## everything that CI checks; one process a core, the dataset made before
 	python -c "from edgetpu_repro.data.datasets import dataset_builder; dataset_builder(data_dir='build/data')"

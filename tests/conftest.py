@@ -8,15 +8,16 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools")) # dependencies.py and publish.py are tested, too
 BIN = Path(sys.executable).parent
 
 
-def call(*command, **options):
+def call(*command, cwd=ROOT, env=None, **options):
     "Run a command of the environment in the repository, output captured as text."
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, **options.pop("env", {})}
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=options.pop("cwd", ROOT),
-                          env=environment, **options)
+    environment = {**os.environ, "PATH": path, **(env or {})}
+    options |= dict(capture_output=True, text=True, cwd=cwd, env=environment)
+    return subprocess.run([str(word) for word in command], **options)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,10 @@ def cli():
 
 @pytest.fixture
 def inside(capsys):
-    "The command within this process, which has TensorFlow already; not for those whose child process needs it (it survives no fork)."
+    """The command within this process, which has TensorFlow already.
+
+    Not for commands whose child process needs TensorFlow: it survives no fork.
+    """
     from edgetpu_repro.cli.main import answer
 
     def run(*args):

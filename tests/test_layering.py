@@ -1,53 +1,89 @@
-"Rooms import rooms below them only, a room's notebooks the earlier ones; what is data does not know Keras."
+"The house drawn from its imports: no arrow upwards, no circle; what is data does not know Keras."
 import ast
 import re
 
 import pytest
 from conftest import ROOT
+from dependencies import PACKAGE, ROOMS, code_of, dependencies, modules, named, registered
 
-ROOMS = ["core", "models", "data", "tasks", "train", "tflite", "measure", "search", "show", "cli"]
+pytestmark = pytest.mark.quick
+# What builds, what matches boxes to anchors in training, and private names of Keras.
+KERAS = tuple(f"{PACKAGE}.{m}" for m in ("models.blocks", "models.anchors", "core.compat"))
 
 
 def exported(notebook):
-    "The module that a notebook exports, such as 'models.specs'."
+    "The module that a notebook exports, such as 'edgetpu_repro.models.specs'."
     found = re.search(r'"#\| default_exp ([\w.]+)"', notebook.read_text())
-    return found[1] if found else None
+    return f"{PACKAGE}.{found[1]}" if found else None
 
 
-KERAS = ("models.blocks", "models.anchors") # what builds, and what matches boxes to anchors in training
+NOTEBOOKS = [p for room in ROOMS for p in sorted((ROOT / "nbs" / room).glob("[0-9]*.ipynb"))]
 PLACES = {} # module: (place of its room, number of its notebook)
-for place, room in enumerate(ROOMS):
-    for notebook in sorted((ROOT / "nbs" / room).glob("[0-9]*.ipynb")):
-        PLACES[exported(notebook)] = place, int(notebook.stem.split("_")[0])
+for path in NOTEBOOKS:
+    PLACES[exported(path)] = ROOMS.index(path.parent.name), int(path.stem.split("_")[0])
 
 
 def imports(module):
-    "Top-level names of the packages that a module imports anywhere, and the modules of ours among them."
-    package = module.split(".")[:-1]
-    names = []
-    for node in ast.walk(ast.parse((ROOT / "edgetpu_repro" / f"{module.replace('.', '/')}.py").read_text())):
-        if isinstance(node, ast.Import): names += [a.name for a in node.names]
-        if isinstance(node, ast.ImportFrom):
-            base = ["edgetpu_repro", *package[:len(package) + 1 - node.level]] if node.level else []
-            start = ".".join([*base, *(node.module or "").split(".")]).strip(".")
-            names += [start, *(f"{start}.{a.name}" for a in node.names)]
-    ours = {n.removeprefix("edgetpu_repro.") for n in names if n.startswith("edgetpu_repro.")}
-    return {n.split(".")[0] for n in names}, ours & set(PLACES)
+    "The modules of ours that a module imports by name, within functions too."
+    return named(modules()[module].read_text(), module.rpartition(".")[0]) - {module}
+
+
+def packages(module):
+    "Top-level names of what a module imports anywhere."
+    names = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
+        if isinstance(node, ast.Import): names |= {a.name.split(".")[0] for a in node.names}
+        if isinstance(node, ast.ImportFrom) and not node.level: names.add(node.module.split(".")[0])
+    return names
 
 
 def test_every_notebook_exports_one_module_and_every_module_has_one():
-    package = ROOT / "edgetpu_repro"
-    modules = {".".join(p.relative_to(package).with_suffix("").parts) for p in package.rglob("*.py")}
-    assert {m for m in modules if not m.endswith(("__init__", "_modidx"))} == set(PLACES)
-    assert len(PLACES) == sum(len(list((ROOT / "nbs" / room).glob("[0-9]*.ipynb"))) for room in ROOMS)
+    assert set(modules()) == set(PLACES)
+    assert len(PLACES) == len(NOTEBOOKS), "two notebooks export the same module"
+
+
+def test_every_folder_of_notebooks_is_a_room_or_a_set_of_steps():
+    folders = {p.parent.name for p in (ROOT / "nbs").glob("*/*.ipynb")}
+    assert folders - {"runs", "paper"} <= set(ROOMS)
 
 
 @pytest.mark.parametrize("module", PLACES)
 def test_imports_point_down(module):
-    packages, ours = imports(module)
-    upward = {m for m in ours if m != module and PLACES[m] >= PLACES[module]}
+    upward = {m for m in imports(module) if PLACES[m] >= PLACES[module]}
     assert not upward, f"{module} imports {upward}, which stand above it"
-    room = module.split(".")[0]
-    if room == "core" or room == "models" and module not in KERAS: assert not packages & {"keras", "tensorflow"}
-    if room in ("core", "models"): assert "tensorflow" not in packages
-    if room not in ("show", "cli"): assert not packages & {"pandas", "seaborn", "papermill", "snakemake"}
+    room, found = module.split(".")[1], packages(module)
+    if room in ("core", "models") and module not in KERAS: assert not found & {"keras", "tensorflow"}
+    if room == "models": assert "tensorflow" not in found
+    if room in ("show", "cli"): return
+    assert not found & {"pandas", "seaborn", "papermill", "snakemake"}
+
+
+def test_an_arrow_upwards_would_be_seen():
+    "Lazy and relative imports count."
+    source = "def f():\n    from ..cli import main\n    import edgetpu_repro.show.figures"
+    seen = named(source, f"{PACKAGE}.core")
+    assert {f"{PACKAGE}.cli.main", f"{PACKAGE}.show.figures"} <= seen
+
+
+def test_a_registry_imports_its_own_room_only():
+    "`TASKS[name]` and a family's builder are imported by computed names, from their own room."
+    looks = {m: registered(path.read_text()) for m, path in modules().items()}
+    assert any(looks.values())
+    for module, found in looks.items():
+        assert {m.split(".")[1] for m in found} <= {module.split(".")[1]}, module
+
+
+def test_no_circle():
+    done = set()
+    while left := set(PLACES) - done:
+        ready = {m for m in left if imports(m) <= done}
+        assert ready, f"these import each other: {sorted(left)}"
+        done |= ready
+
+
+@pytest.mark.parametrize("step", ["runs/train", "paper/fig1_blocks", "paper/claims", "runs/blocks"])
+def test_a_step_depends_on_what_it_imports(step):
+    found = set(dependencies(step))
+    named = set(re.findall(rf"from ({PACKAGE}(?:\.\w+)+) import", code_of(step)))
+    assert named and {f"{m.replace('.', '/')}.py" for m in named} <= found
+    assert not [f for f in found if f.startswith(f"{PACKAGE}/cli/")], "no step needs the command"

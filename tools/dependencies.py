@@ -1,6 +1,7 @@
-"""What a notebook depends on: the modules of the package that it imports, directly or through others, read from the source.
+"""What a notebook depends on: modules of the package that it imports, directly or through others.
 
-The Snakefile asks this for the inputs of each rule, and the layering test for the arrows of the house.
+Read from the source. The Snakefile asks for the inputs of each rule, the layering test for the
+arrows of the house.
 """
 import ast
 import hashlib
@@ -15,12 +16,13 @@ ROOMS = ("core", "models", "data", "tasks", "train", "tflite", "measure", "searc
 
 
 def _imported(tree, package: str):
-    "Full names of what a parsed source imports anywhere; `package` is where it lies, for relative imports."
+    "Full names of what a parsed source imports anywhere; `package` is where it lies."
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
-            upwards = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            parts = package.split(".")
+            upwards = parts[:len(parts) - node.level + 1] if node.level else []
             base = ".".join([*upwards, *([node.module] if node.module else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
@@ -34,17 +36,27 @@ def _lazily(text: str):
 @cache
 def modules() -> dict:
     "Every module of the package: {full name: path}."
-    files = [p for p in sorted((ROOT / PACKAGE).rglob("*.py")) if p.name not in ("__init__.py", "_modidx.py")]
-    return {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in files}
+    files = sorted((ROOT / PACKAGE).rglob("*.py"))
+    subjects = [p for p in files if p.name not in ("__init__.py", "_modidx.py")]
+    return {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in subjects}
 
 
-def _ours(text: str, package: str) -> set:
-    "Modules of the package that a source imports."
+def named(text: str, package: str) -> set:
+    "Modules of the package that a source imports by name, within functions too."
     names = set(_imported(ast.parse(text), package))
     if PACKAGE in names:  # the package's own names: build_model, list_models, load_released
         names |= {f"{PACKAGE}.models.specs"}
-    lazy = {m for room in _lazily(text) for m in modules() if m.startswith(f"{PACKAGE}.{room}.")}
-    return (names & set(modules())) | lazy
+    return names & set(modules())
+
+
+def registered(text: str) -> set:
+    "Modules that a source may import by a computed name: all of the rooms where it looks."
+    return {m for room in _lazily(text) for m in modules() if m.startswith(f"{PACKAGE}.{room}.")}
+
+
+def _ours(text: str, package: str) -> set:
+    "Modules of the package that a source imports, by name or by a computed one."
+    return named(text, package) | registered(text)
 
 
 @cache
@@ -68,12 +80,12 @@ def closure(names) -> set:
 def code_of(notebook: str) -> str:
     "The code cells of a notebook, without magics."
     cells = json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text())["cells"]
-    lines = [line for c in cells if c["cell_type"] == "code" for line in [*"".join(c["source"]).splitlines(), ""]]
-    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    code = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
 
 
 def dependencies(notebook: str) -> list:
-    "Paths, relative to the repository, of the modules that a notebook such as 'runs/train' depends on."
+    "Paths in the repository of the modules that a notebook such as 'runs/train' depends on."
     found = closure(_ours(code_of(notebook), PACKAGE))
     return sorted(str(modules()[m].relative_to(ROOT)) for m in found)
 

@@ -1,8 +1,10 @@
 """From notebooks to what is committed: the package, clean notebooks, the README.
 
-python tools/publish.py             export, clean, render (make export)
-python tools/publish.py --execute --take   first run the library notebooks, and take over the outputs of the last
-                                           `make reproduce`: all notebooks are committed with outputs (make outputs)
+python tools/publish.py            export, clean, render (make export)
+python tools/publish.py --execute --take
+                                   first run the library notebooks, and take over the outputs of
+                                   the last `make reproduce` (make outputs). What does not come
+                                   from one clean commit is refused.
 """
 import argparse
 import json
@@ -17,74 +19,162 @@ from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
 from dependencies import ROOMS
+from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.files import write_text
+from edgetpu_repro.core.records import read_record
 
 NBS = Path("nbs")
-os.environ.setdefault("EDGETPU_REPRO_TFDS_DIR", str(Path("build/data").resolve()))
-# The executed notebook whose outputs the repository shows, where it has another name than its source: the step runs many times.
-SHOWN = {"runs/train": "train_mobilenet_edgetpu_v2_xs", "runs/export": "export_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32",
-         "runs/benchmark": "benchmark_classification", "paper/frontier": "fig3_frontier",
-         "paper/quantizers": "paper_quantizers", "paper/released": "paper_released"}
+KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+# The executed notebook whose outputs the repository shows, where its name is not the source's:
+# the step runs many times.
+SHOWN = {
+    "runs/train": "train_mobilenet_edgetpu_v2_xs",
+    "runs/export": "export_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32",
+    "runs/benchmark": "benchmark_classification",
+    "paper/frontier": "fig3_frontier",
+    "paper/quantizers": "paper_quantizers",
+    "paper/released": "paper_released",
+}
 PROFILES = ("default", "cifar10") # whose executed notebooks to look at, in this order
+# Steps outside of the workflow: run on their own, each from a commit of its own.
+STUDIES = ("training_speed", "export_speed", "quantizers", "released", "finetune")
+
+
+def commits(results) -> dict:
+    "Commits that the records of a profile come from: {'workflow' or the name of a study: set}."
+    found = {}
+    for path in sorted((Path(results) / "records").rglob("*.json")):
+        group = path.parent.name if path.parent.name in STUDIES else "workflow"
+        found.setdefault(group, set()).add(read_record(path)["provenance"].get("commit"))
+    return found
+
+
+def check_commits(results):
+    "Raise a `UsageError` unless the workflow's records, and each study's, are of a clean commit."
+    for group, names in commits(results).items():
+        said = ", ".join(sorted(map(str, names)))
+        if len(names) > 1:
+            raise UsageError(f"{results}: records of {group} come from several commits ({said})")
+        if not re.fullmatch(r"[0-9a-f]{7,40}", said):
+            raise UsageError(f"{results}: records of {group} come from a tree that differs from "
+                             f"its commit ({said}); commit, then make reproduce again")
 
 
 def run(*command):
-    "Run a command and stop with its last line if it fails."
+    "Run a module and stop with its last line if it fails."
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-    if done.returncode: sys.exit(f"error: {' '.join(command)}: {done.stderr.strip().splitlines()[-1:]}")
+    if not done.returncode: return
+    last = done.stderr.strip().splitlines()[-1:]
+    raise UsageError(f"{' '.join(command)}: {''.join(last)}")
 
 
 def write(notebook, path):
     "Write a notebook as Jupyter and nbdev do, whole or not at all."
-    write_text(path, json.dumps(json.loads(nbformat.writes(notebook)), sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+    content = json.loads(nbformat.writes(notebook))
+    write_text(path, json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+
+
+def clean_cell(cell):
+    "Drop a code cell's native logs, counts and metadata."
+    cell.execution_count = None
+    cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    for output in cell.outputs:
+        output.pop("execution_count", None)
+        if output.output_type == "execute_result": output["execution_count"] = None
+        if "metadata" in output: output["metadata"] = {}
 
 
 def clean(path):
     "Drop what is not worth committing: native logs, execution counts, metadata but tags."
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    notebook.metadata = KERNEL
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-        if cell.cell_type != "code": continue
-        cell.execution_count = None
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-        for output in cell.outputs:
-            output.pop("execution_count", None)
-            if output.output_type == "execute_result": output["execution_count"] = None
-            if "metadata" in output: output["metadata"] = {}
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+        if cell.cell_type == "code": clean_cell(cell)
     write(notebook, path)
 
 
+def said(cell) -> str:
+    "What a cell says; of the parameters, that there are some: their values come from outside."
+    return "parameters" if "parameters" in cell.metadata.get("tags", []) else cell.source
+
+
 def take_outputs(path, executed):
-    "Copy the outputs of an executed notebook to its source, cell by cell; papermill's own cell is left out."
-    source, done = nbformat.read(path, as_version=4), nbformat.read(executed, as_version=4)
+    "Copy the outputs of an executed notebook to its source; papermill's own cell is left out."
+    source, done = (nbformat.read(p, as_version=4) for p in (path, executed))
     cells = [c for c in done.cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    if [c.source for c in cells] != [c.source for c in source.cells]: sys.exit(f"error: {path} changed since it ran; make reproduce first")
+    if list(map(said, cells)) != list(map(said, source.cells)):
+        raise UsageError(f"{path} changed since it ran; make reproduce first")
     for cell, run_cell in zip(source.cells, cells):
         if cell.cell_type == "code": cell.outputs = run_cell.outputs
+    show_parameters(source, done)
     write(source, path)
+
+
+def given_parameters(notebook) -> dict:
+    "What papermill passed to an executed notebook."
+    return notebook.metadata.get("papermill", {}).get("parameters", {})
+
+
+def show_parameters(source, done):
+    "Let the cell of parameters say with which ones the outputs were made, comments kept."
+    cell = next(c for c in source.cells if "parameters" in c.metadata.get("tags", []))
+    for name, value in given_parameters(done).items():
+        text = json.dumps(value) if isinstance(value, str) else repr(value)
+        line = rf"^({name} = )(\"[^\"]*\"|[^#\n]*?)( +#.*)?$"
+        new = re.sub(line, lambda m, t=text: m[1] + t + (m[3] or ""), cell.source, flags=re.M)
+        cell.source = new
+
+
+def executed(path) -> Path:
+    "Where the last `make reproduce` left a notebook with its outputs."
+    name = SHOWN.get(f"{path.parent.name}/{path.stem}", path.stem)
+    places = [Path("build") / profile / "notebooks" / f"{name}.ipynb" for profile in PROFILES]
+    return next((p for p in places if p.exists()), places[0])
+
+
+def take_all():
+    "Outputs of runs and paper notebooks, each from the profile that ran it."
+    steps = sorted([*NBS.glob("runs/*.ipynb"), *NBS.glob("paper/*.ipynb")])
+    for profile in {executed(path).parts[1] for path in steps}:
+        check_commits(Path("results") / profile)
+    for path in steps: take_outputs(path, executed(path))
+
+
+def execute_all():
+    "Run the library notebooks."
+    data = str(Path("build/data").resolve())
+    os.environ.setdefault("EDGETPU_REPRO_TFDS_DIR", data)
+    how = ("nbconvert", "--to", "notebook", "--execute", "--inplace", "--log-level=ERROR")
+    for room in ROOMS:
+        for path in sorted((NBS / room).glob("*.ipynb")): run(*how, str(path))
 
 
 def render_readme():
     "README.md from index.ipynb; paths there are relative to nbs/."
-    config = Config(TagRemovePreprocessor=dict(enabled=True, remove_input_tags={"hide-input"}, remove_cell_tags={"hide"}))
-    text, _ = MarkdownExporter(config=config).from_filename(str(NBS / "index.ipynb"))
-    write_text("README.md", re.sub(r"\n{3,}", "\n\n", text).replace("](../", "](").replace('src="../', 'src="').strip() + "\n")
+    hidden = dict(enabled=True, remove_input_tags={"hide-input"}, remove_cell_tags={"hide"})
+    exporter = MarkdownExporter(config=Config(TagRemovePreprocessor=hidden))
+    text, _ = exporter.from_filename(str(NBS / "index.ipynb"))
+    text = re.sub(r"\n{3,}", "\n\n", text)
+    text = text.replace("](../", "](").replace('src="../', 'src="')
+    write_text("README.md", text.strip() + "\n")
 
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--execute", action="store_true", help="also run the library notebooks")
-parser.add_argument("--take", action="store_true", help="also take over the outputs of the last `make reproduce`")
-given = parser.parse_args()
-if given.take:
-    for path in sorted([*NBS.glob("runs/*.ipynb"), *NBS.glob("paper/*.ipynb")]):
-        name = f"{path.parent.name}/{path.stem}"
-        folders = [Path("build") / profile / "notebooks" / f"{SHOWN.get(name, path.stem)}.ipynb" for profile in PROFILES]
-        take_outputs(path, next((f for f in folders if f.exists()), folders[0]))
-if given.execute:
-    for path in sorted(p for room in ROOMS for p in (NBS / room).glob("*.ipynb")):
-        run("nbconvert", "--to", "notebook", "--execute", "--inplace", "--log-level=ERROR", str(path))
-for path in sorted(NBS.rglob("*.ipynb")):
-    if ".ipynb_checkpoints" not in path.parts: clean(path)
-subprocess.run([Path(sys.executable).with_name("nbdev_export")], check=True)
-render_readme()
+def main():
+    "What the command line asks for."
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--execute", action="store_true", help="also run the library notebooks")
+    parser.add_argument("--take", action="store_true", help="also take the workflow's last outputs")
+    given = parser.parse_args()
+    if given.take: take_all()
+    if given.execute: execute_all()
+    for path in sorted(NBS.rglob("*.ipynb")):
+        if ".ipynb_checkpoints" not in path.parts: clean(path)
+    subprocess.run([Path(sys.executable).with_name("nbdev_export")], check=True)
+    render_readme()
+
+
+if __name__ == "__main__":
+    try: main()
+    except UsageError as e: sys.exit(f"error: {e}")

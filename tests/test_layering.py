@@ -52,7 +52,8 @@ def test_imports_point_down(module):
     upward = {m for m in imports(module) if PLACES[m] >= PLACES[module]}
     assert not upward, f"{module} imports {upward}, which stand above it"
     room, found = module.split(".")[1], packages(module)
-    if room in ("core", "models") and module not in KERAS: assert not found & {"keras", "tensorflow"}
+    plain = room in ("core", "models") and module not in KERAS
+    if plain: assert not found & {"keras", "tensorflow"}
     if room == "models": assert "tensorflow" not in found
     if room in ("show", "cli"): return
     assert not found & {"pandas", "seaborn", "papermill", "snakemake"}

@@ -7,6 +7,7 @@ import tensorflow as tf
 from edgetpu_repro import build_model, list_models
 from edgetpu_repro.models.blocks import load_model
 from edgetpu_repro.models.costs import RELEASED, count
+from edgetpu_repro.measure.predict import predictor
 from edgetpu_repro.tasks.base import TASKS
 from edgetpu_repro.tflite.quantize import activation_ranges, check_operators, export_tflite, not_for_edgetpu, quantize_tflite
 from edgetpu_repro.tflite.convert import fold_norms, freeze, to_float

@@ -61,6 +61,18 @@ def fetch(
     path = download(get_spec(name).name, folder, kind, base_url or RELEASES_URL)
     say(f"{path}: {path.stat().st_size:,} bytes, SHA-256 in {path.name}.json")
 
+# %% ../../nbs/cli/03_files.ipynb #det01
+def _export_detector(network, folder, calibration, methods, max_detections, labels, about, trained) -> list:
+    "Export a detector: raw heads, or with the operator that phones read."
+    from edgetpu_repro.tasks.base import TASKS, shapes_of
+    from edgetpu_repro.tflite.postprocess import export_detector
+    task = TASKS["detection"]
+    classes = task.classes(shapes_of(network))
+    names = tuple(labels.read_text().splitlines()) if labels else task.default_names(classes)
+    if labels and len(names) != classes: raise UsageError(f"{labels} has {len(names)} lines, the model {classes} classes")
+    return export_detector(network, folder, calibration, tuple(methods), max_detections, names, about, bool(trained))
+
+
 # %% ../../nbs/cli/03_files.ipynb #c010
 def load_weights(
     model:str, # Registry name
@@ -76,10 +88,12 @@ def load_weights(
         network = build_model(model, num_classes, image_size, group_conv=group_conv)
         if left := load_released(network, ckpt_path).left_model: typer.echo(f"WARNING: RANDOM weights in {', '.join(left)}: {ckpt_path} has none that fit", err=True)
         return network
+    from edgetpu_repro.tasks.base import shapes_of, task_of_model
     saved = load_model(ckpt_path)
-    if num_classes not in (None, saved.output_shape[-1]):
-        raise UsageError(f"{ckpt_path} has {saved.output_shape[-1]} classes, not the {num_classes} of --num_classes")
-    network = build_model(model, saved.output_shape[-1], image_size, group_conv=group_conv)
+    classes = task_of_model(saved).classes(shapes_of(saved))
+    if num_classes not in (None, classes):
+        raise UsageError(f"{ckpt_path} has {classes} classes, not the {num_classes} of --num_classes")
+    network = build_model(model, classes, image_size, group_conv=group_conv)
     try: network.set_weights(saved.get_weights())
     except ValueError: raise UsageError(f"{ckpt_path} holds {saved.name}, whose weights do not fit {model}") from None
     return network
@@ -144,6 +158,7 @@ def export(
     format: Annotated[str, typer.Option(help="tflite, saved_model or keras.")] = "tflite",
     labels: Annotated[Path, typer.Option(help="Text file with the name of each class, for the file's metadata; the dataset's if not given.")] = None,
     report: Annotated[bool, typer.Option("--report", help="Also write range and SQNR of each layer, as a table and a plot.")] = False,
+    max_detections: Annotated[int, typer.Option(min=1, max=1000, help="Of detectors with nms or nms_regular: boxes of a picture.")] = 100,
     allow_degraded: Annotated[bool, typer.Option("--allow-degraded", help="Do not fail where a quantised file lost too much.")] = False,
 ):
     "Export a model to .tflite, float or quantised, with a card of what is in it and how it compares."
@@ -175,6 +190,9 @@ def export(
     for t in target:
         keras.utils.set_random_seed(seed_for(0, "export", model_name))
         network = load_weights(model_name, ckpt_path, image_size, TARGETS[t], num_classes) if ckpt_path else build_model(model_name, num_classes, image_size, group_conv=TARGETS[t])
+        if spec.task == "detection":
+            done += _export_detector(network, folder, calibration, methods, max_detections, labels, about, ckpt_path)
+            continue
         names = _labels(labels, dataset, segments, network.output_shape[-1])
         if output_layer: network = _up_to(network, output_layer)
         if format != "tflite":

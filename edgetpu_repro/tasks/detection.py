@@ -231,7 +231,7 @@ class Detection(Task):
         codes, classes = shapes if shapes[0][2] == 4 else shapes[::-1]
         return classes[2] - 1
 
-    def default_names(self, classes): return COCO_NAMES if classes in (None, len(COCO_NAMES)) else ()
+    def default_names(self, classes): return COCO_NAMES if classes in (0, None, len(COCO_NAMES)) else ()
 
     def check_float(self, wanted, got):
         "Both heads as single outputs are."

@@ -297,6 +297,7 @@ def export_detector(
         rule = method if inside else "nms"
         reference = detections_of(raw, hw, rule, max_detections)
         got = detections_of(detector_runner(content)(images), hw, rule, max_detections)
+        check |= dict(images=len(images))
         check |= compare_detections(reference, got, _threshold(reference))
         degraded = [] if check["agreement"] >= TASK.MIN_AGREEMENT or not trained else [
             f"boxes of the float model that are found again {check['agreement']:.1%} (at least {TASK.MIN_AGREEMENT:.0%})"]

@@ -20,7 +20,7 @@ from edgetpu_repro.measure.phone import SDK, compile_for
 def bench(tmp_path_factory):
     "A folder with a stand-in adb (that of the notebook), a benchmark tool and a model."
     folder = tmp_path_factory.mktemp("phone")
-    notebook = json.loads((ROOT / "nbs/13_phone.ipynb").read_text())
+    notebook = json.loads((ROOT / "nbs/measure/03_phone.ipynb").read_text())
     cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
     names = dict(sys=sys)
     recorded = next(c for c in cells if c.startswith('RECORDED = """'))
@@ -29,13 +29,14 @@ def bench(tmp_path_factory):
     exec(stand_in[:stand_in.index("folder =")], names)
     (folder / "adb").write_text(names["STAND_IN"])
     (folder / "adb").chmod(stat.S_IRWXU)
+    (folder / "disk/data/local/tmp").mkdir(parents=True)
     (folder / "benchmark_model").write_bytes(b"elf")
     (folder / "m.tflite").write_bytes(to_tflite(freeze(build_model("mobilenet_edgetpu_v2_tiny", 10, 32))))
     return folder
 
 
 def run(cli, bench, mood="", *words):
-    env = dict(PATH=f"{bench}:{os.path.dirname(sys.executable)}", ADB_MOOD=mood)
+    env = dict(PATH=f"{bench}:{os.path.dirname(sys.executable)}:/bin:/usr/bin", ADB_MOOD=mood)
     return cli("benchmark", bench / "m.tflite", "--device", "adb", "--benchmark_binary", bench / "benchmark_model", *words, env=env)
 
 
@@ -51,10 +52,33 @@ def test_a_phone_is_timed(cli, bench, tmp_path):
 @pytest.mark.parametrize("mood, words, answer", [
     ("none", (), "sees no phone"), ("unauthorized", (), "has not allowed this computer"), ("offline", (), "is offline"),
     ("two", (), "choose with --serial"), ("", ("--serial", "9Z"), "unknown phone '9Z'"), ("disconnect", (), "not found"),
-    ("crash", (), "exit code 139"), ("garbage", (), "no timed runs"), ("cpu", ("--use_gpu",), "took nothing of the graph"),
+    ("crash", (), "exit code 139"), ("garbage", (), "no timed runs"),
+    ("version", (), "sees no phone"), ("numbers", (), "no timed runs"), ("cpu", ("--use_gpu",), "took nothing of the graph"),
     ("", ("--use_gpu", "--use_nnapi"), "not both"), ("", ("--nnapi_accelerator_name", "x"), "needs --use_nnapi"),
 ])
 def test_what_goes_wrong_with_phones(cli, bench, mood, words, answer): one_line(run(cli, bench, mood, *words), answer)
+
+
+def left_on_the_phone(bench): return list((bench / "disk/data/local/tmp").iterdir())
+
+
+@pytest.mark.parametrize("mood", ["", "crash", "garbage", "cpu"])
+def test_nothing_stays_on_the_phone(cli, bench, mood):
+    run(cli, bench, mood, "--use_gpu")
+    assert not left_on_the_phone(bench)
+
+
+def test_names_are_no_commands_on_the_phone(cli, bench):
+    "`adb shell` hands one line to a shell: file names and options must not become commands there."
+    odd = bench / "m; touch HACKED $(touch HACKED2).tflite"
+    odd.write_bytes((bench / "m.tflite").read_bytes())
+    env = dict(PATH=f"{bench}:{os.path.dirname(sys.executable)}:/bin:/usr/bin", ADB_MOOD="")
+    words = ("--device", "adb", "--benchmark_binary", bench / "benchmark_model", "--use_nnapi")
+    done = cli("benchmark", odd, *words, "--nnapi_accelerator_name", "x; rm -rf /", env=env)
+    assert done.returncode == 0, done
+    log = (bench / "disk.log").read_text()
+    assert "HACKED" not in log and "'--nnapi_accelerator_name=x; rm -rf /'" in log
+    assert not list(bench.rglob("HACKED*")) and not left_on_the_phone(bench)
 
 
 def test_two_phones(cli, bench):

@@ -6,66 +6,119 @@
 __all__ = ['benchmark', 'compile_command', 'latency']
 
 # %% ../../nbs/cli/04_timing.ipynb #a002
-import json, tempfile
+import json
+import tempfile
 from pathlib import Path
 from typing import Annotated
+
 import typer
 
+from .app import Finalize, GroupConv, ImageSize, Json, app, say, say_json, writable_folder
 from ..core.errors import UsageError, unknown
 from ..core.files import write_text
 from ..core.settings import BenchmarkSettings
-from ..models.specs import build_model, get_spec, resolve_spec, has_layout
-from .app import Finalize, GroupConv, ImageSize, Json, app, check_finalize, say, say_json, writable_folder
+from ..models.specs import build_model, get_spec, has_layout, resolve_spec
 
 
 # %% ../../nbs/cli/04_timing.ipynb #c012
-def _timed_files(names, image_size, group_conv, finalize_method, folder) -> dict:
+def _timed_files(names, folder, *how) -> dict:
     "Files of registered models; in a child process, which TensorFlow leaves with its memory."
-    return {t: _timed_file(name, image_size, group_conv, finalize_method, folder) for t, name in names.items()}
+    from edgetpu_repro.measure.benchmark import timed_file
+    return {target: timed_file(name, folder, *how) for target, name in names.items()}
 
 
-def _timed_file(name:str, image_size:int|None, group_conv:str, finalize_method:str|None, folder) -> Path:
-    "An int8 file of a registered model with random weights, for timing."
-    import numpy as np
-    from edgetpu_repro.tflite.quantize import export_tflite
-    from edgetpu_repro.tflite.convert import freeze
-    image_size = image_size or get_spec(name).image_size
-    steps = check_finalize(name, finalize_method if get_spec(name).task == "segmentation" else None, image_size)
-    network = build_model(name, image_size=image_size, group_conv=group_conv)
-    calibration = np.random.default_rng(0).uniform(-1, 1, (2, image_size, image_size, 3)).astype("float32")
-    path = Path(folder)/f"{name}.tflite"
-    export_tflite(freeze(network, finalize_method=steps), path, calibration)
-    return path
-
-
-def _on_host(files, settings, pair:bool, operators:bool):
-    "What `benchmark` does in its child process: numbers of each file, the ratio of two, and what their operators take."
-    import numpy as np
-    from edgetpu_repro.measure.benchmark import by_kind, compare, operator_times, summarize, time_rounds
-    rounds = time_rounds(files, settings, together=pair)
-    results = {name: summarize(np.concatenate(r)) for name, r in rounds.items()}
+def _on_host(files, settings, pair:bool, operators:bool, repeat:int):
+    "What `benchmark` does in its child process: numbers of each file, and the ratio of two."
+    from edgetpu_repro.measure import benchmark as b
+    if repeat > 1: return b.repeat_timing(files, settings, repeat), None
+    processes = b.time_processes(files, settings, together=pair)
+    results = {name: b.summarize(times) for name, times in processes.items()}
     for name, path in files.items():
+        results[name] |= dict(bytes=path.stat().st_size, memory_mib=b.peak_memory_mb(path, settings.threads))
         if not operators: continue
-        rows, how = operator_times(path, settings.threads)
-        results[name] |= dict(operators=by_kind(rows), operators_measured_by=how)
-    return results, compare(*rounds.values()) if pair else None
+        rows, how = b.operator_times(path, settings.threads)
+        results[name] |= dict(operators=b.by_kind(rows), operators_measured_by=how)
+    return results, b.compare(*processes.values()) if pair else None
 
 
-def _on_phones(files, phones, settings, output, **given):
+def _table(results):
+    "What was timed, a line a file."
+    width = max(map(len, results)) + 2
+    columns = [("median ms", 10), ("95 % interval", 18), ("p5", 10), ("p95", 10), ("runs", 7), ("MB", 8), ("memory MiB", 12)]
+    say(" " * width + "".join(f"{name:>{size}}" for name, size in columns))
+    for name, r in results.items():
+        interval = f"{r['latency_low_ms']:.3f}..{r['latency_high_ms']:.3f}"
+        memory = "-" if r["memory_mib"] is None else f"{r['memory_mib']:.1f}"
+        say(f"{name:{width}}{r['latency_ms']:>10.3f}{interval:>18}{r['latency_p5_ms']:>10.3f}"
+            f"{r['latency_p95_ms']:>10.3f}{r['runs']:>7}{r['bytes'] / 1e6:>8.2f}{memory:>12}")
+        for op, (n, ms) in r.get("operators", {}).items(): say(f"    {op:24}{n:>5}{ms:>10.3f} ms")
+        if "operators" in r: say(f"    by {r['operators_measured_by']}")
+
+
+def _repeated(results):
+    "Whether the intervals hold, file by file."
+    for name, r in results.items():
+        say(name)
+        for s in r["summaries"]:
+            say(f"    {s['latency_ms']:.3f} ms, 95 % interval {s['latency_low_ms']:.3f}..{s['latency_high_ms']:.3f}")
+        say(f"    {r['hold']} of {len(r['summaries'])} intervals hold the median of all, {r['middle_ms']:.3f} ms")
+
+
+# %% ../../nbs/cli/04_timing.ipynb #k001
+def _on_phones(files, phones, settings, as_json, **given) -> dict:
     "`benchmark --device adb`: a table a phone."
     from edgetpu_repro.measure.phone import benchmark_phone
     results = {}
     for p in phones:
-        results[p.serial] = dict(model=p.model, files=benchmark_phone(files, p.serial, runs=settings.min_runs, threads=settings.threads, **given))
-        width = max(map(len, files)) + 2
-        say(f"{p.serial} {p.model}")
-        say(f"{'':{width}}{'ms':>10}{'':>8}{'runs':>7}{'init ms':>10}{'delegated':>11}{'thermal before, after':>24}")
-        for t, r in results[p.serial]["files"].items():
-            heat = f"{r['thermal_before']['status'] or 'unknown'}, {r['thermal_after']['status'] or 'unknown'}"
-            say(f"{t:{width}}{r['latency_ms']:>10.3f}{r['latency_kind']:>8}{r['runs']:>7}{r['init_ms'] or float('nan'):>10.1f}{r['delegated'] or '-':>11}{heat:>24}")
-    if output: write_text(output, json.dumps(results, indent=1) + "\n")
+        timed = benchmark_phone(files, p.serial, runs=settings.min_runs, threads=settings.threads, **given)
+        results[p.serial] = dict(model=p.model, files=timed)
+        if not as_json: _phone_table(p, timed)
+    return results
 
 
+def _phone_table(phone, timed):
+    "What a phone answered, a line a file."
+    width = max(map(len, timed)) + 2
+    columns = [("ms", 10), ("", 8), ("runs", 7), ("init ms", 10), ("delegated", 11), ("thermal before, after", 24)]
+    say(f"{phone.serial} {phone.model}")
+    say(" " * width + "".join(f"{name:>{size}}" for name, size in columns))
+    for name, r in timed.items():
+        heat = ", ".join(r[when]["status"] or "unknown" for when in ("thermal_before", "thermal_after"))
+        init = "-" if r["init_ms"] is None else f"{r['init_ms']:.1f}"
+        say(f"{name:{width}}{r['latency_ms']:>10.3f}{r['latency_kind']:>8}{r['runs']:>7}{init:>10}"
+            f"{r['delegated'] or '-':>11}{heat:>24}")
+
+# %% ../../nbs/cli/04_timing.ipynb #k002
+def _checked_targets(targets, pair, device, phone_options) -> list:
+    "What to time; raises `UsageError` where words do not go together."
+    if pair and targets: raise UsageError("give files to compare with --compare A B alone")
+    if pair and pair[0] == pair[1]: raise UsageError("--compare needs two different files")
+    if device not in ("host", "adb"): raise unknown("device", device, ("host", "adb"))
+    if device == "host" and phone_options: raise UsageError("--serial, --use_nnapi and --use_gpu need --device adb")
+    found = list(pair or targets)
+    if not found: raise UsageError("nothing to time; give .tflite files or registry names")
+    return found
+
+
+def _as_file_or_name(target:str):
+    "The path of a file, or a registry name."
+    path = Path(target)
+    if target.endswith(".tflite") or path.is_file(): return path
+    if path.is_dir(): raise UsageError(f"{target} is a folder, not a .tflite file")
+    return get_spec(target).name
+
+
+def _checked_files(targets, image_size, finalize_method) -> dict: # {target: path or registry name}
+    "Files are tried in a child process, names are looked up, before anything is timed."
+    from edgetpu_repro.measure.benchmark import finalize_of
+    from edgetpu_repro.tflite.isolation import probe
+    files = {t: _as_file_or_name(t) for t in targets}
+    for f in files.values():
+        if isinstance(f, str): finalize_of(get_spec(f), image_size, finalize_method)
+        else: probe(f)
+    return files
+
+# %% ../../nbs/cli/04_timing.ipynb #k003
 @app.command()
 def benchmark(
     targets: Annotated[list[str], typer.Argument(metavar="FILE_OR_NAME...", help=".tflite files and registry names.")] = (),
@@ -79,6 +132,7 @@ def benchmark(
     image_size: ImageSize = None,
     group_conv: GroupConv = None,
     finalize_method: Finalize = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Time all so many times, and say how many of the intervals hold.")] = 1,
     device: Annotated[str, typer.Option(help="host or adb (an Android phone).")] = "host",
     serial: Annotated[list[str], typer.Option(help="With adb: which phone; may be given several times.")] = (),
     benchmark_binary: Annotated[Path, typer.Option(help="With adb: TFLite's benchmark_model for Android.")] = Path("benchmark_model"),
@@ -89,47 +143,45 @@ def benchmark(
     as_json: Json = False,
 ):
     "Latency of .tflite files, interleaved: median with its interval, p5, p95 and memory; on this host or on a phone."
-    if compare and targets: raise UsageError("give files to compare with --compare A B alone")
-    if not (targets := list(compare or targets)): raise UsageError("nothing to time; give .tflite files or registry names")
-    if device not in ("host", "adb"): raise unknown("device", device, ("host", "adb"))
-    if device == "host" and (serial or use_nnapi or use_gpu): raise UsageError("--serial, --use_nnapi and --use_gpu need --device adb")
-    if compare and compare[0] == compare[1]: raise UsageError("--compare needs two different files")
-    files = {t: Path(t) if t.endswith(".tflite") or Path(t).exists() else get_spec(t).name for t in targets}
-    for name in {f for f in files.values() if isinstance(f, str) and get_spec(f).task == "segmentation"}: check_finalize(name, finalize_method, image_size or 512)
+    from edgetpu_repro.tflite.isolation import run_isolated
+    targets = _checked_targets(targets, compare, device, serial or use_nnapi or use_gpu)
+    settings = BenchmarkSettings(threads=threads, min_runs=min_runs, seconds=seconds,
+                                 precision=max(precision, 1e-9), max_seconds=max(seconds, max_seconds, 1e-9))
     if output: writable_folder(output.parent)
-    settings = BenchmarkSettings(threads=threads, min_runs=min_runs, seconds=seconds, precision=precision, max_seconds=max(seconds, max_seconds))
-    if device == "adb":
-        from edgetpu_repro.measure.phone import choose
-        phones = choose(tuple(serial))
-        if not benchmark_binary.is_file(): raise UsageError(f"--benchmark_binary {benchmark_binary} is not a file; TFLite's benchmark_model for Android: https://ai.google.dev/edge/litert/models/measurement")
-    from edgetpu_repro.tflite.isolation import run_isolated, probe
-    for f in files.values():
-        if isinstance(f, Path): probe(f)
+    phones = _ready_phones(serial, benchmark_binary) if device == "adb" else None
+    files = _checked_files(targets, image_size, finalize_method)
     with tempfile.TemporaryDirectory() as folder:
-        implementation = group_conv or ("native" if device == "host" else "slices")
-        named = {t: f for t, f in files.items() if not isinstance(f, Path)}
-        files |= run_isolated(_timed_files, named, image_size, implementation, finalize_method, folder) if named else {}
-        if device == "adb":
-            return _on_phones(files, phones, settings, output, binary=benchmark_binary, nnapi=use_nnapi, accelerator=nnapi_accelerator_name, gpu=use_gpu,
-                              profiles=(output.parent if output else Path()) if operators else None)
-        from edgetpu_repro.measure.benchmark import peak_memory_mb
-        sizes, memory = {t: f.stat().st_size for t, f in files.items()}, {t: peak_memory_mb(f, threads) for t, f in files.items()}
-        results, ratio = run_isolated(_on_host, files, settings, bool(compare), operators, what="a file")
-    if as_json:
-        sized = {t: dict(r, bytes=sizes[t], memory_mib=memory[t]) for t, r in results.items()}
-        return say_json(sized | (dict(ratio=ratio) if ratio else {}))
-    width = max(map(len, results)) + 2
-    say(f"{'':{width}}{'median ms':>10}{'95 % interval':>18}{'p5':>10}{'p95':>10}{'runs':>7}{'MB':>8}{'memory MiB':>12}")
-    for t, r in results.items():
-        interval = f"{r['latency_low_ms']:.3f}..{r['latency_high_ms']:.3f}"
-        say(f"{t:{width}}{r['latency_ms']:>10.3f}{interval:>18}{r['latency_p5_ms']:>10.3f}{r['latency_p95_ms']:>10.3f}{r['runs']:>7}{sizes[t] / 1e6:>8.2f}{memory[t] or float('nan'):>12.1f}")
-        r |= dict(bytes=sizes[t], memory_mib=memory[t])
-        for op, (n, ms) in r.get("operators", {}).items(): say(f"    {op:24}{n:>5}{ms:>10.3f} ms")
-        if operators: say(f"    by {r['operators_measured_by']}")
-    if ratio: say(f"{compare[1]} takes {ratio['ratio']:.3f} times as long as {compare[0]} (95 % interval {ratio['low']:.3f} to {ratio['high']:.3f})")
-    if output: write_text(output, json.dumps(results | (dict(ratio=ratio) if ratio else {}), indent=1) + "\n")
+        names = {t: f for t, f in files.items() if isinstance(f, str)}
+        kind = group_conv or ("native" if device == "host" else "slices")
+        if names: files |= run_isolated(_timed_files, names, folder, image_size, kind, finalize_method)
+        if phones:
+            csv = (output.parent if output else Path()) if operators else None
+            results = _on_phones(files, phones, settings, as_json, binary=benchmark_binary, nnapi=use_nnapi,
+                                 accelerator=nnapi_accelerator_name, gpu=use_gpu, profiles=csv)
+        else: results, ratio = run_isolated(_on_host, files, settings, bool(compare), operators, repeat, what="a file")
+    if not phones:
+        if not as_json: (_repeated if repeat > 1 else _table)(results)
+        if ratio and not as_json: _say_ratio(*compare, ratio)
+        if ratio: results |= dict(ratio=ratio)
+    if as_json: say_json(results)
+    if output: write_text(output, json.dumps(results, indent=1) + "\n")
 
 
+def _say_ratio(a, b, ratio):
+    "How two files compare, in a line."
+    interval = f"95 % interval {ratio['low']:.3f} to {ratio['high']:.3f}"
+    say(f"{b} takes {ratio['ratio']:.3f} times as long as {a} ({interval})")
+
+
+def _ready_phones(serials, binary) -> list:
+    "The phones to use; raises `UsageError` before anything is exported or pushed."
+    from edgetpu_repro.measure.phone import TOOL_PAGE, choose
+    phones = choose(tuple(serials))
+    if not binary.is_file():
+        raise UsageError(f"--benchmark_binary {binary} is not a file; TFLite's benchmark_model for Android: {TOOL_PAGE}")
+    return phones
+
+# %% ../../nbs/cli/04_timing.ipynb #k004
 @app.command("compile")
 def compile_command(
     file: Annotated[Path, typer.Argument(help="A .tflite file.")],
@@ -138,12 +190,13 @@ def compile_command(
 ):
     "Compile a file ahead of time for a newer Pixel, with Google's Tensor SDK."
     from edgetpu_repro.measure.phone import SOCS, compile_for
+    from edgetpu_repro.tflite.isolation import probe, run_isolated
     if soc not in SOCS: raise unknown("soc", soc, SOCS)
-    from edgetpu_repro.tflite.isolation import run_isolated, probe
     probe(file)
     path, left = run_isolated(compile_for, file, soc, writable_folder(output_dir), what=file)
     say(f"{path}: compiled for {soc}")
-    say(f"not compiled, left for the CPU: {', '.join(f'{n} {op}' for op, n in left.items())}" if left else "all of it was compiled")
+    if not left: return say("all of it was compiled")
+    say(f"not compiled, left for the CPU: {', '.join(f'{n} {op}' for op, n in left.items())}")
 
 # %% ../../nbs/cli/04_timing.ipynb #n001
 def _file_operators(content, what) -> list:

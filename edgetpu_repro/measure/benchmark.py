@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BURST', 'PROCESSES', 'median_interval', 'time_here', 'time_processes', 'summarize', 'time_tflite', 'repeat_timing',
-           'compare', 'peak_memory_mb', 'parse_profile', 'cut_after', 'operator_times', 'by_kind']
+           'compare', 'finalize_of', 'timed_file', 'peak_memory_mb', 'parse_profile', 'cut_after', 'operator_times',
+           'by_kind']
 
 # %% ../../nbs/measure/02_benchmark.ipynb #a002
 import json
@@ -12,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from math import comb
@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..core.settings import BenchmarkSettings
+from ..models.specs import build_model, get_spec, image_hw
 from ..tflite.file import load_tflite, operator_records, pack, read_tflite, unpack
 from ..tflite.isolation import random_inputs, run_isolated
 
@@ -181,6 +182,38 @@ def compare(
     ratios = [np.median(there) / np.median(here) for here, there in zip(a, b)]
     low, high = median_interval(ratios)
     return dict(ratio=float(np.median(ratios)), low=low, high=high)
+
+# %% ../../nbs/measure/02_benchmark.ipynb #b018
+def finalize_of(
+    spec, # From `get_spec`
+    image_size:int|None=None, # Pixels; None: the spec's
+    method:str|None=None, # For models whose task takes steps after the network; None: the task's default
+) -> str: # A checked `finalize_method`
+    "What finishes the graph of a timed file; a method for others is not for models that take none."
+    from edgetpu_repro.tasks.base import TASKS
+    task, hw = TASKS[spec.task], image_hw(image_size or spec.image_size)
+    takes_none = task.default_finalize(hw) == "none"
+    return task.check_finalize(None if takes_none else method, hw)
+
+
+def timed_file(
+    name:str, # Registry name
+    folder, # Where the file goes
+    image_size:int|None=None, # Pixels; None: the spec's
+    group_conv:str="native", # As `build_model` takes it
+    finalize_method:str|None=None, # As `finalize_of` takes it
+) -> Path: # The file
+    "An int8 `.tflite` file of a registered model with random weights."
+    from edgetpu_repro.tflite.convert import freeze
+    from edgetpu_repro.tflite.quantize import export_tflite
+    spec = get_spec(name)
+    steps = finalize_of(spec, image_size, finalize_method)
+    hw = image_hw(image_size or spec.image_size)
+    network = build_model(name, image_size=image_size, group_conv=group_conv)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, *hw, 3)).astype("float32")
+    path = Path(folder)/f"{spec.name}.tflite"
+    export_tflite(freeze(network, finalize_method=steps), path, images)
+    return path
 
 # %% ../../nbs/measure/02_benchmark.ipynb #n003
 def _kilobytes(key) -> int:

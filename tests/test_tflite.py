@@ -18,7 +18,7 @@ from edgetpu_repro.tflite.convert import freeze
 from edgetpu_repro.tflite.quantize import to_tflite
 from edgetpu_repro.tflite.isolation import probe
 from edgetpu_repro.tflite.metadata import read_labels
-from edgetpu_repro.tflite.file import tflite_predictor
+from edgetpu_repro.tflite.file import operator_records, pack, tflite_predictor, unpack
 from edgetpu_repro.tflite.importer import file_graph
 
 COMMON = ("--image_size", 32, "--num_calibration_steps", 8, "--dataset_dir", ROOT / "build/data")
@@ -208,3 +208,14 @@ def test_probe_and_predictor_agree_on_a_good_file(tmp_path):
     image = np.zeros((1, 32, 32, 3), "float32")
     assert np.array_equal(tflite_predictor(content)(image), tflite_predictor(tmp_path / "m.tflite")(image))
     with pytest.raises(UsageError, match="is not a file"): probe(tmp_path / "x.tflite")
+
+
+def test_shapes_that_a_file_does_not_store_come_from_the_interpreter(tmp_path):
+    "As the published MobileNetEdgeTPU has it: no shape of an activation in the file."
+    whole = to_tflite(freeze(build_model("mobilenet_edgetpu_v2_tiny", 10, 64)))
+    model = unpack(whole)
+    graph = model.subgraphs[0]
+    made = {int(t) for op in graph.operators for t in op.outputs}
+    for i in made: graph.tensors[i].shape = np.zeros(0, "int32")
+    rows = operator_records(pack(model))
+    assert rows == operator_records(whole) and all(r["output"] for r in rows)

@@ -16,6 +16,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'edgetpu_repro.cli.files': { 'edgetpu_repro.cli.files._export_detector': ( 'cli/files.html#_export_detector',
                                                                                        'edgetpu_repro/cli/files.py'),
                                          'edgetpu_repro.cli.files._labels': ('cli/files.html#_labels', 'edgetpu_repro/cli/files.py'),
+                                         'edgetpu_repro.cli.files._list_released': ( 'cli/files.html#_list_released',
+                                                                                     'edgetpu_repro/cli/files.py'),
                                          'edgetpu_repro.cli.files._mask_paths': ( 'cli/files.html#_mask_paths',
                                                                                   'edgetpu_repro/cli/files.py'),
                                          'edgetpu_repro.cli.files._other_format': ( 'cli/files.html#_other_format',

@@ -7,9 +7,11 @@ import subprocess
 import time
 
 import pytest
+import typer
 from conftest import BIN, ROOT, call
 
-from edgetpu_repro import list_models
+from edgetpu_repro import __version__, list_models
+from edgetpu_repro.cli.main import app
 
 EXPORT = ("export", "--output_dir", "/dev/null/x", "--model_name")
 SMALL = ("--image_size", 32, "--num_classes", 4, "--num_calibration_steps", 2, "--dataset_dir", ROOT / "build/data")
@@ -37,6 +39,49 @@ def test_list_and_info(cli):
     assert "decoder1_depthwise" in cli("info", "seg_deeplabv3plus_mobilenet_edgetpuv2_s_ade20k").stdout
 
 
+def test_no_option_gets_lost():
+    "Every command keeps the options of the committed list; a new one is added to it."
+    commands = typer.main.get_command(app).commands
+    options = {name: sorted({o for p in command.params if p.param_type_name == "option" for o in (*p.opts, *p.secondary_opts)})
+               for name, command in commands.items()}
+    assert options == json.loads((ROOT / "tests/options.json").read_text())
+
+
+def test_nothing_given_prints_the_help_and_version_the_version(cli):
+    bare, version = cli(), cli("--version")
+    assert bare.returncode == 0 and not bare.stderr and "benchmark" in bare.stdout and len(bare.stdout.splitlines()) > 10
+    assert version.stdout == f"edgetpu-repro {__version__}\n"
+
+
+def test_the_shell_completes(cli):
+    "What bash asks when the user presses the tab key."
+    def complete(words):
+        count = len(words.split()) - 1
+        env = dict(_EDGETPU_REPRO_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(count))
+        return cli(env=env).stdout.split()
+
+    assert complete("edgetpu-repro be") == ["benchmark"]
+    assert complete("edgetpu-repro benchmark --re") == ["--repeat"]
+
+
+@pytest.mark.parametrize("args", [("list",), ("info", "mobilenet_edgetpu"), ("info", "autoseg_edgetpu_xs"), ("experiments",)])
+def test_json_is_one_document(inside, args):
+    done = inside(*args, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout), done
+
+
+def test_ctrl_c_is_one_line(inside, monkeypatch):
+    def stopped(*_): raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgetpu_repro.cli.models.list_models", stopped)
+    one_line(inside("list"), "interrupted", code=(130,))
+
+
+def test_what_can_be_fetched_is_listed(inside):
+    listed = inside("fetch", "--list")
+    assert listed.returncode == 0 and "autoseg_edgetpu_s" in listed.stdout and "tflite_fused" in listed.stdout
+
+
 @pytest.mark.parametrize("args, words", [
     (("info", "mobilenet_edgetpu_v2_xxs"), ("did you mean", "mobilenet_edgetpu_v2_xs")),
     (("info", "mobilenet_edgetpu", "--image_size", "100"), ("100", "multiples of 32")),
@@ -48,6 +93,11 @@ def test_list_and_info(cli):
     (("export", "--model_name", "mobilenet"), ("output-dir",)),
     (("export", "--model_name", "mobilenet_edgetpu", "--output_dir", "/dev/null/x"), ("/dev/null",)),
     (("benchmark", "missing.tflite"), ("missing.tflite is not a file",)),
+    (("benchmark", "."), ("is a folder",)),
+    (("benchmark", "a.tflite", "--compare", "a.tflite", "b.tflite"), ("alone",)),
+    (("info", "mobilenet_edgetpu", "--image_size", "0"), ("image",)),
+    (("info", "mobilenet_edgetpu", "--num_classes", "-3"), ("classes",)),
+    (("fetch", "mobilenet_v2", "--output_dir", "/dev/null/x"), ("released model",)),
     (("list", "--task", "detect"), ("unknown task", "detection")),
     ((*EXPORT, "autoseg_edgetpu_s", "--finalize_method", "resize512,argmx"), ("did you mean 'argmax'",)),
     ((*EXPORT, "autoseg_edgetpu_s", "--finalize_method", "squeeze"), ("squeeze", "after argmax")),
@@ -121,3 +171,4 @@ def test_stopped_export_leaves_no_half_file(tmp_path, stop):
     _, error = child.communicate(timeout=120)
     assert child.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop], error
     assert "Traceback" not in error and not list(tmp_path.iterdir())
+    if stop == signal.SIGINT: assert error.strip() == "error: interrupted; nothing half-written was left"

@@ -46,7 +46,7 @@ def import_command(
     if done.left_model: say(f"random as before, for the file has none that fit: {', '.join(done.left_model)}")
     if done.left_file: say(f"in the file and not taken: {', '.join(done.left_file)}")
 
-
+# %% ../../nbs/cli/03_files.ipynb #n0x1
 def _list_released(listed:bool):
     "Print what can be fetched, and end."
     if not listed: return
@@ -112,14 +112,14 @@ def load_weights(
     except ValueError: raise UsageError(f"{ckpt_path} holds {saved.name}, whose weights do not fit {model}") from None
     return network
 
-
+# %% ../../nbs/cli/03_files.ipynb #c0x1
 FORMATS = ("tflite", "saved_model", "keras")
 
 
 def _labels(labels, dataset, segments:bool, classes:int) -> tuple:
     "Names of the classes: from a file of lines, or those of the dataset where they are as many."
     if labels:
-        names = tuple(labels.read_text().splitlines())
+        names = tuple(read_text(labels, "labels").splitlines())
         if len(names) != classes: raise UsageError(f"{labels} has {len(names)} lines, the model {classes} classes")
         return names
     if dataset is None: return ()
@@ -128,7 +128,7 @@ def _labels(labels, dataset, segments:bool, classes:int) -> tuple:
     known = getattr(dataset.info.features["label"], "names", None) or () if "label" in dataset.info.features else ()
     return tuple(known) if len(known) == classes else ()
 
-
+# %% ../../nbs/cli/03_files.ipynb #c0x2
 def _other_format(network, path, kind:str, finalize_method:str):
     "Write a model as .keras or as a SavedModel, whole or not at all."
     from edgetpu_repro.core.files import atomic_write
@@ -148,7 +148,7 @@ def _other_format(network, path, kind:str, finalize_method:str):
         archive.write_out(f"{folder}/model", verbose=False)
         shutil.move(f"{folder}/model", path)
 
-
+# %% ../../nbs/cli/03_files.ipynb #c0x3
 @app.command()
 def export(
     model_name: Annotated[str, typer.Option(help="Registry name, see `list`.")],
@@ -227,7 +227,7 @@ def export(
         if not allow_degraded: raise UsageError(f"degraded by quantisation (the files are kept; --allow_degraded accepts them): {' | '.join(lost)}")
         for line in lost: typer.echo(f"WARNING: degraded by quantisation: {line}", err=True)
 
-
+# %% ../../nbs/cli/03_files.ipynb #c0x4
 def _up_to(network, layer:str):
     "The part of a model that ends in a layer."
     import keras
@@ -274,7 +274,7 @@ def _predict(file, images, labels, top, central_crop, output_dir, as_json):
         if not as_json: say(f"{path}: {line}")
     return failed, found
 
-
+# %% ../../nbs/cli/03_files.ipynb #n0x1
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A .tflite or a .keras file.")],

@@ -52,7 +52,7 @@ def experiments(
     for name, e in found.items():
         for line in _experiment_lines(name, e): say(line)
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x1
 def _same_experiment(folder, e):
     "Write down which experiment a folder holds; raises `UsageError` where it holds another."
     path, ours = Path(folder)/"experiment.json", json.loads(json.dumps(dataclasses.asdict(e)))
@@ -70,7 +70,7 @@ def _print_result(result):
     from edgetpu_repro.tasks.base import TASKS
     say(TASKS[result["task"]].headline(result))
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x2
 @app.command()
 def train(
     model_dir: Annotated[Path, typer.Option(help="Folder for checkpoints, the trained model and its records; made if it is not there.")],
@@ -121,7 +121,7 @@ def train(
         write_record(model_dir/"evaluate.json", "evaluate", e.name, profile, dataclasses.asdict(e.data), result)
         _print_result(result)
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x3
 def _evaluate(file, profile, changes, dataset_name, data_dir, *how):
     "What `evaluate` does in its child process."
     from edgetpu_repro.measure.evaluate import evaluate_model, open_model

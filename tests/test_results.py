@@ -6,6 +6,7 @@ from edgetpu_repro.core.settings import load_profile
 from edgetpu_repro.core.records import read_records, unexpected
 from edgetpu_repro.models.specs import get_spec
 
+pytestmark = pytest.mark.quick
 COMMITTED = ("default", "camvid", "cifar10")
 
 

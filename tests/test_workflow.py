@@ -1,0 +1,51 @@
+"What the workflow would run: profiles of every combination of tasks, and what makes a step run again."
+import itertools
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT, call
+
+CONFIG = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+
+
+def planned(folder, name):
+    "What snakemake plans for a profile in a folder that has nothing but the sources."
+    return call("snakemake", "--cores", "2", "--dry-run", "--quiet", "host", "--config", f"profile={name}",
+                cwd=folder, env={"PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    "A checkout without results."
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("Snakefile", "settings.ini"): shutil.copy(ROOT / name, folder)
+    for name in ("config", "profiles", "tools", "edgetpu_repro"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("runs", "paper"): shutil.copytree(ROOT / "nbs" / name, folder / "nbs" / name)
+    return folder
+
+
+TASKS = ("classification", "segmentation")
+CHOICES = [[t for t, used in zip(TASKS, both) if used] for both in itertools.product((1, 0), repeat=2)]
+
+
+@pytest.mark.parametrize("tasks", CHOICES, ids=lambda names: "+".join(names) or "none")
+def test_profiles_of_any_tasks_reach_their_report(checkout, tasks):
+    mine = {task: dict(CONFIG["tasks"][task]) for task in tasks}
+    if tasks == ["segmentation"]: mine[tasks[0]]["train"] = {"epochs": 1}
+    profile = dict(cost="nothing", tasks=mine, benchmark=CONFIG["benchmark"])
+    (checkout / "config/tiny.yaml").write_text(yaml.safe_dump(profile))
+    result = planned(checkout, "tiny")
+    assert result.returncode == 0, result.stderr[-2000:]
+    said = result.stdout + result.stderr
+    assert "report" in said
+    for task in TASKS: assert (f"benchmark_{task}" in said) == (task in tasks)
+
+
+def test_a_profile_is_no_command(checkout):
+    name = "z; touch X; echo"
+    (checkout / f"config/{name}.yaml").write_text((ROOT / "config/smoke.yaml").read_text())
+    result = planned(checkout, name)
+    assert result.returncode and "letters, digits" in result.stdout + result.stderr
+    assert not (checkout / "X").exists()

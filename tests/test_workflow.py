@@ -11,8 +11,9 @@ CONFIG = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
 
 def planned(folder, name):
     "What snakemake plans for a profile in a folder that has nothing but the sources."
-    return call("snakemake", "--cores", "2", "--dry-run", "--quiet", "host", "--config", f"profile={name}",
-                cwd=folder, env={"PYTHONPATH": str(ROOT)})
+    words = ("snakemake", "--cores", "2", "--dry-run", "--quiet", "host")
+    environment = {"PYTHONPATH": str(ROOT)}
+    return call(*words, "--config", f"profile={name}", cwd=folder, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +23,12 @@ def checkout(tmp_path_factory):
     for name in ("Snakefile", "settings.ini"): shutil.copy(ROOT / name, folder)
     for name in ("config", "profiles", "tools", "edgetpu_repro"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("runs", "paper"): shutil.copytree(ROOT / "nbs" / name, folder / "nbs" / name)
+    for name in ("nbs/runs", "nbs/paper"): shutil.copytree(ROOT / name, folder / name)
     return folder
 
 
 TASKS = ("classification", "segmentation")
-CHOICES = [[t for t, used in zip(TASKS, both) if used] for both in itertools.product((1, 0), repeat=2)]
+CHOICES = [list(some) for n in (2, 1, 0) for some in itertools.combinations(TASKS, n)]
 
 
 @pytest.mark.parametrize("tasks", CHOICES, ids=lambda names: "+".join(names) or "none")

@@ -1,4 +1,4 @@
-"What the workflow would run: profiles of every combination of tasks, and what makes a step run again."
+"What the workflow plans: profiles of every combination of tasks, to their report; no names as commands."
 import itertools
 import shutil
 

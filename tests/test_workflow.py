@@ -1,4 +1,4 @@
-"What the workflow plans: profiles of every combination of tasks, to their report; no names as commands."
+"What the workflow plans: profiles of any tasks to their report, no names as commands."
 import itertools
 import shutil
 

@@ -274,7 +274,7 @@ def _predict(file, images, labels, top, central_crop, output_dir, as_json):
         if not as_json: say(f"{path}: {line}")
     return failed, found
 
-# %% ../../nbs/cli/03_files.ipynb #n0x1
+# %% ../../nbs/cli/03_files.ipynb #u016
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A .tflite or a .keras file.")],

@@ -263,7 +263,7 @@ def _predict(file, images, labels, top, central_crop, output_dir, as_json):
     for path, answer, _ in predict_pictures(model, images, names, top, central_crop):
         if isinstance(answer, UsageError):
             failed += 1
-            warn(f"error: {answer}")
+            if len(images) > 1: warn(f"error: {answer}") # of one alone, the command says it
             found.append(dict(image=str(path), error=str(answer)))
             continue
         values, line = dict(image=str(path), **answer.values), answer.line
@@ -294,4 +294,5 @@ def predict(
     names = tuple(read_text(labels, "labels").splitlines()) if labels else ()
     failed, found = run_isolated(_predict, model, images, names, top, central_crop, output_dir, as_json, what=model)
     if as_json: say_json(found)
+    if failed and len(images) == 1: raise UsageError(found[0]["error"])
     if failed: raise UsageError(f"{failed} of {len(images)} pictures could not be read")

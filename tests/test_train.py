@@ -102,7 +102,7 @@ def test_experiments_are_listed(cli):
 @pytest.mark.parametrize("args, words", [
     (("--experiment_name", "mobilenet_edgetpu_v2_xxs"), ("unknown experiment", "did you mean")),
     (("--experiment_name", "mobilenet_edgetpu", "--set", "epoch=3"), ("unknown field 'epoch'", "did you mean 'epochs'")),
-    (("--experiment_name", "mobilenet_edgetpu", "--set", "epochs=three"), ("epochs must be int",)),
+    (("--experiment_name", "mobilenet_edgetpu", "--set", "epochs=three"), ("train.epochs must be a whole number from 1",)),
     (("--experiment_name", "mobilenet_edgetpu", "--mode", "evaluate"), ("unknown mode", "did you mean 'eval'")),
     (("--experiment_name", "mobilenet_edgetpu", "--mode", "eval"), ("train it first",)),
     (("--experiment_name", "mobilenet_edgetpu", "--profile", "papper"), ("did you mean 'paper'",)),

@@ -124,7 +124,8 @@ def train(
 # %% ../../nbs/cli/02_training.ipynb #n0x3
 def _evaluate(file, profile, changes, dataset_name, data_dir, *how):
     "What `evaluate` does in its child process."
-    from edgetpu_repro.measure.evaluate import evaluate_model, open_model
+    from edgetpu_repro.measure.evaluate import evaluate_model
+    from edgetpu_repro.measure.predict import open_model
     from edgetpu_repro.train.experiments import set_data_fields
     settings, model = load_profile(profile), open_model(file)
     data = settings.task(model.task.name).data

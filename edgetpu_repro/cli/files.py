@@ -194,9 +194,11 @@ def export(
         if t not in TARGETS: raise unknown("target", t, TARGETS)
     for r in recipe: check_recipe(quantizer, r, tuple(rule))
     import keras
-    from edgetpu_repro.data.datasets import calibration_images, dataset_builder
+    from edgetpu_repro.core.settings import DataSettings
+    from edgetpu_repro.data.datasets import Dataset, dataset_builder
     dataset = dataset_builder(dataset_name, dataset_dir) if quantize else None
-    calibration = calibration_images(dataset, image_size, num_calibration_steps * batch_size, central_crop) if quantize else None
+    seen = DataSettings(name=dataset_name, image_size=image_size, central_crop=central_crop)
+    calibration = Dataset(seen, dataset).calibration(num_calibration_steps * batch_size) if quantize else None
     about = dict(weights=dict(file=ckpt_path.name, sha256=file_sha256(ckpt_path) if ckpt_path.is_file() else None) if ckpt_path else "random", image_size=image_size,
                  calibration=dict(dataset=dataset_name, split="train", images=len(calibration), central_crop=central_crop) if quantize else None)
     if not ckpt_path: typer.echo("WARNING: no --ckpt_path given, the file will hold RANDOM weights", err=True)

@@ -92,8 +92,8 @@ def train(
     if data_dir: e = dataclasses.replace(e, data=dataclasses.replace(e.data, data_dir=str(data_dir.absolute())))
     path = writable_folder(model_dir)/f"{e.model}.keras"
     if mode == "eval" and not path.exists(): raise UsageError(f"{path} is not there; train it first (--mode=train)")
-    from edgetpu_repro.data.datasets import settings_builder
-    settings_builder(e.data) # a missing dataset is said before anything is written
+    from edgetpu_repro.data.datasets import open_dataset
+    open_dataset(e.data) # a missing dataset is said before anything is written
     _same_experiment(model_dir, e)
     from edgetpu_repro.train.checkpoints import finished_training, forget_history
     done = finished_training(path)

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['EMBEDDED', 'UNDECODABLE', 'dataset_builder', 'resize', 'normalize', 'open_split', 'damage', 'reading', 'Dataset',
-           'open_dataset', 'batches', 'training_batches', 'load_images', 'calibration_images', 'num_classes',
-           'settings_builder', 'settings_classes', 'split_of', 'settings_images']
+           'open_dataset', 'batches', 'training_batches']
 
 # %% ../../nbs/data/03_datasets.ipynb #c002
 import json, re, sys
@@ -308,35 +307,3 @@ def training_batches(
     ds = ds.map(lambda x, y: (normalize(x), y), tf.data.AUTOTUNE)
     if mix: ds = ds.enumerate(start).map(mixed, tf.data.AUTOTUNE)
     return ds.prefetch(tf.data.AUTOTUNE)
-
-# %% ../../nbs/data/03_datasets.ipynb #c025
-def load_images(builder, split, image_size, limit=None, central_crop=False, background=False, encoded=False):
-    "A classification split, decoded and resized."
-    hw = image_hw(image_size)
-    ds = open_split(builder, split, ("image", "label"), limit, encoded)
-
-    def example(x): return x["image"] if encoded else resize(x["image"], hw, central_crop), x["label"] + int(background)
-
-    return ds.map(example, tf.data.AUTOTUNE)
-
-
-def calibration_images(builder, image_size, count, central_crop=False):
-    "Images as the models take them, to find the ranges of activations."
-    return Dataset(DataSettings(image_size=image_size, central_crop=central_crop), builder).calibration(count)
-
-
-def num_classes(builder): return builder.info.features["label"].num_classes
-def settings_builder(settings): return open_dataset(settings).builder
-def settings_classes(settings): return num_classes(settings_builder(settings)) + settings.background
-
-
-def split_of(settings, split, limit):
-    "What settings call a split, as the dataset calls it."
-    own = dict(train=settings.train_images, test=settings.test_images)
-    return settings.test_split if split == "test" else split, limit or own.get(split)
-
-
-def settings_images(settings, split, limit=None, encoded=False):
-    "A split of a classification dataset that settings name."
-    split, limit = split_of(settings, split, limit)
-    return load_images(settings_builder(settings), split, settings.image_size, limit, settings.central_crop, settings.background, encoded)

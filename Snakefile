@@ -5,6 +5,7 @@
 # All runs depend on build/PROFILE/prepared, which is not committed: a fresh clone measures anew.
 
 import sys
+from pathlib import Path
 
 sys.path.insert(0, "tools")
 from dependencies import dependencies, settings_hash, source_hash
@@ -111,6 +112,15 @@ SEGMENTED = records("evaluate", MASKED) + records("train", MASKED) + records("be
 CLASSIFIED = records("train", CLASSIFIERS) + records("evaluate", CLASSIFIERS) + records("benchmark", TIMED_CLASSIFIERS)
 BLOCKS = [f"{RESULTS}/records/blocks"] if PROFILE.blocks else []
 
+
+def committed(profile, *steps):
+    "Records of another profile that a paper notebook reads: those that are here."
+    return [str(path) for step in steps for path in sorted(Path(f"results/{profile}/records/{step}").glob("*.json"))]
+
+
+# The claims set accuracies on real pictures beside the published ones.
+ELSEWHERE = committed("cifar10", "evaluate") + committed("camvid", "evaluate", "benchmark")
+
 # {notebook of nbs/paper: (whether the profile has what it needs, what it reads, what it makes)}
 PAPER = {
     "fig1_blocks": (CLASSIFIERS, [PREPARED], figure("fig1_blocks")),
@@ -126,7 +136,7 @@ PAPER = {
     "tab3_segmentation": (MASKED, SEGMENTED, table("tab3_segmentation")),
     "fig5_segmentation": (MASKED, SEGMENTED, figure("fig5_segmentation")),
     "gallery": (MASKED, expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED) + records("evaluate", MASKED), figure("gallery")),
-    "claims": (MODELS, records("evaluate", MODELS) + BENCHMARKED + BLOCKS, table("claims")),
+    "claims": (MODELS, sorted({*records("evaluate", MODELS), *BENCHMARKED, *BLOCKS, *ELSEWHERE}), table("claims")),
 }
 FRONTIERS = {"3": "edgetpu", "4": "cpu"} # figure: chip
 SHOWN = [file for needed, _, made in PAPER.values() if needed for file in made]
@@ -226,30 +236,32 @@ rule blocks:
 
 
 # What follows needs data that is not embedded, or takes longer than it is worth each time: not part of `all`, its results are committed.
-WEIGHTS = expand(f"{BUILD}/weights/{{model}}.keras", model=MODELS)
-STUDIES = { # {notebook of nbs/runs: (what it reads, what it makes)}
-    "training_speed": ([PREPARED], records("training_speed", ["mobilenet_edgetpu_v2_xs"])),
-    "export_speed": ([PREPARED], records("export_speed", ["mobilenet_edgetpu_v2_xs"])),
-    "quantizers": ([PREPARED, *WEIGHTS], records("quantizers", MODELS)),
-    "released": ([], records("released", ["mobilenet_edgetpu"])),
-    "finetune": ([PREPARED], records("finetune", [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")])),
+WEIGHTS = expand(f"{BUILD}/weights/{{model}}.keras", model=CLASSIFIERS)
+FINETUNED = [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")]
+STUDIES = { # {notebook of nbs/runs: (what it reads, what it makes, what it is given)}
+    "training_speed": ([PREPARED], records("training_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
+    "export_speed": ([PREPARED], records("export_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
+    "quantizers": ([PREPARED, *WEIGHTS], records("quantizers", CLASSIFIERS), f"-p model '{' '.join(CLASSIFIERS)}'"),
+    "released": ([], records("released", ["mobilenet_edgetpu"]), ""),
+    "finetune": ([PREPARED], records("finetune", FINETUNED), ""),
 }
-for study, (reads, makes) in STUDIES.items():
+for study, (reads, makes, given) in STUDIES.items():
     if not makes: continue
     rule:
         name: study
         input: reads, notebook=ancient(f"nbs/runs/{study}.ipynb"), code=code(f"runs/{study}")
         output: makes
         params:
-            profile=PROFILE.name, given="", source=source_hash(f"runs/{study}"),
+            profile=PROFILE.name, given=given, source=source_hash(f"runs/{study}"),
             settings=settings_hash(PROFILE.tasks, PROFILE.benchmark, PROFILE.seed)
         log: f"{BUILD}/notebooks/{study}.ipynb"
+        threads: PROFILE.threads
         resources: mem_mb=6000, runtime=240, **ALONE
         shell: RUN
 
 
 PAPER |= {
-    "quantizers": (False, records("quantizers", MODELS), figure("quantizers") + table("quantizers")),
+    "quantizers": (False, records("quantizers", CLASSIFIERS), figure("quantizers") + table("quantizers")),
     "released": (False, STUDIES["released"][1] + STUDIES["finetune"][1],
                  figure("released") + figure("finetune") + table("released_pictures")),
 }

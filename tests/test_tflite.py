@@ -52,7 +52,7 @@ def test_an_export_has_a_card_and_metadata_and_is_the_same_file_every_time(insid
     card = card_of(file)
     assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and card["bytes"] == file.stat().st_size
     assert card["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert card["check"]["float_error"] <= 1e-4 and card["check"]["images"] == 8 and card["judged"] and card["refused_by_edgetpu"] == []
+    assert card["check"]["float_error"] <= 1e-4 and card["check"]["images"] == 8 and card["trained"] and card["refused_by_edgetpu"] == []
     assert card["inputs"][0]["dtype"] == card["outputs"][0]["dtype"] == "int8" and card["versions"]["CONV_2D"] <= 3
     assert card["calibration"] == dict(dataset="digit_scenes", split="train", images=8, central_crop=False)
     assert read_labels(file.read_bytes()) == tuple("0123456789")

@@ -188,7 +188,7 @@ def export(
         raise UsageError("--report needs more packages; run: pip install 'edgetpu-repro[repro]'" if quantize else "--report needs --quantize")
     folder = writable_folder(output_dir)
     from edgetpu_repro.tflite.quantize import TARGETS, check_recipe
-    from edgetpu_repro.tflite.export import export_model
+    from edgetpu_repro.tflite.export import ExportOptions, export_model
     from edgetpu_repro.tflite.file import file_sha256
     for t in target:
         if t not in TARGETS: raise unknown("target", t, TARGETS)
@@ -217,8 +217,11 @@ def export(
                 _other_format(network, path, format, m)
                 say(str(path))
             continue
-        done += export_model(network, folder, calibration, tuple(methods), tuple(recipe), quantizer, tuple(rule), quantize_less_restrictive, batch_size, t, about, names,
-                             bool(ckpt_path), report)
+        options = ExportOptions(
+            finalize_methods=tuple(methods), recipes=tuple(recipe), quantizer=quantizer, rules=tuple(rule),
+            less_restrictive=quantize_less_restrictive, batch_size=batch_size, target=t, labels=names, about=about,
+            trained=bool(ckpt_path), report=report)
+        done += export_model(network, folder, calibration, options)
     for path, card in done:
         check = card["check"]
         shown = [f"{card['bytes']:,} bytes", *(f"{n} {op}" for op, n in card["operators"].items())]

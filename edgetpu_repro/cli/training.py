@@ -101,11 +101,8 @@ def train(
     elif mode != "eval":
         from edgetpu_repro.train.devices import devices
         from edgetpu_repro.train.loop import train_experiment
-        from edgetpu_repro.tflite.start import starting_weights
-        init = None
-        if init_checkpoint:
-            from edgetpu_repro.models.blocks import load_model
-            init = load_model(init_checkpoint) if init_checkpoint.suffix == ".keras" else starting_weights(init_checkpoint)
+        from edgetpu_repro.tflite.start import starting_point
+        init = starting_point(e.train, init_checkpoint)
         if not done: # otherwise killed between the model and its record
             say(f"{e.name}: {e.cost}; expect: {e.expect}")
             with devices(distribution_strategy): train_experiment(e, path, init, mode == "train_and_eval")

@@ -224,14 +224,16 @@ class TrainSettings(Settings):
     "How a profile trains."
     epochs:Count = 1
     batch_size:Count = 32          # of all devices together
-    optimizer:Literal["adam", "rmsprop", "sgd"] = "adam" # 'sgd' is Nesterov's
+    optimizer:Literal["adam", "rmsprop", "sgd"] = "adam"
     momentum:BelowOne = 0.9        # of 'rmsprop' and 'sgd'
+    nesterov:bool = True           # of 'sgd'
     rho:BelowOne = 0.9             # of 'rmsprop'
     epsilon:NotNegative = 1e-7     # of 'adam' and 'rmsprop'
     schedule:Literal["cosine", "polynomial", "staircase"] = "cosine" # the first two go to zero
     learning_rate:Positive = 2e-3  # where the schedule begins
     learning_rate_images:Count|None = None # the batch it is meant for, scaled linearly to `batch_size`; None: as it is
     warmup_epochs:NotNegative = 0.1 # a line from zero to where the schedule is by then
+    warmup_rate:NotNegative|None = None # 'cosine': where that line begins; it ends at `learning_rate`, where the cosine begins
     decay_rate:PositiveShare = 0.97 # 'staircase': height of a stair
     decay_epochs:Positive = 2.4    # 'staircase': length of a stair
     power:NotNegative = 0.9        # 'polynomial'
@@ -248,6 +250,7 @@ class TrainSettings(Settings):
     mixup:NotNegative = 0.0        # classification: alpha; 0 is none
     scale_jitter:Annotated[tuple[Positive, Positive], Ordered()] = (1.0, 1.0) # segmentation: scale by a random factor of this range, then crop or pad
     from_backbone:bool = False     # segmentation: start from the classifier that the profile trained
+    start:str|None = None          # released weights to start from: a file or a checkpoint; $NAME is of the environment
     freeze_large_filters:Count|None = None # segmentation: freeze backbone layers with so many channels or more
 
 # %% ../../nbs/core/02_settings.ipynb #c018

@@ -43,7 +43,7 @@ def box_target(
     size, # (height, width) of the picture in pixels
     crowd=None, # (n,) bool
     area=None, # (n,) pixels; None: that of the boxes
-) -> dict: # boxes (ROWS, 4), columns, crowd, area (ROWS,), size (2,)
+) -> dict: # boxes (ROWS, 4), columns, crowd, area (ROWS,), size (2,), lost: how many boxes are left out
     "The target of one picture, in TensorFlow's graphs or outside of them."
     boxes = tf.reshape(tf.cast(boxes, tf.float32), (-1, 4))
     size = tf.cast(size, tf.float32)
@@ -54,7 +54,7 @@ def box_target(
                 area=tf.cast(area, tf.float32))
     kept = {key: tf.boolean_mask(value, valid)[:ROWS] for key, value in rows.items()}
     room = ROWS - tf.shape(kept["columns"])[0]
-    out = {"size": size}
+    out = {"size": size, "lost": tf.shape(boxes)[0] - tf.shape(kept["columns"])[0]}
     for key, value in kept.items():
         padding = [[0, room], [0, 0]] if key == "boxes" else [[0, room]]
         out[key] = tf.ensure_shape(tf.pad(value, padding), (ROWS, 4) if key == "boxes" else (ROWS,))

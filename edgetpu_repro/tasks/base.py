@@ -56,6 +56,7 @@ def set_layer(layer, source, model, other):
 def copy_weights(
     model, # A Keras model; changed in place
     other, # A trained model of the same layers, with other classes maybe
+    heads:tuple=(), # Names of layers whose size depends on the classes, beside those with a channel a class
 ) -> list: # Names of the layers that stay as they are, for they depend on the number of classes
     "Take weights by the names of layers; raises `UsageError` where one is missing or does not fit."
     theirs, left = {l.name: l for l in other.layers}, []
@@ -65,7 +66,8 @@ def copy_weights(
             raise UsageError(f"{other.name} has no layer {layer.name}, which {model.name} needs")
         source = theirs[layer.name]
         same = [w.shape for w in layer.weights] == [w.shape for w in source.weights]
-        if not same and layer.weights[-1].shape[-1] in classes: left.append(layer.name)
+        own = layer.name in heads or layer.weights[-1].shape[-1] in classes
+        if not same and own: left.append(layer.name)
         else: set_layer(layer, source, model, other)
     return left
 
@@ -193,10 +195,17 @@ class WorkflowTask:
         "What is in a `Dataset`: images of each split, classes."
         raise NotImplementedError
 
+    def drawable(self, values, hw:tuple|None=None):
+        """Targets or outputs of some images as one array (n, ...), for `draw` and for a file.
+
+        `values` are a batch, or a list of one target an image; `hw` is (height, width) of the model's input.
+        """
+        return np.stack(values) if isinstance(values, (list, tuple)) else np.asarray(values)
+
     def draw(self, rows:dict, names:tuple):
         """Examples as a matplotlib figure.
 
-        `rows` maps titles to images (n, height, width, 3) uint8, to targets and to outputs of as many.
+        `rows` maps titles to images (n, height, width, 3) uint8, and to targets and outputs as `drawable` makes them.
         """
         raise NotImplementedError
 

@@ -19,7 +19,8 @@ from ..models.specs import spec_from_json, spec_to_json
 
 # %% ../../nbs/train/00_experiments.ipynb #c005
 TRAIN_IMAGES = {
-    "imagenet2012": 1_281_167, "ade20k": 20_210, "cifar10": 50_000, "camvid": 367, "digit_scenes": 4_000}
+    "imagenet2012": 1_281_167, "ade20k": 20_210, "cifar10": 50_000, "camvid": 367, "digit_scenes": 4_000,
+    "coco/2017": 118_287, "bccd": 205}
 EXPERIMENTS = [name for name in (*SPECS, *ALIASES) if get_spec(name).family != "reference"] # names of `experiment`
 
 

@@ -11,7 +11,7 @@ import keras, tensorflow as tf
 from keras import ops
 
 from ..core.compat import adam_moments, own_variable
-from ..core.errors import unknown
+from ..core.errors import UsageError, unknown
 from ..core.settings import TrainSettings
 from ..tasks.base import task_of_model
 
@@ -49,6 +49,20 @@ def _decay(
     raise unknown("schedule", settings.schedule, SCHEDULES)
 
 
+def _cosine_after_line(
+    settings:TrainSettings,
+    peak:float, # Where the line ends and the cosine begins
+    warmup:int, # Steps of the line
+    per_epoch:int, # Steps
+): # Keras schedule
+    "A line from `warmup_rate`, then a cosine to zero, as TF1's detectors have it; raises `UsageError` for another schedule."
+    if settings.schedule != "cosine": raise UsageError(f"warmup_rate is of schedule cosine, not {settings.schedule}")
+    rest = settings.epochs * per_epoch - warmup
+    if rest < 1: raise UsageError(f"a warm-up of {settings.warmup_epochs} epochs leaves nothing of {settings.epochs}")
+    return keras.optimizers.schedules.CosineDecay(
+        settings.warmup_rate, rest, warmup_target=peak, warmup_steps=warmup)
+
+
 def learning_rate(
     settings:TrainSettings,
     per_epoch:int, # Steps
@@ -57,7 +71,8 @@ def learning_rate(
     meant_for = settings.learning_rate_images
     peak = settings.learning_rate * (settings.batch_size / meant_for if meant_for else 1)
     warmup = max(1, round(settings.warmup_epochs * per_epoch))
-    return WarmUp(_decay(settings, peak, per_epoch), warmup)
+    if settings.warmup_rate is None: return WarmUp(_decay(settings, peak, per_epoch), warmup)
+    return _cosine_after_line(settings, peak, warmup, per_epoch)
 
 # %% ../../nbs/train/02_recipes.ipynb #c009
 class _L2InGradient:
@@ -130,7 +145,7 @@ def _optimizer(
         return adam(epsilon=settings.epsilon, **common)
     if settings.optimizer == "rmsprop":
         return RMSprop(rho=settings.rho, momentum=settings.momentum, epsilon=settings.epsilon, **common)
-    if settings.optimizer == "sgd": return SGD(momentum=settings.momentum, nesterov=True, **common)
+    if settings.optimizer == "sgd": return SGD(momentum=settings.momentum, nesterov=settings.nesterov, **common)
     raise unknown("optimizer", settings.optimizer, OPTIMIZERS)
 
 

@@ -147,6 +147,10 @@ class ExportingTask:
         "Finish the graph: Keras or NumPy outputs -> the same, finished."
         return outputs
 
+    def names_for(self, builder, classes:int) -> tuple:
+        "Names of so many classes of a TFDS builder's dataset (None: not known), for metadata; empty where they do not fit."
+        return ()
+
     def output_names(self, shapes, dtypes) -> tuple:
         "What the outputs of a file are, for its metadata."
         raise NotImplementedError

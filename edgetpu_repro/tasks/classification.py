@@ -93,6 +93,12 @@ class Classification(Task):
     def output_names(self, shapes, dtypes): return ("probabilities",)
     def default_names(self, classes): return imagenet_names(classes)
 
+    def names_for(self, builder, classes):
+        "The names of the dataset's labels."
+        features = builder.info.features if builder else {}
+        names = getattr(features["label"], "names", None) or () if "label" in features else ()
+        return tuple(names) if len(names) == classes else ()
+
     def evaluate(self, predict, batches, names, method=None):
         "top1 and top5 (fractions), images."
         hits, n = np.zeros(2, int), 0

@@ -320,6 +320,7 @@ class Detection(Task):
         return classes[2] - 1
 
     def default_names(self, classes): return COCO_NAMES if classes in (0, None, len(COCO_NAMES)) else ()
+    def names_for(self, builder, classes): return self.default_names(classes)
 
     def check_float(self, wanted, got):
         "Both heads as single outputs are."

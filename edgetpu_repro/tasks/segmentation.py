@@ -249,6 +249,12 @@ class Segmentation(Task):
         whole = np.issubdtype(np.dtype(dtypes[0]), np.signedinteger) and np.dtype(dtypes[0]).itemsize > 1
         return ("mask" if whole else "logits",)
 
+    def names_for(self, builder, classes):
+        "The names of the dataset's masks, or of one of the ways to number them."
+        if builder is None: return ()
+        known = [m.names for name, m in MASK_LABELS.items() if name.startswith(builder.name)]
+        return next((names for names in known if len(names) == classes), ())
+
     def classes(self, shapes, dtypes=()):
         "The channels of logits; a mask does not say."
         return None if _is_mask(shapes[0]) else shapes[0][-1]

@@ -35,7 +35,8 @@ SHOWN = {
     "paper/quantizers": "paper_quantizers",
     "paper/released": "paper_released",
 }
-PROFILES = ("default", "cifar10") # whose executed notebooks to look at, in this order
+# Whose executed notebooks to look at, in this order.
+PROFILES = ("default", "bccd", "published", "cifar10")
 # Steps outside of the workflow: run on their own, each from a commit of its own.
 STUDIES = ("training_speed", "export_speed", "quantizers", "released", "finetune")
 
@@ -127,19 +128,22 @@ def show_parameters(source, done):
         cell.source = new
 
 
-def executed(path) -> Path:
-    "Where the last `make reproduce` left a notebook with its outputs."
+def executed(path) -> Path|None:
+    "Where a run left a notebook with its outputs; None where none has run it here."
     name = SHOWN.get(f"{path.parent.name}/{path.stem}", path.stem)
     places = [Path("build") / profile / "notebooks" / f"{name}.ipynb" for profile in PROFILES]
-    return next((p for p in places if p.exists()), places[0])
+    return next((p for p in places if p.exists()), None)
 
 
 def take_all():
     "Outputs of runs and paper notebooks, each from the profile that ran it."
-    steps = sorted([*NBS.glob("runs/*.ipynb"), *NBS.glob("paper/*.ipynb")])
-    for profile in {executed(path).parts[1] for path in steps}:
+    paths = sorted([*NBS.glob("runs/*.ipynb"), *NBS.glob("paper/*.ipynb")])
+    steps = {path: executed(path) for path in paths}
+    for profile in {done.parts[1] for done in steps.values() if done}:
         check_commits(Path("results") / profile)
-    for path in steps: take_outputs(path, executed(path))
+    for path, done in steps.items():
+        if done: take_outputs(path, done)
+        else: print(f"{path} was not run here: its outputs stay as they are")
 
 
 def execute_all():

@@ -102,3 +102,139 @@ def test_operator_gives_what_the_released_one_gives(name, regular):
     assert np.array_equal(got["detection_classes"], z[f"tflite_{kind}_classes"])
     assert np.abs(got["detection_boxes"] - z[f"tflite_{kind}_boxes"]).max() < 1e-5
     assert np.abs(got["detection_scores"] - z[f"tflite_{kind}_scores"]).max() < 1e-6
+
+
+# ---- bad input: named, counted, nothing lost ----
+
+
+def coco_json(folder, boxes, pictures=(("a.png", 100, 50),), categories=((7, "cup"),), more=()):
+    "A file of annotations and its pictures: `boxes` are (picture number, category, box)."
+    from PIL import Image
+    for name, width, height in pictures:
+        Image.new("RGB", (width, height)).save(folder / name)
+    rows = [dict(id=i, image_id=p, category_id=c, bbox=box) for i, (p, c, box) in enumerate(boxes, 1)]
+    images = [dict(id=i, file_name=n, width=w, height=h) for i, (n, w, h) in enumerate(pictures, 1)]
+    content = dict(images=[*images, *more], annotations=rows, categories=[dict(id=i, name=n) for i, n in categories])
+    path = folder / "boxes.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+BAD_BOXES = {
+    "boxes outside of the picture": (1, 7, [200, 5, 3, 3]),
+    "empty boxes": (1, 7, [5, 5, 0, 2]),
+    "reversed boxes": (1, 7, [5, 5, -3, 2]),
+    "boxes that are not four numbers": (1, 7, [5, 5, "x", 2]),
+    "boxes of unknown categories": (1, 8, [5, 5, 3, 2]),
+    "boxes of missing pictures": (9, 7, [5, 5, 3, 2]),
+    "boxes clipped to the picture": (1, 7, [90, 40, 50, 50]),
+}
+
+
+@pytest.mark.parametrize("problem", BAD_BOXES)
+def test_bad_boxes_are_named_and_counted(tmp_path, problem):
+    from edgetpu_repro.data.boxes import read_coco
+    good = (1, 7, [10, 10, 20, 20])
+    found = read_coco(coco_json(tmp_path, [good, BAD_BOXES[problem]]), tmp_path)
+    assert found["problems"].counts == {problem: 1}
+    assert found["problems"].lines() == [f"1 {problem} (annotation 2)"]
+    kept = 2 if "clipped" in problem else 1
+    assert len(found["annotations"]) == kept and found["annotations"][0]["bbox"] == good[2]
+
+
+def test_pictures_that_are_missing_are_named(tmp_path):
+    from edgetpu_repro.core.errors import UsageError
+    from edgetpu_repro.data.boxes import read_coco
+    gone = [dict(id=5, file_name="gone.png", width=10, height=10)]
+    found = read_coco(coco_json(tmp_path, [(5, 7, [1, 1, 2, 2])], more=gone), tmp_path)
+    assert found["problems"].lines() == ["1 pictures that are not in the folder (gone.png)", "1 boxes of missing pictures (annotation 1)"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match="none of its pictures is in"): read_coco(tmp_path / "boxes.json", empty)
+
+
+def test_a_thousand_boxes_and_more(tmp_path):
+    "COCO's JSON has no limit; targets of TFDS have one, and count what is over it."
+    from edgetpu_repro.data.boxes import ROWS, box_target, category_columns, coco_target, read_coco
+    boxes = [(1, 7, [i % 90, i % 40, 5, 5]) for i in range(1200)]
+    found = read_coco(coco_json(tmp_path, boxes), tmp_path)
+    columns, _ = category_columns(found["categories"], 1)
+    target = coco_target(found["images"][0], found["annotations"], columns)
+    assert len(target["boxes"]) == len(target["columns"]) == 1200 and not found["problems"].counts
+    ours = box_target(target["boxes"], target["columns"], (50, 100))
+    assert int(ours["lost"]) == 1200 - ROWS and int((ours["columns"] > 0).numpy().sum()) == ROWS
+
+
+class Found:
+    "A model that puts out given detections, one list of (box, class, score) a picture."
+    def __init__(self, pictures): self.pictures = list(pictures)
+
+    def predict_on_batch(self, images): raise NotImplementedError
+
+    def __call__(self, images, training):
+        rows, self.pictures = self.pictures[:len(images)], self.pictures[len(images):]
+        out = dict(detection_boxes=np.zeros((len(rows), 5, 4), "float32"), detection_classes=np.zeros((len(rows), 5), "float32"),
+                   detection_scores=np.zeros((len(rows), 5), "float32"), num_detections=np.array([len(r) for r in rows], "float32"))
+        for i, found in enumerate(rows):
+            for j, (box, c, score) in enumerate(found):
+                out["detection_boxes"][i, j], out["detection_classes"][i, j], out["detection_scores"][i, j] = box, c, score
+        return out
+
+
+def evaluated(folder, path, pictures):
+    "The metrics of given detections."
+    from edgetpu_repro.measure.evaluate import evaluate_annotated
+    from edgetpu_repro.measure.predict import ModelFile
+    shapes = ((1, 5, 4), (1, 5), (1, 5), (1,))
+    file = ModelFile(Path("found.tflite"), Found(pictures), (1, 32, 32, 3), shapes, ("float32",) * 4)
+    return evaluate_annotated(file, path, folder, batch_size=2)
+
+
+RIGHT = ([0.2, 0.1, 0.6, 0.3], 0, 0.9)  # ymin, xmin, ymax, xmax of the box below
+BOX = [10, 10, 20, 20]
+TWO = (("a.png", 100, 50), ("b.png", 100, 50))
+
+
+def test_a_picture_without_boxes_counts(tmp_path):
+    path = coco_json(tmp_path, [(1, 7, BOX)], TWO)
+    assert evaluated(tmp_path, path, [[RIGHT], []])["map"] == pytest.approx(1)
+    wrong = ([0.5, 0.5, 0.9, 0.9], 0, 0.95)  # more sure than what is right
+    result = evaluated(tmp_path, path, [[RIGHT], [wrong]])
+    assert result["map"] == pytest.approx(0.5) and result["images"] == 2 and result["boxes"] == 1
+
+
+def test_crowds_are_neither_right_nor_wrong(tmp_path):
+    path = coco_json(tmp_path, [(1, 7, BOX), (1, 7, [50, 5, 40, 40])])
+    content = json.loads(path.read_text())
+    content["annotations"][1]["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    inside = ([0.2, 0.6, 0.4, 0.8], 0, 0.99)
+    assert evaluated(tmp_path, path, [[RIGHT, inside]])["map"] == pytest.approx(1)
+    content["annotations"][1]["iscrowd"] = 0
+    path.write_text(json.dumps(content))
+    assert evaluated(tmp_path, path, [[RIGHT, inside]])["map"] < 0.6
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    path = coco_json(tmp_path, [(1, 7, BOX), (2, 7, BOX)], TWO)
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    result = evaluated(tmp_path, path, [[RIGHT]])
+    assert result["images"] == 1 and len(result["problems"]) == 1 and "b.png" in result["problems"][0]
+
+
+def test_wrong_number_of_classes(tmp_path):
+    from edgetpu_repro.core.errors import UsageError
+    from edgetpu_repro.data.boxes import category_columns
+    with pytest.raises(UsageError, match="the model has 3 classes, the annotations have 1 categories"):
+        category_columns([dict(id=7, name="cup")], 3)
+    with pytest.raises(UsageError, match="the model has 90 classes"):
+        category_columns([dict(id=1, name="RBC"), dict(id=2, name="WBC")], 90)
+
+
+def test_evaluate_wants_both_annotations_and_images(cli, tmp_path):
+    model = tmp_path / "m.tflite"
+    model.write_bytes(b"x" * 8)
+    for given, said in ((("--annotations", "x.json"), "go together"),
+                        (("--annotations", "x.json", "--images", str(tmp_path)), "x.json is not a file")):
+        done = cli("evaluate", str(model), *given)
+        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1

@@ -75,18 +75,6 @@ def fetch(
     path = download(name, writable_folder(output_dir), kind, base_url or RELEASES_URL)
     say(f"{path}: {path.stat().st_size:,} bytes, SHA-256 in {path.name}.json")
 
-# %% ../../nbs/cli/03_files.ipynb #det01
-def _export_detector(network, folder, calibration, methods, max_detections, labels, about, trained) -> list:
-    "Export a detector: raw heads, or with the operator that phones read."
-    from edgetpu_repro.tasks.base import TASKS, shapes_of
-    from edgetpu_repro.tflite.postprocess import export_detector
-    task = TASKS["detection"]
-    classes = task.classes(shapes_of(network))
-    names = tuple(labels.read_text().splitlines()) if labels else task.default_names(classes)
-    if labels and len(names) != classes: raise UsageError(f"{labels} has {len(names)} lines, the model {classes} classes")
-    return export_detector(network, folder, calibration, tuple(methods), max_detections, names, about, bool(trained))
-
-
 # %% ../../nbs/cli/03_files.ipynb #c010
 def load_weights(
     model:str, # Registry name
@@ -116,20 +104,28 @@ def load_weights(
 FORMATS = ("tflite", "saved_model", "keras")
 
 
-def _labels(labels, dataset, segments:bool, classes:int) -> tuple:
+def _labels(labels, dataset, task, classes:int) -> tuple:
     "Names of the classes: from a file of lines, or those of the dataset where they are as many."
     if labels:
         names = tuple(read_text(labels, "labels").splitlines())
         if len(names) != classes: raise UsageError(f"{labels} has {len(names)} lines, the model {classes} classes")
         return names
-    if dataset is None: return ()
+    detects = "objects" in task.features
+    if dataset is None: return task.default_names(classes) if detects else ()
     from edgetpu_repro.data.labels import MASK_LABELS
-    if segments: return next((m.names for name, m in MASK_LABELS.items() if name.startswith(dataset.name) and len(m.names) == classes), ())
-    known = getattr(dataset.info.features["label"], "names", None) or () if "label" in dataset.info.features else ()
-    return tuple(known) if len(known) == classes else ()
+    if task.name == "segmentation":
+        fitting = (m.names for name, m in MASK_LABELS.items() if name.startswith(dataset.name) and len(m.names) == classes)
+        return next(fitting, ())
+    features = dataset.info.features
+    try: label = features["objects"]["label"] if detects else features["label"]
+    except KeyError: label = None
+    known = getattr(label, "names", None) or ()
+    if len(known) == classes: return tuple(known)
+    return task.default_names(classes) if detects else ()
+
 
 # %% ../../nbs/cli/03_files.ipynb #c0x2
-def _other_format(network, path, kind:str, finalize_method:str):
+def _other_format(network, path, kind:str, finalize_method:str, task):
     "Write a model as .keras or as a SavedModel, whole or not at all."
     from edgetpu_repro.core.files import atomic_write
     if kind == "keras":
@@ -138,13 +134,12 @@ def _other_format(network, path, kind:str, finalize_method:str):
     import shutil
     import keras, tensorflow as tf
     from edgetpu_repro.tflite.convert import tflite_argmax
-    from edgetpu_repro.tasks.finalize import finalize
     if path.exists(): raise UsageError(f"{path} is there already")
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         archive = keras.export.ExportArchive()
         archive.track(network)
         spec = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32, name="image")
-        archive.add_endpoint("serve", lambda image: finalize(network(image, training=False), finalize_method, tflite_argmax), [spec])
+        archive.add_endpoint("serve", lambda image: task.finalize(network(image, training=False), finalize_method, tflite_argmax), [spec])
         archive.write_out(f"{folder}/model", verbose=False)
         shutil.move(f"{folder}/model", path)
 
@@ -176,8 +171,9 @@ def export(
     allow_degraded: Annotated[bool, typer.Option("--allow-degraded", help="Do not fail where a quantised file lost too much.")] = False,
 ):
     "Export a model to .tflite, float or quantised, with a card of what is in it and how it compares."
+    from edgetpu_repro.tasks.base import TASKS, shapes_of
     spec = get_spec(model_name)
-    image_size, segments = image_size or spec.image_size, spec.task == "segmentation"
+    image_size, task = image_size or spec.image_size, TASKS[spec.task]
     quantize = quantize or quantize_less_restrictive or tuple(recipe) != ("a8w8",) or bool(rule)
     if format not in FORMATS: raise unknown("format", format, FORMATS)
     if format != "tflite" and quantize: raise UsageError(f"format {format} holds no quantised model; leave out --quantize, or --format")
@@ -187,8 +183,9 @@ def export(
     if report and not (quantize and importlib.util.find_spec("matplotlib")):
         raise UsageError("--report needs more packages; run: pip install 'edgetpu-repro[repro]'" if quantize else "--report needs --quantize")
     folder = writable_folder(output_dir)
+    from edgetpu_repro.tflite.postprocess import export_any
     from edgetpu_repro.tflite.quantize import TARGETS, check_recipe
-    from edgetpu_repro.tflite.export import ExportOptions, export_model
+    from edgetpu_repro.tflite.export import ExportOptions
     from edgetpu_repro.tflite.file import file_sha256
     for t in target:
         if t not in TARGETS: raise unknown("target", t, TARGETS)
@@ -206,22 +203,19 @@ def export(
     for t in target:
         keras.utils.set_random_seed(seed_for(0, "export", model_name))
         network = load_weights(model_name, ckpt_path, image_size, TARGETS[t], num_classes) if ckpt_path else build_model(model_name, num_classes, image_size, group_conv=TARGETS[t])
-        if spec.task == "detection":
-            done += _export_detector(network, folder, calibration, methods, max_detections, labels, about, ckpt_path)
-            continue
-        names = _labels(labels, dataset, segments, network.output_shape[-1])
+        names = _labels(labels, dataset, task, task.classes(shapes_of(network)))
         if output_layer: network = _up_to(network, output_layer)
         if format != "tflite":
             for m in methods:
                 path = folder/f"{network.name}{'' if m == 'none' or format == 'keras' else '_' + m.replace(',', '_')}{'.keras' if format == 'keras' else '_saved_model'}"
-                _other_format(network, path, format, m)
+                _other_format(network, path, format, m, task)
                 say(str(path))
             continue
         options = ExportOptions(
             finalize_methods=tuple(methods), recipes=tuple(recipe), quantizer=quantizer, rules=tuple(rule),
             less_restrictive=quantize_less_restrictive, batch_size=batch_size, target=t, labels=names, about=about,
-            trained=bool(ckpt_path), report=report)
-        done += export_model(network, folder, calibration, options)
+            trained=bool(ckpt_path), report=report, max_detections=max_detections)
+        done += export_any(network, folder, calibration, options)
     for path, card in done:
         check = card["check"]
         shown = [f"{card['bytes']:,} bytes", *(f"{n} {op}" for op, n in card["operators"].items())]
@@ -241,14 +235,14 @@ def _up_to(network, layer:str):
     return keras.Model(network.input, network.get_layer(layer).output, name=f"{network.name}_{layer}")
 
 # %% ../../nbs/cli/03_files.ipynb #n009
-def _mask_paths(images, folder) -> dict: # {picture: path of its mask}
-    "Where masks go: NAME_mask.png, and with a number where two pictures share a name."
+def _picture_paths(images, folder, what:str) -> dict: # {picture: path of its mask, or of its detections}
+    "Where pictures go: NAME_mask.png, and with a number where two pictures share a name."
     taken, out = set(), {}
     for path in images:
-        name, number = f"{path.stem}_mask.png", 1
+        name, number = f"{path.stem}_{what}.png", 1
         while name in taken:
             number += 1
-            name = f"{path.stem}_mask_{number}.png"
+            name = f"{path.stem}_{what}_{number}.png"
         taken.add(name)
         out[path] = Path(folder or ".")/name
     return out
@@ -264,7 +258,8 @@ def _predict(file, images, labels, top, central_crop, output_dir, as_json):
     names = labels or (read_labels(read_tflite(file)) if file.suffix == ".tflite" else ())
     if labels and model.classes not in (None, len(labels)):
         raise UsageError(f"--labels has {len(labels)} lines, the model {model.classes} classes")
-    masks = _mask_paths(images, output_dir)
+    drawn = model.task.drawn
+    pictures = _picture_paths(images, output_dir, drawn)
     for path, answer, _ in predict_pictures(model, images, names, top, central_crop):
         if isinstance(answer, UsageError):
             failed += 1
@@ -273,8 +268,8 @@ def _predict(file, images, labels, top, central_crop, output_dir, as_json):
             continue
         values, line = dict(image=str(path), **answer.values), answer.line
         if answer.image is not None:
-            with atomic_write(masks[path]) as tmp: answer.image.save(tmp, "png")
-            values, line = dict(values, mask=str(masks[path])), f"{masks[path]}, {line}"
+            with atomic_write(pictures[path]) as tmp: answer.image.save(tmp, "png")
+            values, line = {**values, drawn: str(pictures[path])}, f"{pictures[path]}, {line}"
         found.append(values)
         if not as_json: say(f"{path}: {line}")
     return failed, found
@@ -287,7 +282,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="So many classes.")] = 5,
     labels: Annotated[Path, typer.Option(help="Text file with the name of each class; those in the file's metadata if not given.")] = None,
     central_crop: Annotated[bool, typer.Option(help="Crop before resizing, as for ImageNet.")] = False,
-    output_dir: Annotated[Path, typer.Option(help="Folder for masks (NAME_mask.png); here if not given.")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder for masks (NAME_mask.png) or boxes (NAME_detections.png); here if not given.")] = None,
     as_json: Json = False,
 ):
     "Classify pictures, write their masks or draw boxes; a bad picture does not end the rest."

@@ -19,7 +19,7 @@ from ..core.files import read_json, write_text
 from ..core.records import write_record
 from ..core.settings import load_profile
 from ..models.specs import ALIASES, SPECS
-from .app import Finalize, Json, Workers, app, check_model_file, say, say_json, writable_folder
+from .app import Finalize, Json, Workers, app, check_model_file, say, say_json, warn, writable_folder
 
 # %% ../../nbs/cli/02_training.ipynb #n004
 Profile = Annotated[str, typer.Option(help="Whose data and recipe: smoke, default, cifar10, camvid or paper (the published recipes).")]
@@ -132,6 +132,21 @@ def _evaluate(file, profile, changes, dataset_name, data_dir, *how):
     return evaluate_model(model, data, *how), dataclasses.asdict(data)
 
 
+def _evaluate_annotated(file, annotations, images, *how):
+    "What `evaluate --annotations` does in its child process."
+    from edgetpu_repro.measure.evaluate import evaluate_annotated
+    from edgetpu_repro.measure.predict import open_model
+    return evaluate_annotated(open_model(file), annotations, images, *how)
+
+
+def _check_annotated(annotations, images, dataset_name):
+    "Refuse half of what is needed."
+    if not (annotations and images): raise UsageError("--annotations and --images go together")
+    if dataset_name: raise UsageError("--annotations takes the place of --dataset_name")
+    if not annotations.is_file(): raise UsageError(f"{annotations} is not a file")
+    if not images.is_dir(): raise UsageError(f"{images} is not a folder")
+
+
 @app.command()
 def evaluate(
     file: Annotated[Path, typer.Argument(help="A .keras or a .tflite file.")],
@@ -139,18 +154,26 @@ def evaluate(
     set: Set = (),
     dataset_name: Annotated[str, typer.Option(help="TFDS name, in place of the profile's.")] = None,
     data_dir: DataDir = None,
+    annotations: Annotated[Path, typer.Option(help="Of detectors, in place of a dataset: boxes as COCO's JSON has them.")] = None,
+    images: Annotated[Path, typer.Option(help="The folder of the pictures of --annotations.")] = None,
     finalize_method: Finalize = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 64,
     workers: Workers = None,
     output: Annotated[Path, typer.Option(help="Also write a record to this JSON file.")] = None,
     as_json: Json = False,
 ):
-    "Top-1 and top-5, or mIoU, of a model file on a test split."
+    "Top-1 and top-5, mIoU, or COCO's mAP, of a model file on a test split or on annotated pictures."
     load_profile(profile)
+    if annotations or images: _check_annotated(annotations, images, dataset_name)
     check_model_file(file)
     if output: writable_folder(output.parent)
     from edgetpu_repro.tflite.isolation import run_isolated
-    result, data = run_isolated(_evaluate, file, profile, set, dataset_name, data_dir, finalize_method, batch_size, workers or os.cpu_count(), what=file)
+    how = finalize_method, batch_size, workers or os.cpu_count()
+    if annotations:
+        result = run_isolated(_evaluate_annotated, file, annotations, images, *how, what=file)
+        data = dict(name=annotations.name, annotations=annotations.name)
+        for line in result["problems"]: warn(f"WARNING: {annotations.name}: {line}")
+    else: result, data = run_isolated(_evaluate, file, profile, set, dataset_name, data_dir, *how, what=file)
     if as_json: say_json(dict(file=str(file), dataset=data["name"], **result))
     else: _print_result(result)
     if output: write_record(output, "evaluate", file.stem, profile, dict(data, file=file.name, finalize_method=finalize_method), result)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COCO_NAMES', 'COCO_IDS', 'ROWS', 'COVERED', 'valid_boxes', 'box_target', 'crop_target', 'ssd_crop', 'mirror',
-           'augment_boxes', 'read_coco']
+           'augment_boxes', 'Problems', 'read_coco', 'category_columns', 'coco_target']
 
 # %% ../../nbs/data/06_boxes.ipynb #d002
 from collections import Counter
@@ -148,38 +148,100 @@ def _box_problem(box, picture:dict) -> str: # '' where there is none
     return ""
 
 
+class Problems:
+    "What is wrong in annotations: how often, and the first three by name."
+    def __init__(self): self.counts, self.first = Counter(), {}
+
+    def add(self,
+        what:str, # Such as 'empty boxes'
+        where:str, # Such as 'annotation 7'
+    ):
+        "Count one."
+        self.counts[what] += 1
+        if self.counts[what] <= 3: self.first.setdefault(what, []).append(where)
+
+    def lines(self) -> list:
+        "One line a kind of problem, with names."
+        shown = {what: ", ".join(names) for what, names in self.first.items()}
+        return [f"{n} {what} ({shown[what]}{', ...' if n > 3 else ''})" for what, n in self.counts.items()]
+
+
+def _pictures(content, folder:Path, path, problems:Problems) -> dict: # {id: dict}
+    "The pictures of annotations that are in the folder; raises `UsageError` where there is none."
+    pictures = {}
+    for picture in _table(content, "images", path):
+        sides = [picture.get(side) for side in ("height", "width")]
+        if not all(isinstance(s, int) and s > 0 for s in sides):
+            raise UsageError(f"{path}: picture {picture['id']} has no height and width")
+        name = str(picture.get("file_name"))
+        if picture["id"] in pictures: problems.add("pictures given twice", f"picture {picture['id']}")
+        elif (folder/name).is_file(): pictures[picture["id"]] = picture
+        else: problems.add("pictures that are not in the folder", name)
+    if not pictures: raise UsageError(f"{path}: none of its pictures is in {folder}")
+    return pictures
+
+
 def read_coco(
     annotations, # Path of a JSON file as COCO has it
     images, # Folder of the pictures
-) -> dict: # images, annotations, categories (lists of dicts), problems {what: how often}
+) -> dict: # images, annotations, categories (lists of dicts), problems (`Problems`)
     "Read annotations; raises `UsageError` where nothing can be done, and counts what can be left out."
-    content, folder = read_json(annotations), Path(images)
+    content, folder, problems = read_json(annotations), Path(images), Problems()
     if not folder.is_dir(): raise UsageError(f"{folder} is not a folder")
     categories = _table(content, "categories", annotations)
-    problems, pictures = Counter(), {}
-    for picture in _table(content, "images", annotations):
-        sides = [picture.get(side) for side in ("height", "width")]
-        if not all(isinstance(s, int) and s > 0 for s in sides):
-            raise UsageError(f"{annotations}: picture {picture['id']} has no height and width")
-        if (folder/str(picture.get("file_name"))).is_file(): pictures[picture["id"]] = picture
-        else: problems["pictures that are not in the folder"] += 1
-    if not pictures: raise UsageError(f"{annotations}: none of its pictures is in {folder}")
+    if not categories: raise UsageError(f"{annotations} has no categories")
+    pictures = _pictures(content, folder, annotations, problems)
     known, kept = {c["id"] for c in categories}, []
     for a in _table(content, "annotations", annotations):
         picture = pictures.get(a.get("image_id"))
         if picture is None: problem = "boxes of missing pictures"
         elif a.get("category_id") not in known: problem = "boxes of unknown categories"
         else: problem = _box_problem(a.get("bbox"), picture)
-        if problem: problems[problem] += 1
+        if problem: problems.add(problem, f"annotation {a['id']}")
         else: kept.append(_whole_annotation(a, picture, problems))
-    return dict(images=list(pictures.values()), annotations=kept, categories=categories, problems=dict(problems))
+    return dict(images=list(pictures.values()), annotations=kept, categories=categories, problems=problems)
 
 
-def _whole_annotation(a:dict, picture:dict, problems) -> dict:
+def _whole_annotation(a:dict, picture:dict, problems:Problems) -> dict:
     "An annotation with its box inside of the picture, its area and whether it is a crowd."
     x, y, w, h = a["bbox"]
     right, bottom = min(x + w, picture["width"]), min(y + h, picture["height"])
     left, top = max(x, 0), max(y, 0)
-    if (left, top) != (x, y) or right < x + w - 1 or bottom < y + h - 1: problems["boxes clipped to the picture"] += 1
+    moved = (left, top) != (x, y) or right < x + w - 1 or bottom < y + h - 1
+    if moved: problems.add("boxes clipped to the picture", f"annotation {a['id']}")
     box = [left, top, right - left, bottom - top]
     return dict(a, bbox=box, area=a.get("area", box[2] * box[3]), iscrowd=int(a.get("iscrowd", 0)))
+
+
+# %% ../../nbs/data/06_boxes.ipynb #bx2
+def _like_coco(categories) -> bool:
+    "Whether categories have COCO's numbers and names."
+    return all(1 <= c["id"] <= len(COCO_NAMES) and COCO_NAMES[c["id"] - 1] == c.get("name") for c in categories)
+
+
+def category_columns(
+    categories, # From `read_coco`
+    classes:int|None, # Of the model, without background; None: it does not say
+) -> tuple: # ({id of a category: column}, names of the classes)
+    "Columns of categories; raises `UsageError` where model and annotations do not have the same classes."
+    if _like_coco(categories) and classes in (None, len(COCO_NAMES)):
+        return {c["id"]: c["id"] for c in categories}, COCO_NAMES
+    if classes not in (None, len(categories)):
+        raise UsageError(f"the model has {classes} classes, the annotations have {len(categories)} categories")
+    ordered = sorted(categories, key=lambda c: c["id"])
+    names = tuple(str(c.get("name", c["id"])) for c in ordered)
+    return {c["id"]: i for i, c in enumerate(ordered, 1)}, names
+
+
+def coco_target(
+    picture:dict, # Of `read_coco`
+    annotations:list, # Of that picture
+    columns:dict, # From `category_columns`
+) -> dict: # As `box_target` makes it, NumPy arrays with as many rows as there are boxes, `lost` is 0
+    "The target of one picture of annotations; none of its boxes is one too many."
+    size = np.array([picture["height"], picture["width"]], "float32")
+    boxes = np.array([a["bbox"] for a in annotations], "float64").reshape(-1, 4) # x, y, width, height
+    corners = np.stack([boxes[:, 1], boxes[:, 0], boxes[:, 1] + boxes[:, 3], boxes[:, 0] + boxes[:, 2]], -1)
+    return dict(boxes=corners / np.tile(size, 2), columns=np.array([columns[a["category_id"]] for a in annotations], int),
+                crowd=np.array([a["iscrowd"] for a in annotations], bool),
+                area=np.array([a["area"] for a in annotations], "float64"), size=size, lost=np.int32(0))

@@ -203,7 +203,7 @@ def finalize_of(
     "What finishes the graph of a timed file; a method for others is not for models that take none."
     from edgetpu_repro.tasks.base import TASKS
     task, hw = TASKS[spec.task], image_hw(image_size or spec.image_size)
-    takes_none = task.default_finalize(hw) == "none"
+    takes_none = set(task.variants(hw).values()) == {"none"}
     return task.check_finalize(None if takes_none else method, hw)
 
 
@@ -215,15 +215,14 @@ def timed_file(
     finalize_method:str|None=None, # As `finalize_of` takes it
 ) -> Path: # The file
     "An int8 `.tflite` file of a registered model with random weights."
-    from edgetpu_repro.tflite.convert import freeze
-    from edgetpu_repro.tflite.quantize import export_tflite
+    from edgetpu_repro.tflite.postprocess import export_variant, float_variant
     spec = get_spec(name)
     steps = finalize_of(spec, image_size, finalize_method)
     hw = image_hw(image_size or spec.image_size)
     network = build_model(name, image_size=image_size, group_conv=group_conv)
     images = np.random.default_rng(0).uniform(-1, 1, (2, *hw, 3)).astype("float32")
     path = Path(folder)/f"{spec.name}.tflite"
-    export_tflite(freeze(network, finalize_method=steps), path, images)
+    export_variant(float_variant(network, steps), path, images, steps)
     return path
 
 # %% ../../nbs/measure/02_benchmark.ipynb #n003

@@ -217,6 +217,7 @@ class WorkflowTask:
 class Task(TrainingTask, ExportingTask, WorkflowTask):
     "A task: what training, exports, evaluation and `predict` ask."
     metric:str = ""          # key of the number of `evaluate` that counts
+    drawn:str = "mask"       # what `predict` writes as a picture, where `show` gives one
 
     def classes(self, shapes, dtypes=()) -> int|None:
         "How many classes a model of these outputs has; None where the outputs do not say."

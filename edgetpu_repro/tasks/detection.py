@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRAINED_BOXES', 'COLORS', 'DRAWN', 'TASK', 'box_names', 'load_boxes', 'raw_heads', 'finished', 'detections_of',
-           'draw_boxes', 'box_rows', 'true_boxes', 'draw_detections', 'box_statistics', 'Truth', 'Detection',
-           'matched_boxes', 'guess_hw']
+           'draw_boxes', 'box_rows', 'single_targets', 'true_boxes', 'draw_detections', 'box_statistics', 'Truth',
+           'Detection', 'matched_boxes', 'guess_hw']
 
 # %% ../../nbs/tasks/05_detection.ipynb #d002
 import re
@@ -142,6 +142,15 @@ def box_rows(
     return out
 
 
+def single_targets(
+    targets, # A batch as `tf.data` makes it, or a list of targets
+) -> list: # of dicts of NumPy arrays
+    "The targets of single pictures."
+    if isinstance(targets, (list, tuple)): return list(targets)
+    arrays = {key: np.asarray(value) for key, value in targets.items()}
+    return [{key: value[i] for key, value in arrays.items()} for i in range(len(arrays["columns"]))]
+
+
 def true_boxes(
     target:dict, # As `box_target` makes it, without the batch
 ) -> Detections: # With scores of 1
@@ -169,7 +178,7 @@ def _draw_rows(ax, rows, names, least:float):
 def draw_detections(
     rows:dict, # {'image': (n, height, width, 3) uint8, title: (n, DRAWN, 6) as `box_rows` makes them}
     names:tuple, # Of the classes
-    least:float=0.3, # Score from which on a box is drawn
+    least:float=0.5, # Score from which on a box is drawn
 ): # A matplotlib figure
     "A line of pictures for the truth and for each way to find boxes; many boxes have colours only, which the legend names."
     from matplotlib import pyplot as plt
@@ -246,7 +255,7 @@ def _rounded(v): return "-" if v is None else f"{v:.1%}"
 class Detection(Task):
     "Boxes with classes: 'box_encodings' (batch, anchors, 4) and 'class_logits' (batch, anchors, classes + 1)."
     name, features, metric, unit = "detection", ("image", "objects"), "map", "boxes"
-    MIN_SQNR, MIN_AGREEMENT = 15, 0.8
+    drawn, MIN_SQNR, MIN_AGREEMENT = "detections", 15, 0.8
 
     def label_names(self, dataset):
         "Of the classes, without background: that has a column, but no name."
@@ -340,27 +349,26 @@ class Detection(Task):
 
     def evaluate(self, predict, batches, names, method=None):
         "COCO's mAP and its parts (fractions), `ap` by class, images, boxes, suppression."
-        truth = Truth()
+        truth, done, lost = Truth(), False, 0
         method = "nms_regular" if method in (None, "none") else method
-        done = False
         for images, targets in batches:
             outputs = predict(images)
             done = raw_heads(outputs) is None
-            targets = {key: np.asarray(value) for key, value in targets.items()}
-            for i, found in enumerate(detections_of(outputs, tuple(images.shape[1:3]), method)):
-                truth.add({key: value[i] for key, value in targets.items()}, found)
+            found = detections_of(outputs, tuple(images.shape[1:3]), method)
+            for target, detections in zip(single_targets(targets), found):
+                truth.add(target, detections)
+                lost += int(target.get("lost", 0))
         if not truth.images: raise UsageError("the split is empty")
-        return dict(truth.metrics(names), suppression="in the file" if done else method)
+        suppression = "in the file" if done else method
+        return dict(truth.metrics(names), boxes_left_out=lost, suppression=suppression)
 
     def statistics(self, dataset): return box_statistics(self, dataset)
 
     def drawable(self, values, hw=None):
         "Of targets all boxes, of outputs those of the fast suppression, as `box_rows` makes them."
-        if isinstance(values, (list, tuple)) and isinstance(values[0], dict) and "columns" in values[0]:
-            return box_rows([true_boxes(target) for target in values])
-        if isinstance(values, dict) and "columns" in values:
-            each = [{key: part[i] for key, part in values.items()} for i in range(len(values["columns"]))]
-            return self.drawable(each)
+        first = values[0] if isinstance(values, (list, tuple)) else values
+        if isinstance(first, dict) and "columns" in first:
+            return box_rows([true_boxes(target) for target in single_targets(values)])
         return box_rows(detections_of(values, hw, "nms"))
 
     def draw(self, rows, names): return draw_detections(rows, names)

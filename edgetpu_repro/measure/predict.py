@@ -21,6 +21,7 @@ from ..models.blocks import load_model
 from ..tasks.base import Task, task_of_outputs
 from ..tflite.file import load_tflite, read_tflite, tflite_predictor
 from ..tflite.metadata import read_labels
+from ..tflite.postprocess import detector_runner, has_several_outputs
 
 # %% ../../nbs/measure/00_predict.ipynb #x005
 def _as_arrays(outputs):
@@ -33,9 +34,11 @@ def predictor(
     model, # A Keras model, or the path or content of a '.tflite' file
     threads:int=1, # For a '.tflite' file, of one worker
     workers:int=1, # For a '.tflite' file: so many images, or batches, at once
-): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...)
+): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...), of several a dict
     "Make a prediction function; all that follows does not know what runs behind it."
-    if not hasattr(model, "predict_on_batch"): return tflite_predictor(model, threads, workers)
+    if not hasattr(model, "predict_on_batch"):
+        run = detector_runner if has_several_outputs(model) else tflite_predictor
+        return run(model, threads, workers)
     return lambda images: _as_arrays(model(images, training=False))
 
 # %% ../../nbs/measure/00_predict.ipynb #x007
@@ -177,14 +180,15 @@ def names_of(
 def mask_paths(
     paths, # Of pictures
     folder=None, # Where masks go; None: the current one
-) -> dict: # {path of a picture: path of its mask}
+    what:str="mask", # As `Task.drawn` says
+) -> dict: # {path of a picture: path of its mask, or of its detections}
     "A name of its own for the mask of each picture."
     taken, out = set(), {}
     for path in paths:
-        name, number = f"{path.stem}_mask.png", 1
+        name, number = f"{path.stem}_{what}.png", 1
         while name in taken:
             number += 1
-            name = f"{path.stem}_mask_{number}.png"
+            name = f"{path.stem}_{what}_{number}.png"
         taken.add(name)
         out[path] = Path(folder or ".")/name
     return out
@@ -199,7 +203,8 @@ def write_predictions(
     central_crop:bool=False, # As `data.resize` takes it
 ): # Iterator of (dict for JSON, with `error` for a bad picture; a line for people)
     "What a model finds in pictures, one after the other; masks are written."
-    masks, names = mask_paths(paths, folder), names_of(file, labels)
+    drawn, names = file.task.drawn, names_of(file, labels)
+    masks = mask_paths(paths, folder, drawn)
     for path, answer, _ in predict_pictures(file, paths, names, top, central_crop):
         if isinstance(answer, UsageError):
             yield dict(image=str(path), error=str(answer)), f"error: {answer}"
@@ -207,5 +212,5 @@ def write_predictions(
         values, line = dict(image=str(path), **answer.values), answer.line
         if answer.image is not None:
             with atomic_write(masks[path]) as tmp: answer.image.save(tmp, "png")
-            values, line = dict(values, mask=str(masks[path])), f"{masks[path]}, {line}"
+            values, line = {**values, drawn: str(masks[path])}, f"{masks[path]}, {line}"
         yield values, f"{path}: {line}"

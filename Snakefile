@@ -106,10 +106,13 @@ LONG = dict(host=1, mem_mb=6000, runtime=120)
 
 # What a profile shows: each table and figure that it has the models for.
 CLASSIFIERS, MASKED = TRAINED.get("classification", []), TRAINED.get("segmentation", [])
+DETECTORS, TIMED_DETECTORS = TRAINED.get("detection", []), list(timed("detection"))
 TIMED_CLASSIFIERS, TIMED_MASKED = (list(timed(task)) for task in ("classification", "segmentation"))
 BENCHMARKED = records("benchmark", TIMED_CLASSIFIERS + TIMED_MASKED)
 SEGMENTED = records("evaluate", MASKED) + records("train", MASKED) + records("benchmark", TIMED_MASKED)
 CLASSIFIED = records("train", CLASSIFIERS) + records("evaluate", CLASSIFIERS) + records("benchmark", TIMED_CLASSIFIERS)
+DETECTED = (records("train", DETECTORS) + records("evaluate", DETECTORS) + records("benchmark", TIMED_DETECTORS)
+            + expand(f"{BUILD}/pictures/{{model}}.npz", model=DETECTORS))
 BLOCKS = [f"{RESULTS}/records/blocks"] if PROFILE.blocks else []
 
 
@@ -136,6 +139,7 @@ PAPER = {
     "tab3_segmentation": (MASKED, SEGMENTED, table("tab3_segmentation")),
     "fig5_segmentation": (MASKED, SEGMENTED, figure("fig5_segmentation")),
     "gallery": (MASKED, expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED) + records("evaluate", MASKED), figure("gallery")),
+    "detection": (DETECTORS, DETECTED, figure("detection_graph") + figure("detection") + figure("detection_gallery") + table("detection")),
     "claims": (MODELS, sorted({*records("evaluate", MODELS), *BENCHMARKED, *BLOCKS, *ELSEWHERE}), table("claims")),
 }
 FRONTIERS = {"3": "edgetpu", "4": "cpu"} # figure: chip

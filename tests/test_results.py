@@ -20,7 +20,9 @@ def evaluated(task):
 def test_every_model_of_a_profile_has_its_records(profile):
     settings = load_profile(profile)
     classification, segmentation = settings.task("classification"), settings.task("segmentation")
-    trained, timed = {*classification.models, *segmentation.models}, set(classification.all_models)
+    detection = settings.task("detection")
+    trained = {*classification.models, *segmentation.models, *detection.models}
+    timed = {*classification.all_models, *(f"{m}{ending}" for m in detection.all_models for ending in ("", "_nms"))}
     assert {r["name"] for r in read_records(profile, "train")} == {r["name"] for r in read_records(profile, "evaluate")} == trained
     masked = segmentation.all_models
     timed |= {f"{m}_{argmax}" for m in masked for argmax in ("default", "fused4")}

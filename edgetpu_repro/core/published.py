@@ -18,7 +18,7 @@ SOURCES = {
     "object-detection-api": "TensorFlow Object Detection API, to which the page points; COCO 2017 at 320x320, uint8",
     "spaghettinet-config": "Headers of the released SpaghettiNet configs, TensorFlow Object Detection API; another measurement of the zoo's models",
     "mobilenetv4": "MobileNetV4, arXiv 2404.10518 v2, Table 6; int8 latency, median of 5 means of about 1,000 runs; top-1 of the float models",
-    "tf1-detection-zoo": "TensorFlow 1 detection model zoo, COCO 2017 at 320x320, uint8",
+    "tf1-detection-zoo": "TensorFlow 1 detection model zoo, COCO 2014 minival at 320x320, uint8",
 }
 
 
@@ -120,8 +120,8 @@ PUBLISHED = [
         mobilenet_v4_hybrid_l   83.4  3.8  -
         fastvit_sa36            83.6  4.3  -"""),
     *_rows("detection", "tf1-detection-zoo", "map pixel4_edgetpu_ms", """
-        ssd_mobilenet_edgetpu_coco  24.3  6.6
-        ssd_mobiledet_edgetpu_coco  25.6  6.9"""),
+        ssd_mobilenet_edgetpu     24.3  6.6
+        ssdlite_mobiledet_edgetpu 25.6  6.9"""),
 ]
 
 # %% ../../nbs/core/04_published.ipynb #c009

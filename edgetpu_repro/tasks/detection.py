@@ -105,7 +105,9 @@ def detections_of(
     return detect(codes, classes, anchors_for(hw, codes.shape[1]), method, max_detections)
 
 # %% ../../nbs/tasks/05_detection.ipynb #d009
-COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000")
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000",
+          "#808000", "#000075", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990", "#dcbeff", "#808080", "#ffe119",
+          "#aaffc3", "#000000")
 
 
 def draw_boxes(
@@ -160,19 +162,14 @@ def true_boxes(
     return Detections(boxes, columns - 1, np.ones(len(real), "float32"))
 
 
-def _draw_rows(ax, rows, names, least:float):
-    "Boxes of one picture, with names where there are few."
+def _draw_rows(ax, rows, least:float):
+    "Boxes of one picture."
     from matplotlib.patches import Rectangle
     height, width = ax.images[0].get_array().shape[:2]
-    kept = rows[rows[:, 5] >= least]
-    for y0, x0, y1, x1, c, s in kept:
+    for y0, x0, y1, x1, c, _ in rows[rows[:, 5] >= least]:
         color = COLORS[int(c) % len(COLORS)]
         corner = x0 * width - 0.5, y0 * height - 0.5
         ax.add_patch(Rectangle(corner, (x1 - x0) * width, (y1 - y0) * height, fill=False, color=color, lw=1))
-        if len(kept) > 12: continue
-        text = class_name(names, int(c)) if s == 1 else f"{class_name(names, int(c))} {s:.0%}"
-        ax.text(*corner, text, fontsize=6, color="white", va="bottom", clip_on=True,
-                bbox=dict(color=color, pad=0.5, lw=0))
 
 
 def draw_detections(
@@ -180,7 +177,7 @@ def draw_detections(
     names:tuple, # Of the classes
     least:float=0.5, # Score from which on a box is drawn
 ): # A matplotlib figure
-    "A line of pictures for the truth and for each way to find boxes; many boxes have colours only, which the legend names."
+    "A line of pictures for the truth and for each way to find boxes; the legend names the colours."
     from matplotlib import pyplot as plt
     from matplotlib.patches import Patch
     images = rows["image"]
@@ -192,7 +189,7 @@ def draw_detections(
         line[0].set_ylabel(title)
         for ax, image, found in zip(line, images, boxes):
             ax.imshow(image)
-            _draw_rows(ax, found, names, least)
+            _draw_rows(ax, found, least)
             ax.set(xticks=[], yticks=[])
     used = sorted({int(r[4]) for boxes in shown.values() for r in boxes.reshape(-1, 6) if r[5] >= least})
     patches = [Patch(color=COLORS[c % len(COLORS)], label=class_name(names, c)) for c in used]

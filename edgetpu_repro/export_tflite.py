@@ -6,17 +6,24 @@
 __all__ = ['as_options']
 
 # %% ../nbs/cli/07_export_tflite.ipynb #a002
-import re, sys
+import re
+import sys
 
 from .cli.main import main
 
 # %% ../nbs/cli/07_export_tflite.ipynb #c005
+def _plain(word:str) -> str:
+    "'--flag=true' as '--flag', '--flag=false' as '--no-flag'."
+    word = re.sub(r"^--([\w-]+)=true$", r"--\1", word, flags=re.I)
+    return re.sub(r"^--([\w-]+)=false$", r"--no-\1", word, flags=re.I)
+
+
 def as_options(
     words:list, # Of the command line
 ) -> list: # As `edgetpu-repro export` takes them
-    "Turn '--flag=true' and '--flag=false' into '--flag' and '--no-flag'."
-    on = lambda word: re.sub(r"^--([\w-]+)=true$", r"--\1", word, flags=re.I)
-    return [re.sub(r"^--([\w-]+)=false$", r"--no-\1", on(word), flags=re.I) for word in words]
+    "Flags in the style of the original as options."
+    return [_plain(word) for word in words]
 
 
-if __name__ == "__main__" and sys.argv[0].endswith("export_tflite.py"): main(["export", *as_options(sys.argv[1:])])
+if __name__ == "__main__" and sys.argv[0].endswith("export_tflite.py"):
+    main(["export", *as_options(sys.argv[1:])])

@@ -6,13 +6,17 @@
 __all__ = ['INTERRUPTED', 'answer', 'main']
 
 # %% ../../nbs/cli/06_main.ipynb #a002
-import logging, os, signal, sys, warnings
+import logging
+import os
+import signal
+import sys
+import warnings
+
 import typer
 
 from ..core.errors import UsageError, printable
 from .app import app
 from . import files, models, timing, training, workflow # noqa: F401 (each adds its commands)
-
 
 # %% ../../nbs/cli/06_main.ipynb #c016
 def _quiet():
@@ -36,13 +40,18 @@ def _fail(message, code:int) -> int:
     return code
 
 
+def _system(e:OSError) -> str:
+    "What the system refused, and for which file."
+    return f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}"
+
+# %% ../../nbs/cli/06_main.ipynb #hs01
 def answer(
     args=None, # Words of the command line; None: the process's
 ) -> int: # Exit code
     "Run the command, and turn a mistake into one line."
     try: code = app(args, standalone_mode=False) or 0
     except UsageError as e: return _fail(e, 2)
-    except OSError as e: return _fail(f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}", 1)
+    except OSError as e: return _fail(_system(e), 1)
     except (KeyboardInterrupt, typer.Abort): return _fail(INTERRUPTED, 130)
     except Exception as e:
         if not hasattr(e, "format_message"): raise # a bug in this package: the trace helps to report it

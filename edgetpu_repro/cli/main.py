@@ -54,7 +54,7 @@ def answer(
     except OSError as e: return _fail(_system(e), 1)
     except (KeyboardInterrupt, typer.Abort): return _fail(INTERRUPTED, 130)
     except Exception as e:
-        if not hasattr(e, "format_message"): raise # a bug in this package: the trace helps to report it
+        if not hasattr(e, "format_message"): raise # a bug of ours: the trace helps to report it
         return _fail(e.format_message(), 2)
     if code == 130: return _fail(INTERRUPTED, 130) # Typer turns Ctrl-C into this code
     return code

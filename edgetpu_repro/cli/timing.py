@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PHONE_COLUMNS', 'Targets', 'Compare', 'MinRuns', 'Seconds', 'Precision', 'MaxSeconds', 'Operators',
-           'Repeat', 'Device', 'Serial', 'Binary', 'Nnapi', 'Accelerator', 'Gpu', 'Output', 'TFLitePath', 'Modelled',
-           'Argmax', 'LatencyJson', 'benchmark', 'compile_command', 'latency']
+           'Repeat', 'Device', 'Serial', 'Binary', 'Nnapi', 'Accelerator', 'Gpu', 'Output', 'TFLitePath', 'MODELLED',
+           'Modelled', 'Argmax', 'LatencyJson', 'benchmark', 'compile_command', 'latency']
 
 # %% ../../nbs/cli/04_timing.ipynb #a002
 import json
@@ -35,8 +35,8 @@ def _on_host(*given):
     return time_on_host(*given)
 
 
-COLUMNS = (("median ms", 10), ("95 % interval", 18), ("p5", 10), ("p95", 10), ("runs", 7), ("MB", 8),
-           ("memory MiB", 12))
+COLUMNS = (("median ms", 10), ("95 % interval", 18), ("p5", 10), ("p95", 10), ("runs", 7),
+           ("MB", 8), ("memory MiB", 12))
 
 
 def _head(width:int, columns):
@@ -52,7 +52,8 @@ def _table(results):
         interval = f"{r['latency_low_ms']:.3f}..{r['latency_high_ms']:.3f}"
         memory = "-" if r["memory_mib"] is None else f"{r['memory_mib']:.1f}"
         scatter = f"{r['latency_p5_ms']:>10.3f}{r['latency_p95_ms']:>10.3f}{r['runs']:>7}"
-        say(f"{name:{width}}{r['latency_ms']:>10.3f}{interval:>18}{scatter}{r['bytes'] / 1e6:>8.2f}{memory:>12}")
+        taken = f"{r['latency_ms']:>10.3f}{interval:>18}{scatter}"
+        say(f"{name:{width}}{taken}{r['bytes'] / 1e6:>8.2f}{memory:>12}")
         if "operators" not in r: continue
         for op, (n, ms) in r["operators"].items(): say(f"    {op:24}{n:>5}{ms:>10.3f} ms")
         say(f"    by {r['operators_measured_by']}")
@@ -89,7 +90,8 @@ def _on_phones(files, phones, settings, as_json, **given) -> dict:
     from edgetpu_repro.measure.phone import benchmark_phone
     results = {}
     for p in phones:
-        timed = benchmark_phone(files, p.serial, runs=settings.min_runs, threads=settings.threads, **given)
+        timed = benchmark_phone(files, p.serial, runs=settings.min_runs,
+                                threads=settings.threads, **given)
         results[p.serial] = dict(model=p.model, files=timed)
         if not as_json: _phone_table(p, timed)
     return results
@@ -105,7 +107,8 @@ def _phone_table(phone, timed):
     say(f"{phone.serial} {phone.model}")
     _head(width, PHONE_COLUMNS)
     for name, r in timed.items():
-        heat = ", ".join(r[when]["status"] or "unknown" for when in ("thermal_before", "thermal_after"))
+        statuses = [r[when]["status"] for when in ("thermal_before", "thermal_after")]
+        heat = ", ".join(status or "unknown" for status in statuses)
         init = "-" if r["init_ms"] is None else f"{r['init_ms']:.1f}"
         taken = f"{r['latency_ms']:>10.3f}{r['latency_kind']:>8}{r['runs']:>7}"
         say(f"{name:{width}}{taken}{init:>10}{r['delegated'] or '-':>11}{heat:>24}")
@@ -142,14 +145,18 @@ def _checked_files(targets, image_size, finalize_method) -> dict: # {target: pat
     return files
 
 # %% ../../nbs/cli/04_timing.ipynb #hs02
-Targets = Annotated[list[str], typer.Argument(metavar="FILE_OR_NAME...", help=".tflite files and registry names.")]
-Compare = option(tuple[str, str], "Time two files or names, and print how many times as long B takes, "
+Targets = Annotated[list[str], typer.Argument(metavar="FILE_OR_NAME...",
+                                              help=".tflite files and registry names.")]
+Compare = option(tuple[str, str], "Time two files or names, "
+                                  "and print how many times as long B takes, "
                                   "with the interval.", metavar="A B")
 MinRuns = option(int, "Runs of each, at least.", min=1)
 Seconds = option(float, "Seconds for each, at least.", min=0)
-Precision = option(float, "Go on until the 95 % interval of the median is this narrow, relative to it.", min=0)
+Precision = option(float, "Go on until the 95 % interval of the median is this narrow, "
+                          "relative to it.", min=0)
 MaxSeconds = option(float, "Seconds for each, at most.", min=0)
-Operators = option(bool, "Also say what the operators take; with adb, a CSV file beside --output.", "--operators")
+Operators = option(bool, "Also say what the operators take; with adb, a CSV file beside --output.",
+                   "--operators")
 Repeat = option(int, "Time all so many times, and say how many of the intervals hold.", min=1)
 Device = option(str, "host or adb (an Android phone).")
 Serial = option(list[str], "With adb: which phone; may be given several times.")
@@ -183,22 +190,24 @@ def benchmark(
     output: Output = None,
     as_json: Json = False,
 ):
-    "Latency of .tflite files, interleaved: median with its interval, p5, p95 and memory; on this host or on a phone."
+    "Time .tflite files side by side, here or on a phone: median with interval, p5, p95, memory."
     from edgetpu_repro.tflite.isolation import run_isolated
     targets = _checked_targets(targets, compare, device, serial or use_nnapi or use_gpu)
-    settings = BenchmarkSettings(threads=threads, min_runs=min_runs, seconds=seconds,
-                                 precision=max(precision, 1e-9), max_seconds=max(seconds, max_seconds, 1e-9))
+    limits = dict(precision=max(precision, 1e-9), max_seconds=max(seconds, max_seconds, 1e-9))
+    settings = BenchmarkSettings(threads=threads, min_runs=min_runs, seconds=seconds, **limits)
     if output: writable_folder(output.parent)
     phones = _ready_phones(serial, benchmark_binary) if device == "adb" else None
     files = _checked_files(targets, image_size, finalize_method)
     with tempfile.TemporaryDirectory() as folder:
         names = {t: f for t, f in files.items() if isinstance(f, str)}
         kind = group_conv or ("slices" if phones else "native")
-        if names: files |= run_isolated(_timed_files, names, folder, image_size, kind, finalize_method)
+        asked = (names, folder, image_size, kind, finalize_method)
+        if names: files |= run_isolated(_timed_files, *asked)
         if phones:
             csv = (output.parent if output else Path()) if operators else None
-            given = dict(binary=benchmark_binary, nnapi=use_nnapi, accelerator=nnapi_accelerator_name)
-            results = _on_phones(files, phones, settings, as_json, gpu=use_gpu, profiles=csv, **given)
+            given = dict(binary=benchmark_binary, nnapi=use_nnapi, gpu=use_gpu,
+                         accelerator=nnapi_accelerator_name, profiles=csv)
+            results = _on_phones(files, phones, settings, as_json, **given)
         else:
             asked = (files, settings, bool(compare), operators, repeat)
             results, ratio = run_isolated(_on_host, *asked, what="a file")
@@ -229,10 +238,11 @@ def compile_command(
     say(f"not compiled, left for the CPU: {', '.join(f'{n} {op}' for op, n in left.items())}")
 
 # %% ../../nbs/cli/04_timing.ipynb #n001
-Modelled = Annotated[list[str], typer.Argument(metavar="NAME|FILE|SPEC.json...",
-                                               help="Registry names, .tflite files and JSON files of specs.")]
+MODELLED = "Registry names, .tflite files and JSON files of specs."
+Modelled = Annotated[list[str], typer.Argument(metavar="NAME|FILE|SPEC.json...", help=MODELLED)]
 Argmax = option(str, "For segmentation models by name: none, default, fused2 or fused4.")
-LatencyJson = option(bool, "One JSON document: ms, low, high, parts, extrapolated of each.", "--json")
+LatencyJson = option(bool, "One JSON document: ms, low, high, parts, extrapolated of each.",
+                     "--json")
 
 
 @app.command()

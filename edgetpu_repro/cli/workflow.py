@@ -59,8 +59,10 @@ def failures(
             found.append(f"step {step} failed")
             continue
         text = f"{log[1]}.txt"
-        found += [f"step {step} failed: {_last_line(Path(root)/text)[:300]}",
-                  f"    its notebook, as far as it came: {log[1]}", f"    all that it printed: {text}"]
+        why = _last_line(Path(root)/text)[:300]
+        found += [f"step {step} failed: {why}",
+                            f"    its notebook, as far as it came: {log[1]}",
+                            f"    all that it printed: {text}"]
     return found
 
 # %% ../../nbs/cli/05_workflow.ipynb #c014
@@ -71,14 +73,16 @@ def _alone(root):
     with open(root/"build"/".lock", "w") as lock:
         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"another reproduce is running in {root}; wait for it or stop it") from None
+            raise UsageError(f"another reproduce is running in {root}; "
+                             "wait for it or stop it") from None
         yield lock
 
 
 def _run(command, root, lock, handle) -> int: # Exit code
     "Run Snakemake, and give `handle` its lines; stopped, it ends its jobs and cleans up."
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]) # papermill's
-    child = subprocess.Popen(command, cwd=root, env={**os.environ, "PATH": path}, pass_fds=[lock.fileno()],
+    beside = str(Path(sys.executable).parent) # where papermill is
+    environment = {**os.environ, "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
+    child = subprocess.Popen(command, cwd=root, env=environment, pass_fds=[lock.fileno()],
                              stderr=subprocess.PIPE, text=True, errors="replace")
     try: handle(child.stderr)
     finally:
@@ -102,7 +106,7 @@ def _explain(said, code, root):
     for line in failed or last: warn(line)
     warn(f"all that Snakemake printed: build/reproduce.log (exit code {code})")
 
-
+# %% ../../nbs/cli/05_workflow.ipynb #hs04
 Profile = option(str, "A file of config/, without its ending.")
 Cores = option(int, "Cores to use; all if not given.", min=1)
 DryRun = option(bool, "Only say what would run.", "--dry-run")
@@ -114,22 +118,23 @@ def reproduce(
     cores: Cores = None,
     dry_run: DryRun = False,
 ):
-    "Run the workflow of a checkout: train, quantise, time, and make every table and figure of a profile."
+    "Run the workflow of a checkout: train, quantise, time, make all tables and figures."
     root = repo_root()
     load_profile(profile)
     if not importlib.util.find_spec("snakemake"):
         raise UsageError("reproduce needs more packages; run: pip install 'edgetpu-repro[repro]'")
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores or "all"), "--rerun-incomplete",
-               "--scheduler", "greedy", "--nolock", "--quiet", "host", "--config", f"profile={profile}"]
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores or "all"), "--nolock",
+               "--rerun-incomplete", "--scheduler", "greedy", "--config", f"profile={profile}"]
     with _alone(root) as lock:
         if dry_run:
-            code = _run([*command[:-2], "rules", *command[-2:], "--dry-run"], root, lock, sys.stderr.writelines)
+            command += ["--quiet", "rules", "host", "--dry-run"]
+            code = _run(command, root, lock, sys.stderr.writelines)
             raise typer.Exit(code)
         said = deque(maxlen=1000)
         with open(root/"build"/"reproduce.log", "w", buffering=1) as log:
             def show(lines):
                 for line in progress(_copied(lines, log, said)): say(line)
 
-            code = _run(command, root, lock, show)
+            code = _run([*command, "--quiet", "host"], root, lock, show)
     if code: _explain(said, code, root)
     raise typer.Exit(code)

@@ -143,7 +143,7 @@ def time_processes(
 # %% ../../nbs/measure/02_benchmark.ipynb #b007
 def summarize(
     processes, # [[ms, ...] of each process]
-) -> dict: # latency_ms (median), latency_low_ms, latency_high_ms, latency_p5_ms, latency_p95_ms, runs, processes
+) -> dict: # latency_ms (median), low, high, p5 and p95 likewise, runs, processes
     """Median of one file, how well it is known, and how its runs scatter.
 
     Low and high are the 95 % interval of the median of the processes; p5 and p95 are of all runs.
@@ -173,7 +173,7 @@ def repeat_timing(
     settings:BenchmarkSettings=BenchmarkSettings(),
     times:int=10, # How often
 ) -> dict: # {name: dict(summaries, middle_ms, hold)}
-    "Time files again and again: `hold` of the intervals hold `middle_ms`, the median of all answers."
+    "Time files again and again: `hold` intervals hold `middle_ms`, the median of all answers."
     again = [time_tflite(files, settings) for _ in range(times)]
     return {name: _holding([result[name] for result in again]) for name in files}
 

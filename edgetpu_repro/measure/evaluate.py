@@ -29,7 +29,7 @@ def evaluate_model(
     batch_size:int=32,
     workers:int=1, # For a '.tflite' file, images at once
 ) -> dict: # As `Task.evaluate` returns it, and task, image_size (height, width), classes
-    "Evaluate a model, with a progress bar on a terminal; raises `UsageError` where model and dataset do not fit."
+    "Evaluate a model, with a progress bar on a terminal; `UsageError` where the data do not fit."
     task = file.task
     method = task.check_finalize(finalize_method, file.hw)
     dataset = open_dataset(replace_fields(data, dict(image_size=file.hw)))
@@ -37,7 +37,8 @@ def evaluate_model(
     classes = file.classes or len(names)
     if classes != len(names):
         extra = " with a background class" if data.background else ""
-        raise UsageError(f"{file.path} has {classes} classes, dataset {data.name} has {len(names)}{extra}")
+        raise UsageError(f"{file.path} has {classes} classes, "
+                         f"dataset {data.name} has {len(names)}{extra}")
     shown = tqdm(batches(task.samples(dataset, "test"), batch_size), unit=" batches", disable=None)
     with dataset.reading():
         result = task.evaluate(predictor(file.model, workers=workers), shown, names, method)

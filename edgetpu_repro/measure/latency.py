@@ -55,7 +55,7 @@ EXPONENTS = np.array([ # a row a quantity, a column a coefficient: of the time t
     [0, 0, 0, 0, 0, 0, 0, 1, 0],
 ])
 
-PART_EXPONENTS = np.vstack([EXPONENTS, np.eye(len(NAMES))[-1]]) # the same of a time's parts: the fixed part as well
+PART_EXPONENTS = np.vstack([EXPONENTS, np.eye(len(NAMES))[-1]]) # of a time's parts: also the fixed
 
 
 def unit_times(
@@ -74,9 +74,9 @@ class Structure:
     "What is assumed about the chip, and which coefficients are fitted."
     lanes:int = 64           # output channels at once; a group is rounded up to a multiple
     simd:int = 4             # input channels of a lane at once, likewise
-    copies:bool = True       # whether a group convolution moves its tensors twice, for split and concatenation
-    overlap:str = "none"     # 'weights' or 'compute': their time hides behind the rest, or tensors behind multiplications
-    free:tuple = SEVEN       # others are given: depthwise at 1/4, a copy takes what an operator takes
+    copies:bool = True       # whether a group convolution moves its tensors twice
+    overlap:str = "none"     # 'weights' hide behind the rest; 'compute': tensors behind products
+    free:tuple = SEVEN       # others: depthwise at 1/4, a copy takes what an operator takes
     noise:float = 0.025      # standard deviation of a published number, relative
     wider:float = 1.0        # factor of the priors' standard deviations
 
@@ -84,13 +84,13 @@ class Structure:
         if self.overlap not in OVERLAPS: raise unknown("overlap", self.overlap, OVERLAPS)
 
     @cached_property
-    def prior(self) -> tuple: # (medians, standard deviations) of the logarithms of the free coefficients
-        "The prior of what is fitted."
+    def prior(self) -> tuple: # (medians, standard deviations) of logarithms
+        "The prior of the free coefficients."
         chosen = [c for c in COEFFICIENTS if c.name in self.free]
         return np.log([c.median for c in chosen]), self.wider * np.array([c.log_sd for c in chosen])
 
     @cached_property
-    def expand(self) -> tuple: # (constants (9,), matrix (9, free)): logarithms of all coefficients from the free ones
+    def expand(self) -> tuple: # (constants (9,), matrix (9, free)), of logarithms
         "From the free coefficients to all."
         constants, matrix = np.zeros(len(NAMES)), np.zeros((len(NAMES), len(self.free)))
         if "depthwise" not in self.free: constants[NAMES.index("depthwise")] = np.log(1 / self.simd)
@@ -125,7 +125,7 @@ def exposed(
 class Fit:
     "A structure with fitted coefficients."
     structure:Structure
-    free:np.ndarray          # (k,): logarithms of the free coefficients where they are most probable
+    free:np.ndarray          # (k,): logarithms of the most probable free coefficients
     covariance:np.ndarray    # (k, k): of these
     log_evidence:float       # up to a constant that all structures share
 
@@ -150,7 +150,7 @@ class Fit:
         return float(self.parts(operator_table(operators), fixed).sum())
 
     def slopes(self, parts) -> np.ndarray:
-        "Derivatives of the logarithm of a time by the free coefficients, (k,); `parts`: of that time."
+        "Derivatives of a time's logarithm by the free coefficients, (k,); `parts`: of the time."
         _, matrix = self.structure.expand
         return parts @ PART_EXPONENTS @ matrix / parts.sum()
 
@@ -189,7 +189,7 @@ class _Problem:
         self.noise = noise_of(points, structure)
 
     def parts(self, free):
-        "(points, 9): ms of each quantity and the fixed part; and the matrix from the free coefficients."
+        "(points, 9): ms of each quantity and the fixed part; the matrix from the free coefficients."
         constants, matrix = self.structure.expand
         logs = constants + matrix @ free
         parts = exposed(self.amounts, unit_times(logs), self.structure.overlap)
@@ -266,7 +266,7 @@ def predict(
     operators:list, # of `Operator`, from `workload`
     without:str|None=None, # Registry name of a model whose latency the fit shall not know
     with_interval:bool=True, # False: the point value alone, ten times as fast
-) -> dict: # ms, low, high, parts {quantity: ms}, extrapolated [what lies outside of the published models]
+) -> dict: # ms, low, high, parts {quantity: ms}, extrapolated [what is outside of the published]
     "Latency on the Pixel 6 Edge TPU (int8)."
     parts = point_fit(without).parts(operator_table(operators))
     result = dict(ms=float(parts.sum()))

@@ -42,18 +42,20 @@ def _number(pattern:str, text:str, scale:float=1.0) -> float|None:
 
 def parse_benchmark(
     text:str, # What `benchmark_model` printed
-) -> dict: # latency_ms (median where it is printed, mean otherwise) and latency_kind, mean, std, min, max, p5 and p95 in ms, runs, init_ms, memory_mb, delegated
-    "Read the output of `benchmark_model`; raises `UsageError` where it holds no timed runs."
+) -> dict: # latency_ms and its latency_kind, mean, std, min, max, p5, p95, runs, init_ms, memory_mb, delegated
+    "Read what `benchmark_model` printed, the median where it has one; `UsageError` without runs."
     lines = re.findall(r"^.*\bcount=\d+.*$", text, re.M)
     mean = _number(r"Inference \(avg\): ", text, 1e-3)
     if len(lines) < 2 or mean is None:
         raise UsageError(f"benchmark_model reported no timed runs; it said: {_tail(text)}")
     timed = lines[-1] # the warm-up comes before
     ms = {k: _number(rf"\b{k}=", timed, 1e-3) for k in ("median", "std", "min", "max", "p5", "p95")}
-    taken = re.search(rf"the model graph will ({'|'.join(DELEGATED)}) executed by the delegate", text)
+    how = "|".join(DELEGATED)
+    taken = re.search(rf"the model graph will ({how}) executed by the delegate", text)
     return dict(
-        latency_ms=ms["median"] or mean, latency_kind="median" if ms["median"] else "mean", mean_ms=mean,
-        std_ms=ms["std"], min_ms=ms["min"], max_ms=ms["max"], latency_p5_ms=ms["p5"], latency_p95_ms=ms["p95"],
+        latency_ms=ms["median"] or mean, latency_kind="median" if ms["median"] else "mean",
+        mean_ms=mean, std_ms=ms["std"], min_ms=ms["min"], max_ms=ms["max"],
+        latency_p5_ms=ms["p5"], latency_p95_ms=ms["p95"],
         runs=int(re.search(r"\bcount=(\d+)", timed)[1]), memory_mb=_number("overall=", text),
         init_ms=_number("Inference timings in us: Init: ", text, 1e-3),
         delegated=DELEGATED[taken[1]] if taken else None)
@@ -67,15 +69,18 @@ def adb(
     "Run `adb`; raises `UsageError` with what it answered."
     tool = shutil.which("adb")
     if not tool:
+        page = "https://developer.android.com/tools/releases/platform-tools"
         raise UsageError("adb is not here; install Android's platform tools "
-                         "(https://developer.android.com/tools/releases/platform-tools) and put them on the PATH")
+                         f"({page}) and put them on the PATH")
     command = [tool, *(["-s", serial] if serial else []), *map(str, words)]
     on = f" on {serial}" if serial else ""
     try: done = subprocess.run(command, capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         raise UsageError(f"adb {words[0]} did not finish within {seconds:.0f} s{on}") from None
     text = (done.stdout + done.stderr).decode(errors="replace")
-    if done.returncode: raise UsageError(f"adb {words[0]}{on} failed (exit code {done.returncode}): {_tail(text)}")
+    if done.returncode:
+        code = done.returncode
+        raise UsageError(f"adb {words[0]}{on} failed (exit code {code}): {_tail(text)}")
     return text
 
 
@@ -84,7 +89,7 @@ def shell(
     serial:str, # Of the phone
     seconds:float=60, # Time limit
 ) -> str: # What it printed
-    "Run a command on a phone. `adb shell` gives its words to a shell there as one line: every word is quoted."
+    "Run a command on a phone; every word is quoted, for a shell there gets them as one line."
     return adb("shell", shlex.join(map(str, words)), serial=serial, seconds=seconds)
 
 # %% ../../nbs/measure/03_phone.ipynb #p001
@@ -97,7 +102,8 @@ class Phone:
 
 
 STATES = "device|offline|unauthorized|no permissions|recovery|sideload|authorizing|bootloader"
-WHY = {"unauthorized": "it has not allowed this computer: unlock it and accept the question about USB debugging",
+WHY = {"unauthorized": "it has not allowed this computer: unlock it "
+                       "and accept the question about USB debugging",
        "offline": "it is offline: pull the cable and plug it in again",
        "no permissions": "this user may not talk to it: see udev rules in Android's documentation"}
 
@@ -106,15 +112,18 @@ def phones() -> list: # of `Phone`
     "The phones that adb sees."
     found = re.findall(rf"^(\S+)[ \t]+({STATES})\b(.*)$", adb("devices", "-l"), re.M)
     models = [re.search(r"model:(\S+)", rest) for *_, rest in found]
-    return [Phone(serial, state, model[1] if model else "") for (serial, state, _), model in zip(found, models)]
+    names = [model[1] if model else "" for model in models]
+    return [Phone(serial, state, name) for (serial, state, _), name in zip(found, names)]
 
 
 def choose(
     serials:tuple=(), # As the user gave them; none: the only phone there is
 ) -> list: # of `Phone`, all of them usable
-    "Which phones to use; raises `UsageError` where one is missing or cannot be used, or where it is not clear which."
+    "Which phones to use; raises `UsageError` where one cannot be used, or it is not clear which."
     there = {p.serial: p for p in phones()}
-    if not there: raise UsageError("adb sees no phone; connect one and allow USB debugging in its developer options")
+    if not there:
+        raise UsageError("adb sees no phone; connect one "
+                         "and allow USB debugging in its developer options")
     if not serials and len(there) > 1:
         raise UsageError(f"adb sees {len(there)} phones; choose with --serial: {', '.join(there)}")
     for s in serials:
@@ -132,7 +141,7 @@ TEMPERATURE = r"Temperature\{mValue=(\d+(?:\.\d+)?), mType=-?\d+, mName=([\w-]+)
 
 def thermal(
     serial:str, # Of the phone
-) -> dict: # status (one of `THERMAL`, None where the phone does not say), temperatures {sensor: degrees Celsius}
+) -> dict: # status (one of `THERMAL`, or None), temperatures {sensor: degrees Celsius}
     "How hot a phone is."
     try: text = shell("dumpsys", "thermalservice", serial=serial)
     except UsageError as e:
@@ -161,7 +170,8 @@ def _folder_on(serial):
 def _flags(remote, runs, threads, nnapi, accelerator, gpu, profiles) -> list:
     "The command line of `benchmark_model`."
     flags = [f"--graph={remote}", f"--num_threads={threads}", f"--num_runs={runs}"]
-    if profiles: flags += ["--enable_op_profiling=true", f"--profiling_output_csv_file={remote}.csv"]
+    csv = f"--profiling_output_csv_file={remote}.csv"
+    if profiles: flags += ["--enable_op_profiling=true", csv]
     if nnapi: flags.append("--use_nnapi=true")
     if accelerator: flags.append(f"--nnapi_accelerator_name={accelerator}")
     if gpu: flags.append("--use_gpu=true")
@@ -207,7 +217,8 @@ def benchmark_phone(
             try: out[name] = _time_one(path, tool, remote, serial, flags, csv, seconds)
             except UsageError as e: raise UsageError(f"{name} on {serial}: {e}") from None
             if (nnapi or gpu) and out[name]["delegated"] in (None, "none"):
-                raise UsageError(f"{name} on {serial}: the delegate took nothing of the graph, the number would be the CPU's")
+                raise UsageError(f"{name} on {serial}: the delegate took nothing of the graph, "
+                                 "the number would be the CPU's")
     return out
 
 # %% ../../nbs/measure/03_phone.ipynb #c012
@@ -232,8 +243,8 @@ def compile_for(
     path, # A '.tflite' file
     soc:str, # One of `SOCS`
     folder, # Where the compiled file goes; it is there
-) -> tuple: # (path of the compiled file, {operator: count} that were not compiled and stay for the CPU)
-    "Compile a file for a Pixel's chip; raises `UsageError` where the compiler is missing or refuses."
+) -> tuple: # (path of the compiled file, {operator: count} that stay for the CPU)
+    "Compile a file for a Pixel's chip; `UsageError` where the compiler is missing or refuses."
     if soc not in SOCS: raise unknown("soc", soc, SOCS)
     from ai_edge_litert.aot import aot_compile
     from ai_edge_litert.aot.vendors.google_tensor import target
@@ -243,7 +254,9 @@ def compile_for(
     with tempfile.TemporaryDirectory(dir=folder) as work:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             result = aot_compile.aot_compile(str(path), work, target=[chip], keep_going=True)
-        if not result.models: raise UsageError(f"{path} was not compiled for {soc}: {_why_not(result.failed_backends)}")
+        if not result.models:
+            why = _why_not(result.failed_backends)
+            raise UsageError(f"{path} was not compiled for {soc}: {why}")
         result.models[0].save(f"{work}/out.tflite", export_only=True)
         os.replace(f"{work}/out.tflite", compiled)
     operators = describe(compiled)["operators"]

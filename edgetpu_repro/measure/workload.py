@@ -51,7 +51,7 @@ def mask_operators(
     return [scores, columns, rows]
 
 
-TAILS = {"segmentation": mask_operators} # what follows the logits on the chip; other tasks end in their outputs
+TAILS = {"segmentation": mask_operators} # what follows on the chip; other tasks end in their outputs
 
 
 def spec_operators(
@@ -69,7 +69,7 @@ def spec_operators(
 
 # %% ../../nbs/measure/04_workload.ipynb #w008
 QUANTITIES = {
-    "multiply_gmacs": "billion multiply-accumulates of full, group and 1x1 convolutions, with idle lanes",
+    "multiply_gmacs": "billion multiply-accumulates of convolutions, with idle lanes",
     "depthwise_gmacs": "the same of depthwise convolutions",
     "tensor_mb": "MB of int8 tensors in and out of convolutions",
     "weight_mb": "MB of int8 weights",
@@ -111,7 +111,8 @@ def quantities(
     depthwise = is_a["depthwise"]
     full, grouped = convolution & ~depthwise, convolution & ~depthwise & (groups > 1)
     positions = pixels * area
-    multiply = positions * groups * _round_up(inputs // groups, simd) * _round_up(outputs // groups, lanes)
+    of_group = _round_up(inputs // groups, simd) * _round_up(outputs // groups, lanes)
+    multiply = positions * groups * of_group
     moved = (into + out) * (1 + grouped * copies) * convolution + out * is_a["copy"] * copies
     resized = out * (is_a["resize"] | is_a["tile"])
     return np.column_stack([
@@ -137,7 +138,7 @@ IN_FILES = { # operator of a file -> kind
 
 
 def file_operators(
-    records:list, # From `tflite`: dicts with op, name, inputs and output (shapes with batch), weights, groups
+    records:list, # From `tflite`: dicts with op, inputs and output (with batch), weights, groups
     image:tuple, # Shape of the file's input without the batch
 ) -> list: # of `Operator`
     "All that a `.tflite` file asks for."
@@ -237,7 +238,7 @@ class Point:
         return operator_table(self.operators)
 
 
-TENTHS, HUNDREDTHS = 0.029, 0.003 # ms: standard deviation of rounding to 0.1 or 0.01, step / sqrt(12)
+TENTHS, HUNDREDTHS = 0.029, 0.003 # ms: standard deviation of rounding, step / sqrt(12)
 FAMILIES = {"mobilenet_edgetpu_v2": "V2", "mobilenet_edgetpu": "V1", "autoseg": "Autoseg",
             "deeplabv3plus_mobilenet_edgetpuv2_baseline": "baseline", "deeplab": "DeepLabV3+",
             "spaghettinet": "SpaghettiNet"}
@@ -265,9 +266,10 @@ def published_points() -> list: # of `Point`
     return points
 
 # %% ../../nbs/measure/04_workload.ipynb #w031
-KNOWN = {*CONVOLUTIONS, *MOVES, "add", "concat", "average_pool", "max_pool", "global_pool", "argmax",
-         "upsample", "crop", "slice", "pad", "reshape", "flatten", "activation", "softmax", "cast", "postprocess"}
-SMALLEST_GROUP = 48 # outputs of a group, in the published models: one layer of SpaghettiNet S; 64 in all others
+KNOWN = {*CONVOLUTIONS, *MOVES, "add", "concat", "average_pool", "max_pool", "global_pool",
+         "argmax", "upsample", "crop", "slice", "pad", "reshape", "flatten", "activation", "softmax",
+         "cast", "postprocess"}
+SMALLEST_GROUP = 48 # outputs of a group: one layer of SpaghettiNet S; 64 in all others
 IMAGE_PIXELS = (224 * 224, 512 * 512) # smallest and largest
 MACS = (5.0e8, 9.8e9) # likewise
 RESIZED_MB = 13 # most that is resized or repeated
@@ -290,7 +292,8 @@ def outside(
     if small: found.append(f"groups of {min(small)} outputs")
     low, high = IMAGE_PIXELS
     images = [o.input for o in operators if o.kind == "image"]
-    found += ["image of {}x{}".format(*shape) for shape in images if not low <= prod(shape[:2]) <= high]
+    odd = [shape for shape in images if not low <= prod(shape[:2]) <= high]
+    found += [f"image of {shape[0]}x{shape[1]}" for shape in odd]
     resized = sum(o.output_bytes for o in operators if o.kind in ("resize", "tile")) / 1e6
     if resized > RESIZED_MB: found.append(f"{resized:.0f} MB resized")
     macs = sum(o.macs for o in operators)

@@ -6,7 +6,7 @@
 __all__ = ['RELEASED', 'Released', 'ModelName', 'KerasFolder', 'LISTED', 'FetchName', 'FetchFolder', 'Kind', 'CkptPath',
            'Quantize', 'LessRestrictive', 'OutputLayer', 'Calibration', 'DatasetDir', 'Crop', 'Steps', 'Batch',
            'Target', 'Quantizer', 'Recipe', 'Rule', 'Format', 'Labels', 'Report', 'MaxDetections', 'AllowDegraded',
-           'ModelPath', 'Images', 'PredictLabels', 'MaskFolder', 'import_command', 'fetch', 'export', 'predict']
+           'ModelPath', 'Images', 'PredictLabels', 'PictureFolder', 'import_command', 'fetch', 'export', 'predict']
 
 # %% ../../nbs/cli/03_files.ipynb #a002
 import importlib.util
@@ -196,16 +196,6 @@ def _calibration(
     return builder, found, card
 
 # %% ../../nbs/cli/03_files.ipynb #hx05
-def _tflite_files(network, folder, calibration, options) -> list: # of (path, card)
-    "The `.tflite` files; those of a detector end in an operator of their own."
-    from edgetpu_repro.tflite.export import export_model
-    from edgetpu_repro.tflite.postprocess import export_detector
-    if len(network.outputs) == 1: return export_model(network, folder, calibration, options)
-    return export_detector(network, folder, calibration,
-                           options.finalize_methods, options.max_detections,
-                           options.labels, options.about, options.trained)
-
-
 def _against_float(check) -> str:
     "How a quantised file compares, in words."
     words = f"{check['images']} images: agreement {check['agreement']:.1%}"
@@ -272,6 +262,7 @@ def export(
     _check_targets(target, quantizer, recipe, rule)
     from edgetpu_repro.tflite.export import ExportOptions
     from edgetpu_repro.tflite.formats import up_to_layer, write_model
+    from edgetpu_repro.tflite.postprocess import export_any
     builder = calibration = seen = None
     if quantize:
         images = num_calibration_steps * batch_size
@@ -289,7 +280,7 @@ def export(
         names = _class_names(spec, network, labels, builder)
         if output_layer: network = up_to_layer(network, output_layer)
         mine = replace(options, target=t, labels=names)
-        if format == "tflite": done += _tflite_files(network, folder, calibration, mine)
+        if format == "tflite": done += export_any(network, folder, calibration, mine)
         else:
             for path in write_model(network, folder, format, methods): say(path)
     _shown(done, quantize)
@@ -311,7 +302,8 @@ ModelPath = Annotated[Path, typer.Argument(help="A .tflite or a .keras file.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, ...; any size.")]
 PredictLabels = option(Path, "Text file with the name of each class; "
                              "those in the file's metadata if not given.")
-MaskFolder = option(Path, "Folder for masks (NAME_mask.png); here if not given.")
+PictureFolder = option(Path, "Folder for masks (NAME_mask.png) or boxes (NAME_detections.png); "
+                             "here if not given.")
 
 # %% ../../nbs/cli/03_files.ipynb #u016
 @app.command()
@@ -321,7 +313,7 @@ def predict(
     top: option(int, "So many classes.", min=1) = 5,
     labels: PredictLabels = None,
     central_crop: Crop = False,
-    output_dir: MaskFolder = None,
+    output_dir: PictureFolder = None,
     as_json: Json = False,
 ):
     "Classify pictures, write their masks or draw boxes; a bad picture does not end the rest."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Profile', 'Set', 'DataDir', 'MODES', 'ModelDir', 'Type', 'Name', 'Start', 'ModelPath', 'DatasetName', 'Record',
-           'experiments', 'train', 'evaluate']
+           'Annotations', 'Images', 'experiments', 'train', 'evaluate']
 
 # %% ../../nbs/cli/02_training.ipynb #a002
 import dataclasses
@@ -19,7 +19,7 @@ from ..core.records import write_record
 from ..core.settings import load_profile
 from ..models.specs import ALIASES, SPECS
 from .app import Finalize, Json, Workers, app, check_model_file, option
-from .app import say, say_json, writable_folder
+from .app import say, say_json, warn, writable_folder
 
 # %% ../../nbs/cli/02_training.ipynb #n004
 Profile = option(str, "Whose data and recipe: smoke, default, cifar10, camvid "
@@ -156,10 +156,30 @@ DatasetName = option(str, "TFDS name, in place of the profile's.")
 Record = option(Path, "Also write a record to this JSON file.")
 
 
+Annotations = option(Path, "Of detectors, in place of a dataset: boxes as COCO's JSON has them.")
+Images = option(Path, "The folder of the pictures of --annotations.")
+
+
+def _check_annotated(annotations, images, dataset_name):
+    "Refuse half of what is needed."
+    if not (annotations and images): raise UsageError("--annotations and --images go together")
+    if dataset_name: raise UsageError("--annotations takes the place of --dataset_name")
+    if not annotations.is_file(): raise UsageError(f"{annotations} is not a file")
+    if not images.is_dir(): raise UsageError(f"{images} is not a folder")
+
+
 def _evaluate(file, choice, how):
     "What `evaluate` does in its child process."
     from edgetpu_repro.measure.evaluate import evaluate_file
     return evaluate_file(file, choice, **how)
+
+
+def _evaluate_annotated(file, annotations, images, how):
+    "What `evaluate --annotations` does in its child process."
+    from edgetpu_repro.measure.evaluate import evaluate_annotated
+    from edgetpu_repro.measure.predict import open_model
+    result = evaluate_annotated(open_model(file), annotations, images, **how)
+    return result, dict(name=annotations.name, annotations=annotations.name)
 
 
 @app.command()
@@ -169,21 +189,27 @@ def evaluate(
     set: Set = (),
     dataset_name: DatasetName = None,
     data_dir: DataDir = None,
+    annotations: Annotations = None,
+    images: Images = None,
     finalize_method: Finalize = None,
     batch_size: option(int, "Images of a step.", min=1) = 64,
     workers: Workers = None,
     output: Record = None,
     as_json: Json = False,
 ):
-    "Top-1 and top-5, or mIoU, of a model file on a test split."
+    "Top-1 and top-5, mIoU or COCO's mAP of a model file, on a test split or annotated pictures."
     load_profile(profile)
     check_model_file(file)
+    if annotations or images: _check_annotated(annotations, images, dataset_name)
     if output: writable_folder(output.parent)
     from edgetpu_repro.tflite.isolation import run_isolated
     choice = dict(profile=profile, changes=set, dataset_name=dataset_name, data_dir=data_dir)
     how = dict(finalize_method=finalize_method, batch_size=batch_size,
                workers=workers or os.cpu_count())
-    result, data = run_isolated(_evaluate, file, choice, how, what=file)
+    asked = (_evaluate, file, choice, how)
+    if annotations: asked = (_evaluate_annotated, file, annotations, images, how)
+    result, data = run_isolated(*asked, what=file)
+    for line in result.get("problems", ()): warn(f"WARNING: {data['name']}: {line}")
     if as_json: say_json(dict(file=str(file), dataset=data["name"], **result))
     else: _say_result(result)
     if not output: return

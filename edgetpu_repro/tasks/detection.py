@@ -326,7 +326,13 @@ class Detection(Task):
         return classes[2] - 1
 
     def default_names(self, classes): return COCO_NAMES if classes in (0, None, len(COCO_NAMES)) else ()
-    def names_for(self, builder, classes): return self.default_names(classes)
+
+    def names_for(self, builder, classes):
+        "The names of the dataset's boxes where they are as many, or COCO's."
+        features = builder.info.features if builder else {}
+        boxes = features["objects"] if "objects" in features else {}
+        names = getattr(boxes["label"], "names", None) or () if "label" in boxes else ()
+        return tuple(names) if len(names) == classes else self.default_names(classes)
 
     def check_float(self, wanted, got):
         "Both heads as single outputs are."

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ..core.errors import UsageError, unknown
 from ..core.files import atomic_write
-from ..tasks.finalize import finalize
+from ..tasks.base import task_of_model
 from .convert import tflite_argmax
 
 # %% ../../nbs/tflite/12_formats.ipynb #f005
@@ -47,7 +47,10 @@ def write_saved_model(
     path = Path(path)
     if path.exists(): raise UsageError(f"{path} is there already")
 
-    def serve(image): return finalize(model(image, training=False), finalize_method, tflite_argmax)
+    def serve(image):
+        outputs = model(image, training=False)
+        if finalize_method == "none": return outputs
+        return task_of_model(model).finalize(outputs, finalize_method, tflite_argmax)
 
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -124,6 +124,9 @@ def committed(profile, *steps):
 # The claims set accuracies on real pictures beside the published ones.
 ELSEWHERE = committed("cifar10", "evaluate") + committed("camvid", "evaluate", "benchmark")
 
+# Released files that the profile measures on labelled pictures.
+RELEASED = list(PROFILE.released.files) if PROFILE.released else []
+
 # {notebook of nbs/paper: (whether the profile has what it needs, what it reads, what it makes)}
 PAPER = {
     "fig1_blocks": (CLASSIFIERS, [PREPARED], figure("fig1_blocks")),
@@ -140,6 +143,8 @@ PAPER = {
     "fig5_segmentation": (MASKED, SEGMENTED, figure("fig5_segmentation")),
     "gallery": (MASKED, expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED) + records("evaluate", MASKED), figure("gallery")),
     "detection": (DETECTORS, DETECTED, figure("detection_graph") + figure("detection") + figure("detection_gallery") + table("detection")),
+    "published": (RELEASED, records("published", RELEASED), figure("published") + figure("published_layers")
+                  + table("published") + table("published_claims") + table("published_better")),
     "claims": (MODELS, sorted({*records("evaluate", MODELS), *BENCHMARKED, *BLOCKS, *ELSEWHERE}), table("claims")),
 }
 FRONTIERS = {"3": "edgetpu", "4": "cpu"} # figure: chip
@@ -149,7 +154,7 @@ if CLASSIFIERS: SHOWN += [file for n in FRONTIERS for file in figure(f"fig{n}_fr
 
 rule all:
     input:
-        f"{RESULTS}/report.html",
+        f"{RESULTS}/report.html" if USED else SHOWN,
         records("train", MODELS),
         [file for task in USED for file in timed(task).values()],
     resources: **QUICK
@@ -261,6 +266,21 @@ for study, (reads, makes, given) in STUDIES.items():
         log: f"{BUILD}/notebooks/{study}.ipynb"
         threads: PROFILE.threads
         resources: mem_mb=6000, runtime=240, **ALONE
+        shell: RUN
+
+
+# Released files on labelled pictures, from a folder of the user's: one record a file, so that a stopped run goes on.
+for name in RELEASED:
+    rule:
+        name: f"published_{name}"
+        input: notebook=ancient("nbs/runs/published.ipynb"), code=code("runs/published")
+        output: records("published", [name])
+        params:
+            profile=PROFILE.name, given=f"-p file {name}", source=source_hash("runs/published"),
+            settings=settings_hash(PROFILE.released.images, PROFILE.released.calibration_images)
+        log: f"{BUILD}/notebooks/published_{name}.ipynb"
+        threads: PROFILE.threads
+        resources: mem_mb=6000, runtime=120, **ALONE
         shell: RUN
 
 

@@ -6,7 +6,7 @@
 __all__ = ['Count', 'Natural', 'Side', 'Share', 'BelowOne', 'Positive', 'NotNegative', 'PositiveShare', 'Bounds', 'Name',
            'TfdsName', 'Split', 'Range', 'Ordered', 'Pattern', 'described', 'fits', 'checked', 'Settings', 'from_dict',
            'replace_fields', 'DataSettings', 'TrainSettings', 'TimedSettings', 'TaskSettings', 'BenchmarkSettings',
-           'BlocksSettings', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
+           'BlocksSettings', 'ReleasedSettings', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
 
 # %% ../../nbs/core/02_settings.ipynb #c002
 import dataclasses, fnmatch, math, re, types, typing
@@ -318,6 +318,15 @@ class BlocksSettings(Settings):
     kernel:Count = 3
     group_sizes:tuple[Count, ...] = (8, 16, 32, 64, 128)
 
+
+@dataclass(frozen=True)
+class ReleasedSettings(Settings):
+    "Which released files a profile measures on real pictures."
+    files:tuple[Name, ...] = ()    # as `measure.published` names them
+    images:Count|None = None       # first so many of the pictures; None: all
+    calibration_images:Count = 32  # photographs of another set, for our own exports
+
+
 # %% ../../nbs/core/02_settings.ipynb #c021
 @dataclass(frozen=True)
 class Profile(Settings):
@@ -330,6 +339,7 @@ class Profile(Settings):
     tasks:dict[str, TaskSettings] = field(default_factory=dict)
     benchmark:BenchmarkSettings = BenchmarkSettings()
     blocks:BlocksSettings|None = None # None: no Figure 2
+    released:ReleasedSettings|None = None # None: no released files
 
     def task(self,
         name:str, # Such as 'classification'

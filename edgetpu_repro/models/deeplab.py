@@ -7,7 +7,7 @@ __all__ = ['HEAD', 'MOBILENET_V2', 'MOBILENET_V2_USUAL', 'aspp', 'decoder', 'mob
            'deeplab']
 
 # %% ../../nbs/models/03_deeplab.ipynb #c002
-from ..core.errors import UsageError
+from ..core.errors import UsageError, unknown
 from .classifiers import backbone
 from .layout import GLOROT, PLAIN, Layout, Norm, Op
 from .specs import Classifier, DeepLab, backbone_of
@@ -31,7 +31,7 @@ def aspp(
     window = tuple(min(side, spec.pool or side) for side in x.shape[:2])
     y = g.average_pool(x, window, name="aspp_window")
     y = g.conv(y, spec.aspp, name="aspp_pool", **HEAD)
-    branches.append(g.resize(y, x.shape[:2], name="aspp_pool_resize"))
+    branches.append(g.resize(y, x.shape[:2], name="aspp_pool_resize", corner=spec.corner))
     y = g.concat(branches, name="aspp_concat")
     y = g.conv(y, spec.aspp, name="aspp_project", **HEAD)
     return g.dropout(y, dropout, name="aspp_dropout")
@@ -45,7 +45,7 @@ def decoder(
 ) -> Op: # (height, width, spec.decoder), with the size of `low`
     "The decoder of DeepLabV3+."
     low = g.conv(low, spec.low_level, name="decoder_low", **HEAD)
-    x = g.resize(x, low.shape[:2], name="decoder_resize")
+    x = g.resize(x, low.shape[:2], name="decoder_resize", corner=spec.corner)
     x = g.concat([x, low], name="decoder_concat")
     for i in range(2):
         x = g.depthwise(x, name=f"decoder{i}_depthwise", **HEAD)
@@ -125,8 +125,10 @@ def deeplab(
     if spec.level >= len(maps):
         raise UsageError(f"{spec.name}: backbone has {len(maps)} feature maps, "
                          f"there is no level {spec.level}")
+    if spec.low_map not in (None, *g.ops): raise unknown(f"operator of {spec.name}", spec.low_map, g.ops)
     x = aspp(g, maps[-1], spec, spec.dropout if dropout is None else dropout)
-    x = decoder(g, x, maps[spec.level], spec)
+    low = g[spec.low_map] if spec.low_map else maps[spec.level]
+    x = decoder(g, x, low, spec)
     x = g.conv(x, num_classes, name="classifier", initializer=GLOROT,
                made_before="decoder_low", **PLAIN)
     return g.finish(g.identity(x, name="logits", dtype="float32"), features=maps)

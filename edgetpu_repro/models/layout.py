@@ -61,6 +61,7 @@ class Op:
     per_image:bool = False   # dropout of a whole image at once: stochastic depth
     axis:int = -1            # of a concatenation, counted without the batch
     dtype:str|None = None    # 'float32' for outputs, whatever precision the rest has
+    corner:bool = False      # of a resize: pixel i of n lies at i * m / n, as TensorFlow 1 had it
     made_before:str|None = None # see `Layout.creation_order`
 
     @property
@@ -190,10 +191,10 @@ class Resampling(Convolutions):
         "The mean over the whole map."
         return self.append("global_pool", name, (x,), (1, 1, x.channels), kernel=x.shape[:2])
 
-    def resize(self, x:Op, hw:tuple, *, name:str) -> Op: # (*hw, channels)
+    def resize(self, x:Op, hw:tuple, *, name:str, corner:bool=False) -> Op: # (*hw, channels)
         "Bilinear resize; the operator itself where it has this size already."
         if x.shape[:2] == tuple(hw): return x
-        return self.append("resize", name, (x,), (*hw, x.channels))
+        return self.append("resize", name, (x,), (*hw, x.channels), corner=corner)
 
     def upsample(self, x:Op, factor, *, name:str) -> Op:
         "Repeat each cell `factor` times along both axes."

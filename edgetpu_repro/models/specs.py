@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'WORDS', 'KINDS', 'NAME', 'APPLICATIONS', 'V1_STACKS', 'V2_GROUPS', 'V2_SIZES', 'V2_TINY_GROUPED',
-           'AUTOSEG_BLOCKS', 'SPAGHETTI_GRAPH', 'SPAGHETTI_LAYERS', 'MOBILEDET', 'SPECS', 'ALIASES', 'CLASSES',
-           'MAX_JSON', 'LAYOUTS', 'fits', 'check_fields', 'Block', 'check_name', 'Classifier', 'image_hw',
+           'AUTOSEG_BLOCKS', 'SPAGHETTI_GRAPH', 'SPAGHETTI_LAYERS', 'MOBILEDET', 'SPECS', 'ALIASES', 'VARIANTS',
+           'CLASSES', 'MAX_JSON', 'LAYOUTS', 'fits', 'check_fields', 'Block', 'check_name', 'Classifier', 'image_hw',
            'blocks_with_input', 'Reference', 'round_channels', 'v1', 'v2', 'parse_blocks', 'autoseg_backbone',
            'check_segmentation', 'DeepLab', 'Autoseg', 'deeplab_models', 'Node', 'parse_layer', 'SpaghettiNet', 'SSD',
-           'repeated', 'spaghettinet', 'list_models', 'get_spec', 'backbone_of', 'spec_to_json', 'spec_from_json',
-           'read_spec', 'resolve_spec', 'has_layout', 'sizes_of', 'layout', 'build_model']
+           'repeated', 'spaghettinet', 'Variant', 'list_models', 'get_spec', 'backbone_of', 'spec_to_json',
+           'spec_from_json', 'read_spec', 'resolve_spec', 'has_layout', 'sizes_of', 'layout', 'build_model']
 
 # %% ../../nbs/models/00_specs.ipynb #c002
 import importlib, inspect, json, re, reprlib
@@ -329,6 +329,8 @@ class DeepLab:
     dropout:float = 0.3      # after the ASPP
     image_size:int = 512     # unless told otherwise
     family:str = "deeplabv3plus"
+    corner:bool = False      # resize as TensorFlow 1 did
+    low_map:str|None = None  # operator of the body whose output the decoder takes, in place of `level`
 
     def __post_init__(self):
         check_segmentation(self)
@@ -517,6 +519,29 @@ ALIASES = {
     **{f"seg_{name}": name for name, spec in SPECS.items() if spec.task == "segmentation"},
 }
 
+# %% ../../nbs/models/00_specs.ipynb #var02
+@dataclass(frozen=True)
+class Variant:
+    "A released model that differs from the page's."
+    spec:object              # what differs from the registered model, as a spec
+    of:str                   # the registered model
+    source:str               # of the file that has its weights
+    differs:str              # how
+
+
+VARIANTS = {variant.spec.name: variant for variant in (
+    Variant(replace(SPECS["mobilenet_edgetpu_dm0p75"], name="mobilenet_edgetpu_dm0p75_slim", top=1280),
+            "mobilenet_edgetpu_dm0p75",
+            "TF-Slim's MobileNet page, mobilenet_edgetpu_0.75; file of google-coral/edgetpu at 5020de93",
+            "the top keeps 1280 channels, where the page's code scales it to 960"),
+    Variant(replace(SPECS["deeplabv3plus_mobilenet_edgetpuv2_baseline"], name="deeplabv3plus_mobilenet_v2_mlperf",
+                    corner=True, low_map="block_2_depthwise"),
+            "deeplabv3plus_mobilenet_edgetpuv2_baseline",
+            "MLPerf Mobile, deeplabv3_mnv2_ade20k; files of mlcommons/mobile_open at 86a87371",
+            "the decoder takes the depthwise output before the page's map, and maps are resized as TensorFlow 1 did"),
+)}
+
+
 # %% ../../nbs/models/00_specs.ipynb #c032
 def list_models(
     family:str|None=None, # Only this family; None: all
@@ -531,11 +556,12 @@ def list_models(
 
 
 def get_spec(
-    name:str, # Registry name or alias
+    name:str, # Registry name, alias or variant
 ): # `Classifier`, `Reference`, `DeepLab` or `Autoseg`
     "The data of a model, whose class says what it is; an unknown name raises a `UsageError` with the nearest names."
     name = ALIASES.get(name, name)
-    if name not in SPECS: raise unknown("model", name, [*SPECS, *ALIASES])
+    if name in VARIANTS: return VARIANTS[name].spec
+    if name not in SPECS: raise unknown("model", name, [*SPECS, *ALIASES, *VARIANTS])
     return SPECS[name]
 
 # %% ../../nbs/models/00_specs.ipynb #c033

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOLDS', 'FAILS', 'UNDECIDED', 'COLUMNS', 'FUSION', 'Comparison', 'Every', 'Some', 'Claim', 'ratio_interval',
            'share_difference', 'latency_interval', 'beaten_by', 'dominance', 'group_convolution', 'fusion',
-           'published_models', 'published_fusion']
+           'published_models', 'published_fusion', 'inside_interval', 'fusion_loss']
 
 # %% ../../nbs/show/02_claims.ipynb #a002
 import math
@@ -211,3 +211,23 @@ def published_fusion(
         lost = round(r["miou_default"] - r["miou_fused"], 6)
         out[model] = dict(saves=(saved, saved), loses=(lost, lost))
     return out
+
+# %% ../../nbs/show/02_claims.ipynb #pub02
+def inside_interval(
+    what:str, # The figure, with its unit
+    value:float, # Published
+    measured:float, # On a sample
+    error:float, # Standard error of that
+) -> Comparison:
+    "Whether a published figure lies in the 95 % interval of what was measured."
+    return Comparison(what, value, value, at_most=measured + 1.96 * error, at_least=measured - 1.96 * error)
+
+
+def fusion_loss(
+    what:str, # Which network
+    loss:float, # mIoU of the default minus that of the fused argmax, in points
+    error:float, # Its standard error over the pictures, in points
+) -> Comparison:
+    "What fusing costs beside the page's points."
+    return Comparison(f"{what} loses (points)", loss - 1.96 * error, loss + 1.96 * error, at_most=FUSION["loses_points"])
+

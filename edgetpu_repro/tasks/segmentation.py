@@ -279,8 +279,14 @@ class Segmentation(Task):
         method:str, # Finishes logits; classes are finished
     ): # (n, height, width) classes
         "Masks from the outputs of a model."
-        if np.issubdtype(outputs.dtype, np.floating): outputs = np.asarray(finalize(outputs, method))
+        scores = np.issubdtype(outputs.dtype, np.floating) and not _is_mask(outputs.shape)
+        if scores: outputs = np.asarray(finalize(outputs, method))
         return outputs[..., 0] if outputs.ndim == 4 else outputs
+
+    def default_names(self, classes):
+        "ADE20K's, for as many classes as its released models have."
+        known = {len(MASK_LABELS[name].names): MASK_LABELS[name].names for name in ("ade20k_32", "ade20k")}
+        return known.get(classes, ())
 
     def evaluate(self, predict, batches, names, method=None):
         "miou and pixel_accuracy (fractions) over a whole split, void ignored; iou by class, images."

@@ -702,6 +702,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                               'edgetpu_repro/measure/published.py'),
                                                  'edgetpu_repro.measure.published.Imports.__post_init__': ( 'measure/published.html#imports.__post_init__',
                                                                                                             'edgetpu_repro/measure/published.py'),
+                                                 'edgetpu_repro.measure.published.Imports.convert': ( 'measure/published.html#imports.convert',
+                                                                                                      'edgetpu_repro/measure/published.py'),
                                                  'edgetpu_repro.measure.published.Imports.float_file': ( 'measure/published.html#imports.float_file',
                                                                                                          'edgetpu_repro/measure/published.py'),
                                                  'edgetpu_repro.measure.published.Imports.int8_file': ( 'measure/published.html#imports.int8_file',

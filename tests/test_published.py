@@ -1,4 +1,4 @@
-"Released files: made ones of the same structure, the import of the real ones, what the command says."
+"Released files: made ones of the same structure, the real ones, and what the command says."
 import os
 from dataclasses import replace
 from pathlib import Path

@@ -563,6 +563,7 @@ class Imports:
         self.entry = self.description["inputs"][0]
         self.hw = tuple(self.entry["shape"][1:3])
         self.model, self.variables, self.folded, self.ranges = None, 0, None, {}
+        self.made = {} # float files by method: converting takes longest
         if self.it.model is None: return
         self.model = build_model(self.it.model)
         self.variables = load_released(self.model, self.path).variables
@@ -570,7 +571,12 @@ class Imports:
         self.calibration = calibration_images(self.it.pictures, self.data, self.hw, self.count)
 
     def float_file(self, method:str="none") -> bytes:
-        "Our model as a float file, finished by a method."
+        "Our model as a float file, finished by a method; made once."
+        if method not in self.made: self.made[method] = self.convert(method)
+        return self.made[method]
+
+    def convert(self, method:str) -> bytes:
+        "Convert our model."
         if self.it.pictures == "coco": return detector_float(self.model, False, self.folded)
         return to_float(freeze(self.model, finalize_method=method, folded=self.folded))
 

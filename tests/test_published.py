@@ -171,3 +171,31 @@ def test_bootstrap_is_paired_and_knows_the_binomial_error():
     other = label_scores(np.eye(5)[np.where(np.arange(400) < 8, (labels + 2) % 5, said)], labels)
     found = paired(one, other, "top1")
     assert 0 < found["difference"] <= 0.02 and 0.002 < found["se"] < 0.01
+
+
+def test_committed_records_are_whole_and_of_one_commit():
+    from edgetpu_repro.core.records import read_records
+    from edgetpu_repro.core.settings import load_profile
+    from edgetpu_repro.measure.published import HEADLINES, RELEASED
+    records = {r["name"]: r for r in read_records("published", "published")}
+    assert list(records) == sorted(load_profile("published").released.files) == sorted(RELEASED)
+    assert len({r["provenance"]["commit"] for r in records.values()}) == 1
+    for name, r in records.items():
+        numbers, parameters = r["numbers"], r["parameters"]
+        metric = HEADLINES[parameters["pictures"]]
+        assert parameters["sha256"] == RELEASED[name].sha256 and parameters["images"] >= 100
+        assert not {"unknown", "unused"} & set(numbers["tensors"])
+        for way in numbers["ways"].values():
+            assert 0.1 < way[metric] < 1 and 0 < way[f"{metric}_se"] < 0.05
+            assert 0.7 < way["agreement"] <= 1
+        if parameters["model"] is None: continue
+        assert numbers["variables"] and all(row["sqnr_db"] is not None for row in numbers["layers"])
+
+
+def test_our_float_model_does_what_the_released_file_does():
+    "Within three standard errors of the paired difference, where the file ends as float does."
+    from edgetpu_repro.core.records import read_records
+    for r in read_records("published", "published"):
+        file = r["numbers"]["ways"]["file"]
+        minus = [file[k] for k in file if k.startswith("minus_float")]
+        if minus: assert abs(minus[0]) < 3 * minus[1] + 0.005, (r["name"], minus)

@@ -9,12 +9,13 @@ __all__ = ['RELEASED', 'PICTURES', 'READERS', 'MARKS', 'READINGS', 'RESAMPLES', 
            'resampled', 'paired', 'with_errors', 'precision_of', 'coco_average', 'label_scores', 'mean_iou',
            'mask_scores', 'box_scores', 'alike', 'agreement', 'follows_better', 'with_logits', 'mask_methods',
            'masks_of', 'Pixels', 'run_masks', 'whole_boxes', 'run_boxes', 'run_labels', 'calibration_images', 'Imports',
-           'label_ways', 'mask_ways', 'box_ways', 'file_runner', 'measure_readings', 'fusion_costs', 'rival_of',
-           'measure_ways', 'kernel_sqnr', 'layer_kind', 'kernel_row', 'layer_rows', 'published_figure', 'data_folder',
-           'check_data', 'measure_released', 'first_pictures', 'headline']
+           'together', 'label_ways', 'mask_ways', 'box_ways', 'file_runner', 'measure_readings', 'fusion_costs',
+           'rival_of', 'measure_ways', 'kernel_sqnr', 'layer_kind', 'kernel_row', 'layer_rows', 'published_figure',
+           'data_folder', 'check_data', 'measure_released', 'first_pictures', 'headline']
 
 # %% ../../nbs/measure/06_published.ipynb #pb02
 import contextlib, io, os, re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -601,14 +602,21 @@ class Imports:
         return read_finalize(self.path) if self.it.pictures == "ade20k" and self.model else "none"
 
 # %% ../../nbs/measure/06_published.ipynb #pb22
-def _predictor(content): return tflite_predictor(content, threads=os.cpu_count())
+def together(
+    files:dict, # {way: content of a file}
+): # Function of images -> {way: outputs}
+    "Run files beside each other, each on one thread: threads of one file would wait for each other in vain where others want the cores."
+    runs = {way: tflite_predictor(content) for way, content in files.items()}
+
+    def run(images):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return dict(zip(runs, pool.map(lambda predict: predict(images), runs.values())))
+    return run
 
 
 def label_ways(it:Imports):
     "Function of images -> {way: probabilities} of a classifier."
-    files = {"file": it.content, "float": it.float_file(), "int8": it.int8_file(), "int8 aeq": it.int8_file(quantizer="aeq")}
-    runs = {way: _predictor(content) for way, content in files.items()}
-    return lambda images: {way: run(images) for way, run in runs.items()}
+    return together({"file": it.content, "float": it.float_file(), "int8": it.int8_file(), "int8 aeq": it.int8_file(quantizer="aeq")})
 
 
 FUSED = "fused2" # the released Autoseg's
@@ -616,31 +624,21 @@ FUSED = "fused2" # the released Autoseg's
 
 def mask_ways(it:Imports):
     "Function of one image -> {way: mask} of a segmentation model."
-    if it.model is None: return _file_masks(it)
-    methods = mask_methods(it.steps, it.hw)
-    file, logits_of = _file_masks(it), _predictor(it.float_file())
-    aeq = _predictor(it.int8_file(quantizer="aeq"))
-    int8 = {f"int8 {name}": _predictor(it.int8_file(methods[name])) for name in ("default", FUSED)}
+    if it.model is None: return together({"file": it.content})
+    methods, int8 = mask_methods(it.steps, it.hw), {f"int8 {name}": name for name in ("default", FUSED)}
+    fuses = FUSED in methods and it.steps == methods[FUSED] # then its logits say what its default would be
+    files = {"file": with_logits(it.content) if fuses else it.content, "float": it.float_file(),
+             "aeq": it.int8_file(quantizer="aeq")}
+    runs = together(files | {way: it.int8_file(methods[name]) for way, name in int8.items()})
 
     def run(image):
-        out, logits = file(image), logits_of(image)
-        for name, method in methods.items(): out[f"float {name}"] = masks_of(logits, method)
-        for way, predict in int8.items(): out[way] = predict(image).reshape(1, *it.hw)
-        out["int8 aeq default"] = masks_of(aeq(image), methods["default"])
-        return out
-    return run
-
-
-def _file_masks(it:Imports):
-    "The masks of a released file; of one that fuses its argmax also the default ones, from its logits."
-    if it.model is None or it.steps.startswith("corner"):
-        plain = _predictor(it.content)
-        return lambda image: {"file": plain(image)}
-    both, methods = _predictor(with_logits(it.content)), mask_methods(it.steps, it.hw)
-
-    def run(image):
-        mask, logits = both(image)
-        return {"file": mask, "file default": masks_of(logits, methods["default"])}
+        found = runs(image)
+        out = {way: found[way].reshape(1, *it.hw) for way in int8}
+        out["file"] = found["file"][0] if fuses else found["file"]
+        if fuses: out["file default"] = masks_of(found["file"][1], methods["default"])
+        for name, method in methods.items(): out[f"float {name}"] = masks_of(found["float"], method)
+        out["int8 aeq default"] = masks_of(found["aeq"], methods["default"])
+        return {way: out[way] for way in sorted(out)}
     return run
 
 # %% ../../nbs/measure/06_published.ipynb #pb23
@@ -650,12 +648,12 @@ RULES = {"nms": 10, "nms_regular": 100} # suppression, and so many boxes: as the
 def box_ways(it:Imports):
     "Function of one image -> {way: `Detections`} of a detector."
     files = {"float": it.float_file(), "int8": it.int8_file(), "int8 aeq": it.int8_file(quantizer="aeq")}
-    file, heads = _predictor(it.content), {way: _predictor(content) for way, content in files.items()}
+    runs = together({"file": it.content, **files})
 
     def run(image):
-        out = {"file": detections_of(file(image), it.hw)[0]}
-        for way, predict in heads.items():
-            outputs = predict(image)
+        found = runs(image)
+        out = {"file": detections_of(found["file"], it.hw)[0]}
+        for way, outputs in ((way, found[way]) for way in files):
             for rule, boxes in RULES.items():
                 out[f"{way} {rule}"] = detections_of(outputs, it.hw, rule, boxes)[0]
         return out
@@ -670,7 +668,7 @@ ALTERNATIVES = {"imagenet": ("cropped", "bytes"), "ade20k": ("stretched",), "coc
 def file_runner(it:Imports, reading:str):
     "Function of images -> {reading: outputs} of the released file."
     entry, hw = it.entry, it.hw
-    predict = _predictor(it.content)
+    predict = tflite_predictor(it.content)
 
     def run(images):
         outputs = predict(as_bytes(images, entry) if reading == "bytes" else images)

@@ -1,12 +1,13 @@
 "The architecture search: spaces, rewards, controllers, the study, and the command."
 import json
+import signal
 import subprocess
-import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, call
+from conftest import BIN, ROOT, call
 
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.models.costs import count
@@ -35,7 +36,8 @@ def test_autoseg_bodies_come_back_exactly(space, name):
     body = get_spec(published.backbone)
     found = space.decode(space.encode(name)).spec
     assert found.backbone.blocks == body.blocks
-    assert replace(found, name=name, family=published.family, backbone=published.backbone) == published
+    names = dict(name=name, family=published.family, backbone=published.backbone)
+    assert replace(found, **names) == published
     assert count(found) == count(published)
 
 
@@ -82,7 +84,7 @@ def test_a_mutation_changes_one_decision():
 @pytest.mark.parametrize("space, model, answer", [
     ("v2_gc", "mobilenet_edgetpu", "its blocks are not in seven groups"),
     ("v2_gc", "autoseg_edgetpu_xs", "it has no blocks"),
-    ("v2_plain", "mobilenet_edgetpu_v2_xs", "no decision of the space gives Block(kind='fused_grouped'"),
+    ("v2_plain", "mobilenet_edgetpu_v2_xs", "no decision of the space gives Block("),
     ("autoseg_joint", "mobilenet_edgetpu_v2_xs", "its body has another stem or top"),
     ("autoseg_joint", "spaghettinet_edgetpu_s", "is not in the space autoseg_joint"),
 ])
@@ -99,3 +101,176 @@ def test_found_models_build_in_keras():
         spec = space.decode(space.random(rng)).spec
         model = build_model(spec, image_size=64)
         assert model.count_params() == count(spec, 64)["params"]
+
+
+XS = ("--target_ms", 0.85, "--trials", 40)
+
+
+def one_line(result, *words):
+    "The answer to a mistake."
+    assert result.returncode in (1, 2), result
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    for word in words: assert word in lines[0], lines[0]
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    "A finished search on the toy, uninterrupted."
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import SearchSettings, create_study, work
+    path = tmp_path_factory.mktemp("search") / "xs.journal"
+    work(create_study(path, SearchSettings(target_ms=0.85, trials=40, seed=3)), toy)
+    return path
+
+
+def history(path):
+    from edgetpu_repro.search.study import open_study
+    return open_study(path).history()
+
+
+def finished(path):
+    "Trials that a journal has, while somebody writes to it."
+    return path.read_text().count('"evaluation"') if path.exists() else 0
+
+
+def started(cli_path, *words):
+    "A search in a process of its own."
+    command = [cli_path, "search", "run", *map(str, words)]
+    pipes = dict(stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+
+
+def test_interrupted_and_killed_it_goes_on_to_the_same_end(studied, tmp_path):
+    "Ctrl-C, then kill -9 in the middle, then the rest: nothing is lost, the history is the same."
+    path = tmp_path / "xs.journal"
+    words = ("--study", path, *XS, "--seed", 3)
+    for number, (stop, code) in enumerate([(signal.SIGINT, 130), (signal.SIGKILL, -9)]):
+        child = started(BIN / "edgetpu-repro", *words)
+        while finished(path) < 8 * (number + 1) and child.poll() is None: time.sleep(0.05)
+        child.send_signal(stop)
+        _, said = child.communicate()
+        assert child.returncode == code, said
+        if code == 130: assert said.strip().splitlines()[-1].startswith("error: interrupted")
+    done = call(BIN / "edgetpu-repro", "search", "run", *words)
+    assert done.returncode == 0 and "40 of 40 finished" in done.stdout, done
+    assert history(path) == history(studied)
+
+
+def test_a_search_from_the_command_line(inside, studied, tmp_path):
+    shown = json.loads(inside("search", "show", "--study", studied, "--json").stdout)
+    assert shown["states"] == dict(complete=40, running=0, fail=0)
+    assert shown["settings"]["controller"] == "evolution" and len(shown["trials"]) == 40
+    assert "toy 0." in inside("search", "show", "--study", studied).stdout
+    rest = inside("search", "work", "--study", studied)
+    assert "0 trials by this process, 40 of 40" in rest.stdout
+    more = tmp_path / "more.journal"
+    more.write_bytes(studied.read_bytes())
+    run = ("search", "run", "--study", more, "--target_ms", 0.85, "--seed", 3)
+    assert "5 trials by this process, 45 of 45" in inside(*run, "--trials", 45).stdout
+    pareto = ("--reward", "pareto", "--controller", "nsga2", "--trials", 12)
+    space = ("--space", "autoseg_joint", "--study", tmp_path / "pareto.journal")
+    done = inside("search", "run", *space, *pareto)
+    assert done.returncode == 0 and "12 of 12 finished" in done.stdout, done
+
+
+def test_a_found_spec_is_taken_like_a_name(inside, studied, tmp_path):
+    found = tmp_path / "found.json"
+    assert inside("search", "export", "--study", studied, "--output", found).returncode == 0
+    spec = read_spec(found)
+    assert spec.name.startswith("found_v2_gc_")
+    assert spec.name in inside("info", found).stdout
+    modelled = json.loads(inside("latency", found, "--json").stdout)[str(found)]
+    assert not modelled["extrapolated"] and 0.6 < modelled["ms"] < 1.2
+    files = ("export", "--model_name", found, "--output_dir", tmp_path, "--image_size", 32)
+    done = inside(*files, "--num_classes", 4)
+    assert done.returncode == 0 and list(tmp_path.glob(f"{spec.name}*.tflite")), done
+    one_line(inside("train", "--experiment_type", found, "--model_dir", tmp_path, "--mode", "eval",
+                    "--profile", "smoke"), f"{spec.name}.keras is not there")
+    from edgetpu_repro.cli.timing import _checked_files
+    assert _checked_files([str(found)], None, None) == {str(found): str(found)}
+
+
+@pytest.mark.parametrize("words, answer", [
+    (("--space", "v2gc", *XS), "unknown space 'v2gc'; did you mean 'v2_gc'"),
+    (("--target_ms", 9), "a target of 9 ms is outside of the fit; classification models"),
+    (("--target_ms", "nan"), "outside of the fit"),
+    (("--space", "autoseg_joint", "--target_ms", 0.85), "published from 3.4 to 5.5 ms"),
+    ((), "the reward abs needs a target in ms"),
+    ((*XS, "--controller", "evolve"), "unknown controller 'evolve'"),
+    (("--reward", "pareto", "--controller", "reinforce"), "needs a single reward"),
+    ((*XS, "--evaluator", "training"), "unknown evaluator 'training'"),
+    ((*XS, "--evaluator", "gp"), "needs a study to learn from"),
+    ((*XS, "--evaluator", "ridge", "--learn_from", "/nowhere"), "/nowhere is not a file"),
+    ((*XS, "--evaluator", "train", "--profile", "smok"), "unknown profile 'smok'"),
+    ((*XS, "--evaluator", "train", "--set", "epoch=1"), "did you mean 'epochs'"),
+    ((*XS, "--trials", 0), "greater than or equal to 1"),
+])
+def test_bad_settings_are_one_line_and_leave_nothing(inside, tmp_path, words, answer):
+    path = tmp_path / "x.journal"
+    one_line(inside("search", "run", "--study", path, *words), answer)
+    assert not path.exists()
+
+
+def test_bad_files_are_one_line(inside, studied, tmp_path):
+    def run(path): return inside("search", "run", "--study", path, *XS, "--seed", 3)
+
+    one_line(inside("search", "run", "--study", studied, *XS, "--seed", 4), "holds another search",
+             "'v2_gc, evolution, toy, abs 0.85 ms, seed 3'")
+    one_line(inside("search", "work", "--study", tmp_path / "nothing"), "is not a file")
+    one_line(inside("search", "show", "--study", tmp_path), "is not a file")
+    one_line(run(tmp_path), "is a folder")
+    lines = studied.read_bytes().splitlines(keepends=True)
+    damaged = {
+        "text": b"no journal\n" * 9,
+        "png": bytes(range(256)) * 40,
+        "middle": b"".join([*lines[:20], lines[20][:30], *lines[21:]]),
+        "type": b"".join([*lines[:20], b"[]\n", *lines[20:]]),
+        "field": b"".join([*lines[:20], b'{"op_code":6}\n', *lines[20:]]),
+    }
+    for name, content in damaged.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        one_line(run(path), "no journal of a search, or it is damaged")
+        assert path.read_bytes() == content
+    cut = tmp_path / "cut"
+    cut.write_bytes(b"".join(lines[:-1]) + lines[-1][:20]) # while the last trial, evaluated, ended
+    assert "0 trials by this process, 40 of 40" in run(cut).stdout
+    assert history(cut) == history(studied)
+    cut.write_bytes(b"".join(lines[:-2]) + lines[-2][:20]) # before its result was written
+    assert "1 trials by this process, 40 of 40" in run(cut).stdout
+    assert history(cut) == history(studied)
+    one_line(inside("search", "show", "--study", "grpc://nowhere"), "write grpc://host:port")
+    one_line(inside("search", "show", "--study", "postgres9://x"), "is no storage")
+    wrong = tmp_path / "x.txt"
+    one_line(inside("search", "export", "--study", studied, "--output", wrong), "must end in .json")
+    one_line(inside("search", "export", "--study", studied, "--trial", 99), "no finished trial 99")
+
+
+def test_an_impossible_block_in_a_spec_is_one_line(inside, studied, tmp_path):
+    found = tmp_path / "found.json"
+    inside("search", "export", "--study", studied, "--output", found)
+    plain = json.loads(found.read_text())
+    plain["blocks"][3] |= dict(kind="fused_grouped", group_size=48, expand=5)
+    found.write_text(json.dumps(plain))
+    for command in (("info",), ("latency",), ("benchmark",)):
+        one_line(inside(*command, found), "found.json is no spec", "group size 48")
+
+
+def test_a_database_is_a_study_as_well(studied, tmp_path):
+    "What PostgreSQL would be, on SQLite."
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import SearchSettings, create_study, open_study, work
+    address = f"sqlite:///{tmp_path}/study.db"
+    work(create_study(address, SearchSettings(target_ms=0.85, trials=40, seed=3)), toy, most=3)
+    assert open_study(address).history() == history(studied)[:3]
+
+
+@pytest.mark.quick
+def test_reinforce_is_no_worse_for_the_unlikely():
+    "Batches of one reward change nothing: no division by a vanishing deviation."
+    from edgetpu_repro.search.controllers import Reinforce
+    controller = Reinforce(get_space("v2_gc"), seed=1)
+    before = controller.probabilities()
+    for number in range(24): controller.tell(controller.ask(number), (0.5,))
+    assert np.allclose(controller.probabilities(), before, atol=0.02)

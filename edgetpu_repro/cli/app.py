@@ -17,7 +17,7 @@ import typer
 
 from .. import __version__
 from ..core.errors import UsageError, printable
-from ..models.specs import get_spec, image_hw
+from ..models.specs import image_hw, resolve_spec
 
 # %% ../../nbs/cli/00_app.ipynb #c005
 def _normalized(name:str) -> str:
@@ -120,12 +120,12 @@ def check_model_file(path):
 
 
 def check_finalize(
-    model:str, # Registry name
+    model:str, # Registry name, or the JSON file of a spec
     finalize_method:str|None, # As the user gave it
     image_size:int, # Pixels
 ) -> str: # A checked `finalize_method`
     "The steps after the network; raises `UsageError` for steps that a model does not take."
     from edgetpu_repro.tasks.base import TASKS
-    task = get_spec(model).task
+    task = resolve_spec(model).task
     try: return TASKS[task].check_finalize(finalize_method, image_hw(image_size))
     except UsageError as e: raise UsageError(f"{model}, a {task} model: {e}") from None

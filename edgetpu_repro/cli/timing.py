@@ -127,8 +127,9 @@ def _checked_targets(targets, pair, device, phone_options) -> list:
 
 
 def _as_file_or_name(target:str):
-    "The path of a file, or a registry name."
+    "The path of a file, a registry name, or the name of a spec's JSON file."
     path = Path(target)
+    if target.endswith(".json") and resolve_spec(target): return target
     if target.endswith(".tflite") or path.is_file(): return path
     if path.is_dir(): raise UsageError(f"{target} is a folder, not a .tflite file")
     return get_spec(target).name
@@ -140,7 +141,7 @@ def _checked_files(targets, image_size, finalize_method) -> dict: # {target: pat
     from edgetpu_repro.tflite.isolation import probe
     files = {t: _as_file_or_name(t) for t in targets}
     for f in files.values():
-        if isinstance(f, str): finalize_of(get_spec(f), image_size, finalize_method)
+        if isinstance(f, str): finalize_of(resolve_spec(f), image_size, finalize_method)
         else: probe(f)
     return files
 

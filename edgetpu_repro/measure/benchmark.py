@@ -22,7 +22,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..core.settings import BenchmarkSettings
-from ..models.specs import build_model, get_spec, image_hw
+from ..models.specs import build_model, get_spec, image_hw, resolve_spec
 from ..tflite.file import load_tflite, operator_records, pack, read_tflite, unpack
 from ..tflite.isolation import random_inputs, run_isolated
 
@@ -208,7 +208,7 @@ def finalize_of(
 
 
 def timed_file(
-    name:str, # Registry name
+    name:str, # Registry name, or the JSON file of a spec
     folder, # Where the file goes
     image_size:int|None=None, # Pixels; None: the spec's
     group_conv:str="native", # As `build_model` takes it
@@ -216,7 +216,7 @@ def timed_file(
 ) -> Path: # The file
     "An int8 `.tflite` file of a registered model with random weights."
     from edgetpu_repro.tflite.postprocess import export_variant, float_variant
-    spec = get_spec(name)
+    spec = resolve_spec(name)
     steps = finalize_of(spec, image_size, finalize_method)
     hw = image_hw(image_size or spec.image_size)
     network = build_model(name, image_size=image_size, group_conv=group_conv)

@@ -219,5 +219,6 @@ def get_controller(
     if name not in CONTROLLERS: raise unknown("controller", name, CONTROLLERS)
     if objectives > 1 and not CONTROLLERS[name].several_objectives:
         several = [n for n, c in CONTROLLERS.items() if c.several_objectives]
-        raise UsageError(f"{name} needs a single reward, not pareto; {', '.join(several)} take both")
+        raise UsageError(f"{name} needs a single reward, not pareto; "
+                         f"{', '.join(several)} take both")
     return CONTROLLERS[name]

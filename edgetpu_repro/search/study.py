@@ -102,14 +102,15 @@ def mend(
 
 def open_storage(
     study:str, # Path of a journal, or 'grpc://host:port', or a database as SQLAlchemy names it
-    write:bool=False, # Make it where it is not there, and mend it
+    write:bool=False, # Mend it, to write to it
+    create:bool=False, # Make it where it is not there
 ): # A storage of Optuna
     "Open where a study lies; raises `UsageError` for what is no journal."
     import optuna
     logging.getLogger("optuna").setLevel(logging.ERROR)
     if "://" in str(study): return _remote(str(study))
     path = Path(study)
-    if not write and not path.is_file():
+    if not create and not path.is_file():
         raise UsageError(f"{path} is not a file; `search run` makes a study")
     if path.is_dir(): raise UsageError(f"{path} is a folder; a study is a file")
     if write and path.exists(): mend(path)
@@ -145,7 +146,7 @@ def create_study(
 ): # `Study`
     "Make a study, or open it to go on; raises `UsageError` where it holds another search."
     import optuna
-    storage = open_storage(study, write=True)
+    storage = open_storage(study, write=True, create=True)
     others = [name for name in _studies(storage) if name != settings.title]
     if others:
         raise UsageError(f"{study} holds another search: {brief(others[0], 200)}; "
@@ -275,6 +276,7 @@ def is_gone(
     "Whether nobody works on a trial any more."
     worker = trial.user_attrs["worker"]
     if worker["host"] == platform.node():
+        if worker["pid"] == os.getpid(): return True # of an earlier process; this one has none open
         try: os.kill(worker["pid"], 0)
         except ProcessLookupError: return True
         except PermissionError: pass
@@ -338,7 +340,7 @@ class Worker:
             if trial: return trial
 
     def result(self, spec, costs) -> dict:
-        "What the evaluator says, or said before; an architecture that cannot be trained is worth nothing."
+        "What the evaluator says, or said before; what cannot be trained is worth nothing."
         before = self.known.get(spec.name)
         if before:
             kept = before.user_attrs["evaluation"]

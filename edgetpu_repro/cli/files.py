@@ -20,7 +20,7 @@ import typer
 from ..core.errors import UsageError, unknown
 from ..core.files import atomic_write, write_text
 from ..core.records import seed_for
-from ..models.specs import build_model, get_spec
+from ..models.specs import build_model, get_spec, resolve_spec
 from .app import FINALIZE, ImageSize, Json, NumClasses, app
 from .app import check_finalize, check_model_file, option
 from .app import say, say_json, warn, writable_folder
@@ -28,7 +28,7 @@ from .app import say, say_json, warn, writable_folder
 # %% ../../nbs/cli/03_files.ipynb #n007
 RELEASED = "A TF2 checkpoint (folder, prefix or .tar.gz) or a .tflite file."
 Released = Annotated[Path, typer.Argument(help=RELEASED)]
-ModelName = option(str, "Registry name, see `list`.")
+ModelName = option(str, "Registry name, see `list`; for export also the JSON file of a spec.")
 KerasFolder = option(Path, "Folder for the .keras file; made if it is not there.")
 
 
@@ -168,7 +168,8 @@ def _network(model_name, path, image_size, target, num_classes):
     import keras
     from edgetpu_repro.tflite.quantize import TARGETS
     from edgetpu_repro.tflite.start import model_with_weights
-    keras.utils.set_random_seed(seed_for(0, "export", model_name))
+    name = resolve_spec(model_name).name if model_name.endswith(".json") else model_name
+    keras.utils.set_random_seed(seed_for(0, "export", name))
     network, left = model_with_weights(model_name, path, image_size, TARGETS[target], num_classes)
     if left: warn(f"WARNING: RANDOM weights in {', '.join(left)}: {path} has none that fit")
     return network
@@ -251,7 +252,7 @@ def export(
     allow_degraded: AllowDegraded = False,
 ):
     "Export a model to .tflite, float or quantised, with a card: what is in it, how it compares."
-    spec = get_spec(model_name)
+    spec = resolve_spec(model_name)
     image_size = image_size or spec.image_size
     quantize = quantize or quantize_less_restrictive or tuple(recipe) != ("a8w8",) or bool(rule)
     _check_format(format, quantize)

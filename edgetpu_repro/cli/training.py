@@ -69,8 +69,10 @@ def _chosen(kind, name, profile, changes, data_dir):
         raise UsageError("train needs --experiment_type or --experiment_name; "
                          "`edgetpu-repro experiments` lists them")
     kind = kind or name
-    if kind not in {**SPECS, **ALIASES}: raise unknown("experiment", kind, EXPERIMENTS)
-    e = set_fields(dataclasses.replace(experiment(kind, profile), name=name), changes)
+    known = kind.endswith(".json") or kind in {**SPECS, **ALIASES}
+    if not known: raise unknown("experiment", kind, EXPERIMENTS)
+    e = set_fields(experiment(kind, profile), changes)
+    if name != kind: e = dataclasses.replace(e, name=name)
     if not data_dir: return e
     data = dataclasses.replace(e.data, data_dir=str(data_dir.absolute()))
     return dataclasses.replace(e, data=data)
@@ -117,7 +119,7 @@ def _evaluate_trained(e, path):
 # %% ../../nbs/cli/02_training.ipynb #n0x2
 ModelDir = option(Path, "Folder for checkpoints, the trained model and its records; "
                         "made if it is not there.")
-Type = option(str, "Which experiment, see `experiments`.")
+Type = option(str, "Which experiment, see `experiments`; or a spec's JSON file.")
 Name = option(str, "What to call it; the type's name if not given, "
                    "and the type if that is not given.")
 Start = option(Path, "What to start from: a .keras file, a released checkpoint or a .tflite file, "

@@ -18,7 +18,7 @@ import typer
 from ..core.errors import UsageError, unknown
 from ..core.files import write_text
 from ..core.settings import BenchmarkSettings
-from ..models.specs import get_spec
+from ..models.specs import get_spec, resolve_spec
 from .app import Finalize, GroupConv, ImageSize, Json, app, option
 from .app import say, say_json, writable_folder
 

@@ -201,8 +201,8 @@ def evaluate(
 ):
     "Top-1 and top-5, mIoU or COCO's mAP of a model file, on a test split or annotated pictures."
     load_profile(profile)
-    check_model_file(file)
     if annotations or images: _check_annotated(annotations, images, dataset_name)
+    check_model_file(file)
     if output: writable_folder(output.parent)
     from edgetpu_repro.tflite.isolation import run_isolated
     choice = dict(profile=profile, changes=set, dataset_name=dataset_name, data_dir=data_dir)

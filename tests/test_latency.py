@@ -1,4 +1,5 @@
 "Properties of the latency model, and what it makes of bad input."
+
 import json
 from dataclasses import replace
 
@@ -23,16 +24,21 @@ def ms(found, fixed=False):
 
 
 def block(kind, size=28, channels=64, out=64, expand=4, stride=1, kernel=3, group_size=None):
-    return block_operators(Block(kind, kernel, expand, stride, out, group_size), channels, (size, size))
+    return block_operators(
+        Block(kind, kernel, expand, stride, out, group_size), channels, (size, size)
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if has_layout(spec)])
 def test_every_operator_that_counts_costs_something(name):
     found = workload.spec_operators(name)
     for f in FITS:
-        for row in workload.operator_table(found): assert f.parts(row[None], fixed=False).sum() > 0, row
+        for row in workload.operator_table(found):
+            assert f.parts(row[None], fixed=False).sum() > 0, row
     result = latency.predict(found)
-    assert 0 < result["low"] <= result["high"] and result["ms"] == pytest.approx(sum(result["parts"].values()))
+    assert 0 < result["low"] <= result["high"] and result["ms"] == pytest.approx(
+        sum(result["parts"].values())
+    )
 
 
 @pytest.mark.parametrize("size, channels", [(112, 16), (56, 32), (28, 64), (14, 128), (7, 192)])
@@ -49,17 +55,30 @@ def test_a_group_convolution_with_one_group_is_the_full_one():
 
 
 @pytest.mark.parametrize("kind", ["dw", "fused"])
-@pytest.mark.parametrize("less, more", [
-    (dict(size=28), dict(size=56)), (dict(channels=64), dict(channels=128)), (dict(out=64), dict(out=128)),
-    (dict(kernel=3), dict(kernel=5)), (dict(expand=4), dict(expand=8)), (dict(stride=2), dict(stride=1))])
+@pytest.mark.parametrize(
+    "less, more",
+    [
+        (dict(size=28), dict(size=56)),
+        (dict(channels=64), dict(channels=128)),
+        (dict(out=64), dict(out=128)),
+        (dict(kernel=3), dict(kernel=5)),
+        (dict(expand=4), dict(expand=8)),
+        (dict(stride=2), dict(stride=1)),
+    ],
+)
 def test_time_grows_with_what_there_is_to_do(kind, less, more):
     assert np.all(ms(block(kind, **more)) > ms(block(kind, **less)))
 
 
 def test_images_and_masks_cost():
-    small, large = (ms(workload.spec_operators("mobilenet_edgetpu_v2_xs", size)) for size in (224, 256))
+    small, large = (
+        ms(workload.spec_operators("mobilenet_edgetpu_v2_xs", size)) for size in (224, 256)
+    )
     assert np.all(large > small)
-    none, fused, default = (ms(workload.spec_operators("autoseg_edgetpu_s", argmax=a)) for a in ("none", "fused4", "default"))
+    none, fused, default = (
+        ms(workload.spec_operators("autoseg_edgetpu_s", argmax=a))
+        for a in ("none", "fused4", "default")
+    )
     assert np.all(none < fused) and np.all(fused < default)
 
 
@@ -77,9 +96,13 @@ def test_a_published_model_is_predicted_without_its_own_latency():
 
 def test_comparisons_come_out_each_way():
     grouped = dict(group_size=64, expand=8, stride=2)
-    early = latency.compare(block("fused_grouped", 56, 32, 48, **grouped), block("dw", 56, 32, 48, 8, 2))
+    early = latency.compare(
+        block("fused_grouped", 56, 32, 48, **grouped), block("dw", 56, 32, 48, 8, 2)
+    )
     late = latency.compare(block("fused", 7, 192, 192), block("dw", 7, 192, 192))
-    middle = latency.compare(block("fused_grouped", 28, 48, 96, **grouped), block("dw", 28, 48, 96, 8, 2))
+    middle = latency.compare(
+        block("fused_grouped", 28, 48, 96, **grouped), block("dw", 28, 48, 96, 8, 2)
+    )
     assert [c["verdict"] for c in (early, middle, late)] == ["faster", "undecided", "slower"]
     same = latency.compare(block("dw"), block("dw"))
     assert same["ratio"] == same["low"] == same["high"] == 1
@@ -87,7 +110,9 @@ def test_comparisons_come_out_each_way():
 
 def test_what_lies_outside_is_named():
     assert workload.outside(workload.spec_operators("mobilenet_edgetpu_v2_s")) == []
-    assert "image of 96x96" in workload.outside(workload.spec_operators("mobilenet_edgetpu_v2_s", 96))
+    assert "image of 96x96" in workload.outside(
+        workload.spec_operators("mobilenet_edgetpu_v2_s", 96)
+    )
     assert workload.outside(block("fused_grouped", group_size=16)) == ["groups of 16 outputs"]
     strange = replace(block("dw")[0], kind="hard_swish")
     assert workload.outside([strange]) == ["1 hard_swish"]
@@ -106,8 +131,10 @@ def test_records_keep_what_the_model_needs():
 
 
 def test_bad_settings():
-    with pytest.raises(UsageError, match="unknown overlap"): latency.Structure(overlap="both")
-    with pytest.raises(UsageError, match="did you mean 'fused4'"): workload.spec_operators("autoseg_edgetpu_s", argmax="fused44")
+    with pytest.raises(UsageError, match="unknown overlap"):
+        latency.Structure(overlap="both")
+    with pytest.raises(UsageError, match="did you mean 'fused4'"):
+        workload.spec_operators("autoseg_edgetpu_s", argmax="fused44")
 
 
 def test_command_line(cli, tmp_path):

@@ -1,4 +1,5 @@
 "Notebooks: the workflow runs through papermill, and what is committed is clean and in sync."
+
 import json
 import os
 import re
@@ -13,19 +14,35 @@ import pytest
 from conftest import BIN, ROOT, call
 
 sys.path.insert(0, str(ROOT / "tools"))
-from dependencies import ROOMS # noqa: E402
+from dependencies import ROOMS  # noqa: E402
 
-LIBRARY = [ROOT / "nbs/index.ipynb", *sorted(p for room in ROOMS for p in (ROOT / "nbs" / room).glob("*.ipynb"))]
+LIBRARY = [
+    ROOT / "nbs/index.ipynb",
+    *sorted(p for room in ROOMS for p in (ROOT / "nbs" / room).glob("*.ipynb")),
+]
 STEPS = sorted([*(ROOT / "nbs/runs").glob("*.ipynb"), *(ROOT / "nbs/paper").glob("*.ipynb")])
-SNAKEMAKE = ("snakemake", "--cores", "2", "--scheduler", "greedy", "--nolock", "--config", "profile=smoke")
+SNAKEMAKE = (
+    "snakemake",
+    "--cores",
+    "2",
+    "--scheduler",
+    "greedy",
+    "--nolock",
+    "--config",
+    "profile=smoke",
+)
 
 
 def test_workflow_runs_resumes_and_rests():
-    for folder in ("build", "results", "figures"): shutil.rmtree(ROOT / folder / "smoke", ignore_errors=True)
-    killed = subprocess.Popen([BIN / "edgetpu-repro", "reproduce", "--profile", "smoke"], cwd=ROOT, start_new_session=True)
+    for folder in ("build", "results", "figures"):
+        shutil.rmtree(ROOT / folder / "smoke", ignore_errors=True)
+    killed = subprocess.Popen(
+        [BIN / "edgetpu-repro", "reproduce", "--profile", "smoke"], cwd=ROOT, start_new_session=True
+    )
     first = ROOT / "results/smoke/records/data/classification.json"
-    while not first.exists() and killed.poll() is None: time.sleep(0.5)
-    time.sleep(5) # in the middle of other steps
+    while not first.exists() and killed.poll() is None:
+        time.sleep(0.5)
+    time.sleep(5)  # in the middle of other steps
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     made = first.stat().st_mtime
@@ -33,11 +50,16 @@ def test_workflow_runs_resumes_and_rests():
     assert result.returncode == 0, result.stderr[-3000:]
     assert first.stat().st_mtime == made, "what was done before the kill is not done again"
     report = (ROOT / "results/smoke/report.html").read_text()
-    assert "<script src" not in report and report.count("Plotly.newPlot(") >= 4, "plotly.js is inside, and figures have their twins"
+    assert "<script src" not in report and report.count("Plotly.newPlot(") >= 4, (
+        "plotly.js is inside, and figures have their twins"
+    )
     report = re.sub(r"<script\b.*?</script>", "", report, flags=re.S)
-    assert report.count("data:image/png") == 7 and all(n in report for n in ("mobilenet_edgetpu_v2_tiny", "autoseg_edgetpu_xs"))
+    assert report.count("data:image/png") == 7 and all(
+        n in report for n in ("mobilenet_edgetpu_v2_tiny", "autoseg_edgetpu_xs")
+    )
     assert not re.search(r"""(src|href)=["']https?:""", report), "the report must open from disk"
-    for record in (ROOT / "results/smoke/records").rglob("*.json"): json.loads(record.read_text())
+    for record in (ROOT / "results/smoke/records").rglob("*.json"):
+        json.loads(record.read_text())
     assert "Nothing to be done" in call(*SNAKEMAKE).stderr
 
 
@@ -50,58 +72,109 @@ def test_changing_a_figure_runs_only_that_figure_again():
         notebook.write_text(nbformat.writes(changed))
         dry = call(*SNAKEMAKE, "--dry-run")
         planned = set(re.findall(r"rule (\w+):", dry.stdout + dry.stderr))
-    finally: notebook.write_text(before)
+    finally:
+        notebook.write_text(before)
     assert planned == {"fig1_blocks", "report", "all"}
 
 
-@pytest.mark.parametrize("parameter, value, answer", [
-    ("profil", "smoke", "unknown parameter 'profil'; did you mean 'profile'?"),
-    ("profile", "3", "parameter profile must be str like 'default', not 3"),
-    ("profile", "smok", "unknown profile 'smok'; did you mean 'smoke'?"),
-])
+@pytest.mark.parametrize(
+    "parameter, value, answer",
+    [
+        ("profil", "smoke", "unknown parameter 'profil'; did you mean 'profile'?"),
+        ("profile", "3", "parameter profile must be str like 'default', not 3"),
+        ("profile", "smok", "unknown profile 'smok'; did you mean 'smoke'?"),
+    ],
+)
 def test_wrong_parameters_are_refused(tmp_path, parameter, value, answer):
-    result = call("papermill", "nbs/paper/fig1_blocks.ipynb", tmp_path / "out.ipynb", "-p", parameter, value)
+    result = call(
+        "papermill", "nbs/paper/fig1_blocks.ipynb", tmp_path / "out.ipynb", "-p", parameter, value
+    )
     assert result.returncode != 0 and f"error: {answer}" in result.stderr, result.stderr[-2000:]
 
 
 def test_a_damaged_record_is_named(tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    for file in ("Snakefile", "settings.ini"): shutil.copy(ROOT / file, tmp_path)
+    for file in ("Snakefile", "settings.ini"):
+        shutil.copy(ROOT / file, tmp_path)
     record = tmp_path / "results/smoke/records/blocks/x.json"
     record.parent.mkdir(parents=True)
     record.write_text('{"half": ')
-    result = call("papermill", "nbs/paper/fig2_tradeoff.ipynb", tmp_path / "out.ipynb", "-p", "profile", "smoke",
-                  env={"EDGETPU_REPRO_HOME": str(tmp_path)})
-    assert result.returncode != 0 and re.search(r"error: record \S+x\.json is not JSON", result.stderr), result.stderr[-2000:]
+    result = call(
+        "papermill",
+        "nbs/paper/fig2_tradeoff.ipynb",
+        tmp_path / "out.ipynb",
+        "-p",
+        "profile",
+        "smoke",
+        env={"EDGETPU_REPRO_HOME": str(tmp_path)},
+    )
+    assert result.returncode != 0 and re.search(
+        r"error: record \S+x\.json is not JSON", result.stderr
+    ), result.stderr[-2000:]
     assert not (tmp_path / "figures").exists()
 
 
-@pytest.mark.parametrize("step, parameters, answer", [
-    ("quantizers", dict(model="mobilenet_edgetpu_v2_tiny", test_images=40), "aeq weight_only"),
-    ("export_speed", dict(image_size=32, images=4, large=64, few=2, rounds=1), "times as fast"),
-    ("training_speed", dict(image_size=32, batch_size=8, steps=4, rounds=1, large=32), "times the images per second"),
-    ("released", dict(file="/nowhere/m.tflite"), "skipped, because the published file and its ten pictures are not here"),
-    ("finetune", dict(init="/nowhere/m.tflite"), "skipped, because the published file is not here"),
-])
+@pytest.mark.parametrize(
+    "step, parameters, answer",
+    [
+        ("quantizers", dict(model="mobilenet_edgetpu_v2_tiny", test_images=40), "aeq weight_only"),
+        ("export_speed", dict(image_size=32, images=4, large=64, few=2, rounds=1), "times as fast"),
+        (
+            "training_speed",
+            dict(image_size=32, batch_size=8, steps=4, rounds=1, large=32),
+            "times the images per second",
+        ),
+        (
+            "released",
+            dict(file="/nowhere/m.tflite"),
+            "skipped, because the published file and its ten pictures are not here",
+        ),
+        (
+            "finetune",
+            dict(init="/nowhere/m.tflite"),
+            "skipped, because the published file is not here",
+        ),
+    ],
+)
 def test_runs_that_the_workflow_leaves_out(tmp_path, step, parameters, answer):
     "They come after the workflow's test, whose smoke profile has left trained weights."
     given = [word for k, v in parameters.items() for word in ("-p", k, v)]
     environment = {"EDGETPU_REPRO_TFDS_DIR": str(ROOT / "build/data")}
-    result = call("papermill", f"nbs/runs/{step}.ipynb", tmp_path / "out.ipynb", "-p", "profile", "smoke", *given, env=environment)
+    result = call(
+        "papermill",
+        f"nbs/runs/{step}.ipynb",
+        tmp_path / "out.ipynb",
+        "-p",
+        "profile",
+        "smoke",
+        *given,
+        env=environment,
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     said = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
     assert answer in said, said[-2000:]
 
 
-@pytest.mark.parametrize("notebook, makes", [("quantizers", "tables/quantizers.md"), ("released", "tables/released_pictures.md")])
+@pytest.mark.parametrize(
+    "notebook, makes",
+    [("quantizers", "tables/quantizers.md"), ("released", "tables/released_pictures.md")],
+)
 def test_paper_notebooks_over_committed_records(tmp_path, notebook, makes):
     shutil.copytree(ROOT / "config", tmp_path / "config")
     shutil.copytree(ROOT / "results/cifar10/records", tmp_path / "results/cifar10/records")
-    for file in ("Snakefile", "settings.ini"): shutil.copy(ROOT / file, tmp_path)
-    result = call("papermill", f"nbs/paper/{notebook}.ipynb", tmp_path / "out.ipynb", env={"EDGETPU_REPRO_HOME": str(tmp_path)})
+    for file in ("Snakefile", "settings.ini"):
+        shutil.copy(ROOT / file, tmp_path)
+    result = call(
+        "papermill",
+        f"nbs/paper/{notebook}.ipynb",
+        tmp_path / "out.ipynb",
+        env={"EDGETPU_REPRO_HOME": str(tmp_path)},
+    )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert (tmp_path / "results/cifar10" / makes).read_text() == (ROOT / "results/cifar10" / makes).read_text()
+    assert (tmp_path / "results/cifar10" / makes).read_text() == (
+        ROOT / "results/cifar10" / makes
+    ).read_text()
 
 
 @pytest.mark.quick
@@ -111,25 +184,46 @@ def test_committed_notebooks_are_clean(path):
     nbformat.validate(notebook)
     assert path.stat().st_size < 600_000
     title, *_ = notebook.cells
-    assert re.match(r"# .+\n+> .+", title.source), "a notebook opens with its title and one line of summary"
+    assert re.match(r"# .+\n+> .+", title.source), (
+        "a notebook opens with its title and one line of summary"
+    )
     for cell in notebook.cells:
-        if cell.cell_type != "code": continue
+        if cell.cell_type != "code":
+            continue
         for output in cell.outputs:
             assert output.get("name") != "stderr" and output.output_type != "error", cell.source
-            text = json.dumps({k: v for k, v in output.get("data", {"text": output.get("text")}).items() if k != "image/png"})
-            assert not re.search(r"(?<!/data/local)/(home|root|work|tmp|Users)/|(WARNING|INFO):(tensorflow|absl)", text), text[:300]
+            text = json.dumps(
+                {
+                    k: v
+                    for k, v in output.get("data", {"text": output.get("text")}).items()
+                    if k != "image/png"
+                }
+            )
+            assert not re.search(
+                r"(?<!/data/local)/(home|root|work|tmp|Users)/|(WARNING|INFO):(tensorflow|absl)",
+                text,
+            ), text[:300]
     assert any(c.cell_type == "code" and c.outputs for c in notebook.cells), "outputs are committed"
-    if path in STEPS: assert ["parameters"] in [c.metadata.get("tags") for c in notebook.cells]
+    if path in STEPS:
+        assert ["parameters"] in [c.metadata.get("tags") for c in notebook.cells]
 
 
 @pytest.mark.quick
 def test_exporting_again_changes_nothing(tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", "build", ".git", ".snakemake", "results", "figures", "*.egg-info"))
+    shutil.copytree(
+        ROOT,
+        copy,
+        ignore=shutil.ignore_patterns(
+            ".venv", "build", ".git", ".snakemake", "results", "figures", "*.egg-info"
+        ),
+    )
     result = call(BIN / "python", "tools/publish.py", cwd=copy)
     assert result.returncode == 0, result.stderr[-2000:]
     for path in [*(ROOT / "edgetpu_repro").rglob("*.py"), *LIBRARY, *STEPS, ROOT / "README.md"]:
-        assert (copy / path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.name}: run `make export`"
+        assert (copy / path.relative_to(ROOT)).read_text() == path.read_text(), (
+            f"{path.name}: run `make export`"
+        )
 
 
 def test_ruff():

@@ -1,4 +1,5 @@
 "What `pip install .` gives: the modules, the command, and only what the library needs at run time."
+
 import zipfile
 
 from conftest import BIN, ROOT, call
@@ -8,7 +9,7 @@ def test_wheel(tmp_path):
     options = ("--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path)
     result = call(BIN / "python", "-m", "pip", "wheel", *options, ROOT)
     assert result.returncode == 0, result.stderr
-    wheel, = tmp_path.glob("edgetpu_repro-*.whl")
+    (wheel,) = tmp_path.glob("edgetpu_repro-*.whl")
     with zipfile.ZipFile(wheel) as files:
         names = files.namelist()
         text = lambda end: files.read(next(n for n in names if n.endswith(end))).decode()
@@ -18,8 +19,11 @@ def test_wheel(tmp_path):
         profiles = {f"edgetpu_repro/config/{p.name}" for p in (ROOT / "config").glob("*.yaml")}
         assert profiles <= set(names)
         assert "edgetpu-repro = edgetpu_repro.cli.main:main" in text("entry_points.txt")
-        needed = {line.split(":")[1].strip() for line in text("METADATA").splitlines()
-                  if line.startswith("Requires-Dist") and "extra ==" not in line}
+        needed = {
+            line.split(":")[1].strip()
+            for line in text("METADATA").splitlines()
+            if line.startswith("Requires-Dist") and "extra ==" not in line
+        }
     assert not [r for r in needed if r.startswith(("nbdev", "papermill", "snakemake", "jupyter"))]
     assert any(r.startswith("tensorflow") for r in needed)
 

@@ -1,7 +1,9 @@
-"Phones: the command over a stand-in `adb` that behaves like the real one, and compilation without the vendor's compiler."
+"Phones: the command over a stand-in `adb`, and compilation without the vendor's compiler."
+
 import importlib.util
 import json
 import os
+import shutil
 import stat
 import sys
 from types import SimpleNamespace
@@ -18,48 +20,83 @@ from edgetpu_repro.measure.phone import SDK, compile_for
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    "A folder with a stand-in adb (that of the notebook), a benchmark tool and a model."
+    "A folder with a stand-in adb, a benchmark tool and a model."
     folder = tmp_path_factory.mktemp("phone")
-    notebook = json.loads((ROOT / "nbs/measure/03_phone.ipynb").read_text())
-    cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
-    names = dict(sys=sys)
-    recorded = next(c for c in cells if c.startswith('RECORDED = """'))
-    exec(recorded[:recorded.index("numbers =")], names)
-    stand_in = next(c for c in cells if c.startswith("STAND_IN = "))
-    exec(stand_in[:stand_in.index("folder =")], names)
-    (folder / "adb").write_text(names["STAND_IN"])
+    shutil.copy(ROOT / "tests/phone/adb.py", folder / "adb")
+    shutil.copy(ROOT / "tests/phone/printed.txt", folder)
     (folder / "adb").chmod(stat.S_IRWXU)
     (folder / "disk/data/local/tmp").mkdir(parents=True)
     (folder / "benchmark_model").write_bytes(b"elf")
-    (folder / "m.tflite").write_bytes(to_tflite(freeze(build_model("mobilenet_edgetpu_v2_tiny", 10, 32))))
+    (folder / "m.tflite").write_bytes(
+        to_tflite(freeze(build_model("mobilenet_edgetpu_v2_tiny", 10, 32)))
+    )
     return folder
 
 
 def run(cli, bench, mood="", *words):
     env = dict(PATH=f"{bench}:{os.path.dirname(sys.executable)}:/bin:/usr/bin", ADB_MOOD=mood)
-    return cli("benchmark", bench / "m.tflite", "--device", "adb", "--benchmark_binary", bench / "benchmark_model", *words, env=env)
+    return cli(
+        "benchmark",
+        bench / "m.tflite",
+        "--device",
+        "adb",
+        "--benchmark_binary",
+        bench / "benchmark_model",
+        *words,
+        env=env,
+    )
 
 
 def test_a_phone_is_timed(cli, bench, tmp_path):
-    done = run(cli, bench, "", "--use_nnapi", "--nnapi_accelerator_name", "google-edgetpu", "--operators", "--output", tmp_path / "r.json")
-    assert done.returncode == 0 and "Pixel_6" in done.stdout and "0.921" in done.stdout and "all" in done.stdout, done
-    numbers = json.loads((tmp_path / "r.json").read_text())["1A2B3C"]["files"][str(bench / "m.tflite")]
+    done = run(
+        cli,
+        bench,
+        "",
+        "--use_nnapi",
+        "--nnapi_accelerator_name",
+        "google-edgetpu",
+        "--operators",
+        "--output",
+        tmp_path / "r.json",
+    )
+    assert (
+        done.returncode == 0
+        and "Pixel_6" in done.stdout
+        and "0.921" in done.stdout
+        and "all" in done.stdout
+    ), done
+    numbers = json.loads((tmp_path / "r.json").read_text())["1A2B3C"]["files"][
+        str(bench / "m.tflite")
+    ]
     assert numbers["runs"] == 985 and numbers["thermal_after"]["status"] == "none"
     assert (tmp_path / "m_1A2B3C.csv").is_file()
     assert "--use_nnapi=true --nnapi_accelerator_name=google-edgetpu" in numbers["command"]
 
 
-@pytest.mark.parametrize("mood, words, answer", [
-    ("none", (), "sees no phone"), ("unauthorized", (), "has not allowed this computer"), ("offline", (), "is offline"),
-    ("two", (), "choose with --serial"), ("", ("--serial", "9Z"), "unknown phone '9Z'"), ("disconnect", (), "not found"),
-    ("crash", (), "exit code 139"), ("garbage", (), "no timed runs"),
-    ("version", (), "sees no phone"), ("numbers", (), "no timed runs"), ("cpu", ("--use_gpu",), "took nothing of the graph"),
-    ("", ("--use_gpu", "--use_nnapi"), "not both"), ("", ("--nnapi_accelerator_name", "x"), "needs --use_nnapi"),
-])
-def test_what_goes_wrong_with_phones(cli, bench, mood, words, answer): one_line(run(cli, bench, mood, *words), answer)
+@pytest.mark.parametrize(
+    "mood, words, answer",
+    [
+        ("none", (), "sees no phone"),
+        ("unauthorized", (), "has not allowed this computer"),
+        ("offline", (), "is offline"),
+        ("two", (), "choose with --serial"),
+        ("", ("--serial", "9Z"), "unknown phone '9Z'"),
+        ("disconnect", (), "not found"),
+        ("crash", (), "exit code 139"),
+        ("garbage", (), "no timed runs"),
+        ("version", (), "sees no phone"),
+        ("numbers", (), "no timed runs"),
+        ("cpu", ("--use_gpu",), "took nothing of the graph"),
+        ("", ("--use_gpu", "--use_nnapi"), "not both"),
+        ("", ("--nnapi_accelerator_name", "x"), "needs --use_nnapi"),
+    ],
+)
+def test_what_goes_wrong_with_phones(cli, bench, mood, words, answer):
+    one_line(run(cli, bench, mood, *words), answer)
 
 
-def left_on_the_phone(bench): return list((bench / "disk/data/local/tmp").iterdir())
+def left_on_the_phone(bench):
+    return list((bench / "disk/data/local/tmp").iterdir())
 
 
 @pytest.mark.parametrize("mood", ["", "crash", "garbage", "cpu"])
@@ -89,18 +126,41 @@ def test_two_phones(cli, bench):
 def test_bad_words(cli, bench):
     one_line(cli("benchmark", bench / "m.tflite", "--device", "phone"), "unknown device", "adb")
     one_line(cli("benchmark", bench / "m.tflite", "--use_nnapi"), "need --device adb")
-    one_line(cli("benchmark", bench / "m.tflite", "--device", "adb", env=dict(PATH=os.path.dirname(sys.executable))), "adb is not here")
-    one_line(cli("compile", bench / "m.tflite", "--soc", "tensor_g2", "--output_dir", bench), "unknown soc", "tensor_g3")
+    one_line(
+        cli(
+            "benchmark",
+            bench / "m.tflite",
+            "--device",
+            "adb",
+            env=dict(PATH=os.path.dirname(sys.executable)),
+        ),
+        "adb is not here",
+    )
+    one_line(
+        cli("compile", bench / "m.tflite", "--soc", "tensor_g2", "--output_dir", bench),
+        "unknown soc",
+        "tensor_g3",
+    )
     if not importlib.util.find_spec(SDK):
-        one_line(cli("compile", bench / "m.tflite", "--soc", "tensor_g4", "--output_dir", bench / "out"), "Google's Tensor SDK is missing")
+        one_line(
+            cli("compile", bench / "m.tflite", "--soc", "tensor_g4", "--output_dir", bench / "out"),
+            "Google's Tensor SDK is missing",
+        )
         assert not list((bench / "out").iterdir())
 
 
 def test_what_was_not_compiled_is_said(bench, tmp_path, monkeypatch):
-    "With a compiler that takes nothing of the graph: the file is kept, and every operator is named."
+    "With a compiler that takes nothing: the file is kept, and every operator is named."
     from ai_edge_litert.aot import aot_compile
-    model = SimpleNamespace(save=lambda path, export_only: open(path, "wb").write((bench / "m.tflite").read_bytes()))
-    monkeypatch.setattr(aot_compile, "aot_compile", lambda *a, **k: SimpleNamespace(models=[model], failed_backends=[]))
+
+    model = SimpleNamespace(
+        save=lambda path, export_only: open(path, "wb").write((bench / "m.tflite").read_bytes())
+    )
+    monkeypatch.setattr(
+        aot_compile,
+        "aot_compile",
+        lambda *a, **k: SimpleNamespace(models=[model], failed_backends=[]),
+    )
     path, left = compile_for(bench / "m.tflite", "tensor_g5", tmp_path)
     assert path.name == "m_tensor_g5.tflite" and path.is_file() and left["CONV_2D"] > 20
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

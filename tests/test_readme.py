@@ -1,4 +1,5 @@
-"Every command of the README and of docs/ runs as it is written; long ones are marked and checked for their options."
+"Every command of the README and of docs/ runs as it is written; of long ones the options exist."
+
 import re
 import shlex
 import shutil
@@ -10,7 +11,7 @@ from conftest import ROOT, call
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-LONG = ("make ",) # checked by a dry run
+LONG = ("make ",)  # checked by a dry run
 
 
 def commands(page, kind):
@@ -24,16 +25,24 @@ def commands(page, kind):
 def copy(tmp_path_factory):
     "A scratch copy of the checkout, with what is committed only."
     folder = tmp_path_factory.mktemp("readme") / "copy"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in filter(None, listed.split("\0")):
-        if not (ROOT / name).exists(): continue
+        if not (ROOT / name).exists():
+            continue
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     return folder
 
 
 def run_there(copy, *command):
-    return call(*command, cwd=copy, env={"PYTHONPATH": str(copy), "EDGETPU_REPRO_HOME": str(copy)}, timeout=300)
+    return call(
+        *command,
+        cwd=copy,
+        env={"PYTHONPATH": str(copy), "EDGETPU_REPRO_HOME": str(copy)},
+        timeout=300,
+    )
 
 
 def test_the_readme_fits_on_a_screen_and_a_half():
@@ -49,7 +58,9 @@ def test_links_point_to_files(page):
 
 
 def test_python_of_the_readme_runs(copy):
-    blocks = [text for kind, text in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "python"]
+    blocks = [
+        text for kind, text in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "python"
+    ]
     assert blocks
     for text in blocks:
         result = run_there(copy, sys.executable, "-c", text)
@@ -60,7 +71,8 @@ def test_python_of_the_readme_runs(copy):
 def test_commands_run_as_written(copy, page):
     for command in commands(page, ""):
         words = shlex.split(command)
-        if command.startswith(LONG): words.insert(1, "--dry-run")
+        if command.startswith(LONG):
+            words.insert(1, "--dry-run")
         result = run_there(copy, *words)
         assert result.returncode == 0, f"{command}\n{result.stderr[-2000:]}"
 
@@ -71,4 +83,5 @@ def test_long_commands_have_their_options(page, cli):
         _, name, *words = shlex.split(command)
         known = cli(name, "--help").stdout
         given = [w.split("=")[0].replace("_", "-") for w in words if w.startswith("--")]
-        for option in given: assert re.search(rf"{option}\b", known), f"{name} has no {option}"
+        for option in given:
+            assert re.search(rf"{option}\b", known), f"{name} has no {option}"

@@ -1,4 +1,5 @@
-"Contracts of every registered model: it builds, has the exact counts, learns, exports to int8 and runs."
+"Contracts of every registered model: builds, has the exact counts, learns, exports to int8, runs."
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ from edgetpu_repro.models.blocks import load_model
 from edgetpu_repro.models.costs import RELEASED, count
 from edgetpu_repro.measure.predict import predictor
 from edgetpu_repro.tasks.base import TASKS
-from edgetpu_repro.tflite.quantize import activation_ranges, check_operators, export_tflite, not_for_edgetpu, quantize_tflite
+from edgetpu_repro.tflite.quantize import (
+    activation_ranges,
+    check_operators,
+    export_tflite,
+    not_for_edgetpu,
+    quantize_tflite,
+)
 from edgetpu_repro.tflite.convert import fold_norms, freeze, to_float
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
 from edgetpu_repro.models.specs import get_spec, has_layout
@@ -21,7 +28,9 @@ CLASSIFIERS, SEGMENTERS = list_models(task="classification"), list_models(task="
 
 
 def test_every_model_with_a_layout_has_released_counts():
-    assert {*RELEASED, DEEPLAB + "baseline"} == {name for name in list_models() if has_layout(get_spec(name))}, "the baseline has none"
+    assert {*RELEASED, DEEPLAB + "baseline"} == {
+        name for name in list_models() if has_layout(get_spec(name))
+    }, "the baseline has none"
 
 
 @pytest.mark.parametrize("name", list(RELEASED))
@@ -30,12 +39,14 @@ def test_counts(name):
     trainable, params, macs, tolerance = RELEASED[name]
     counted = count(name)
     assert counted["params"] == params and trainable in (None, counted["trainable"])
-    if macs: assert counted["macs"] / 1e6 == pytest.approx(macs, rel=tolerance)
+    if macs:
+        assert counted["macs"] / 1e6 == pytest.approx(macs, rel=tolerance)
 
 
 def check_gradients(model, loss_of):
     "Loss and gradients of one step are finite, and nearly every weight takes part."
-    with tf.GradientTape() as tape: loss = loss_of(model)
+    with tf.GradientTape() as tape:
+        loss = loss_of(model)
     gradients = tape.gradient(loss, model.trainable_variables)
     assert np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients)
     assert sum(np.abs(g).max() > 0 for g in gradients) > 0.9 * len(gradients)
@@ -45,8 +56,15 @@ def check_gradients(model, loss_of):
 def test_gradient_step(name):
     model = build_model(name, num_classes=5, image_size=64)
     images, labels = keras.random.uniform((4, 64, 64, 3), -1, 1, seed=0), np.array([0, 1, 2, 4])
-    assert [str(d) for d in {w.dtype for w in model.weights}] == ["float32"] and model.output_names == ["probabilities"]
-    check_gradients(model, lambda m: keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, m(images, training=True))))
+    assert [str(d) for d in {w.dtype for w in model.weights}] == [
+        "float32"
+    ] and model.output_names == ["probabilities"]
+    check_gradients(
+        model,
+        lambda m: keras.ops.mean(
+            keras.losses.sparse_categorical_crossentropy(labels, m(images, training=True))
+        ),
+    )
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -58,10 +76,15 @@ def test_int8_export_runs(name):
     int8_file = quantize_tflite(float_file, activation_ranges(float_file, images))
     file = describe(int8_file)
     check_operators(file, int8=True)
-    if get_spec(name).family != "reference": assert not not_for_edgetpu(int8_file)
+    if get_spec(name).family != "reference":
+        assert not not_for_edgetpu(int8_file)
     assert file["inputs"][0]["dtype"] == file["outputs"][0]["dtype"] == "int8"
-    assert not {"RELU", "MUL", "SUB", "QUANTIZE", "DEQUANTIZE"} & set(file["operators"]) - _hard_swish(name)
-    np.testing.assert_allclose(tflite_predictor(float_file)(images), predictor(model)(images), atol=1e-4)
+    assert not {"RELU", "MUL", "SUB", "QUANTIZE", "DEQUANTIZE"} & set(
+        file["operators"]
+    ) - _hard_swish(name)
+    np.testing.assert_allclose(
+        tflite_predictor(float_file)(images), predictor(model)(images), atol=1e-4
+    )
     outputs = tflite_predictor(int8_file)(images)
     assert outputs.shape == (4, 5)
     np.testing.assert_allclose(outputs.sum(-1), 1, atol=0.02)
@@ -73,7 +96,9 @@ def _hard_swish(name):
 
 
 def test_implementations_of_group_convolution_agree():
-    sliced, native = (build_model("mobilenet_edgetpu_v2_xs", 10, 64, group_conv=g) for g in ("slices", "native"))
+    sliced, native = (
+        build_model("mobilenet_edgetpu_v2_xs", 10, 64, group_conv=g) for g in ("slices", "native")
+    )
     native.set_weights(sliced.get_weights())
     images = keras.random.uniform((2, 64, 64, 3), -1, 1, seed=0)
     np.testing.assert_allclose(sliced(images), native(images), atol=1e-5)
@@ -83,8 +108,16 @@ def test_implementations_of_group_convolution_agree():
 def test_segmentation_gradient_step(name):
     model = build_model(name, num_classes=5, image_size=(64, 96))
     stride = 4 if name.endswith("baseline") else 8 if name.startswith("autoseg") else 16
-    assert model.output_names == ["logits"] and model.output_shape == (None, 64 // stride, 96 // stride, 5)
-    images, masks = keras.random.uniform((2, 64, 96, 3), -1, 1, seed=0), np.random.default_rng(0).integers(0, 5, (2, 64, 96))
+    assert model.output_names == ["logits"] and model.output_shape == (
+        None,
+        64 // stride,
+        96 // stride,
+        5,
+    )
+    images, masks = (
+        keras.random.uniform((2, 64, 96, 3), -1, 1, seed=0),
+        np.random.default_rng(0).integers(0, 5, (2, 64, 96)),
+    )
     check_gradients(model, lambda m: masked_cross_entropy(masks, m(images, training=True)))
 
 
@@ -95,29 +128,54 @@ def test_segmentation_int8_export_runs(name, tmp_path):
     images = np.random.default_rng(0).uniform(-1, 1, (4, 64, 64, 3)).astype("float32")
     folded, methods = fold_norms(model), finalize_methods((64, 64))
     for argmax in ("default", "fused4"):
-        file = export_tflite(freeze(model, finalize_method=methods[argmax], folded=folded), tmp_path / f"{argmax}.tflite", images)
-        assert file["inputs"][0]["dtype"] == "int8" and file["outputs"][0]["dtype"] == "int32" and not file["float_operators"]
+        file = export_tflite(
+            freeze(model, finalize_method=methods[argmax], folded=folded),
+            tmp_path / f"{argmax}.tflite",
+            images,
+        )
+        assert (
+            file["inputs"][0]["dtype"] == "int8"
+            and file["outputs"][0]["dtype"] == "int32"
+            and not file["float_operators"]
+        )
         assert not {"RELU", "MUL", "SUB", "DEQUANTIZE"} & set(file["operators"])
-    outputs = {argmax: predictor(tmp_path / f"{argmax}.tflite")(images) for argmax in ("default", "fused4")}
+    outputs = {
+        argmax: predictor(tmp_path / f"{argmax}.tflite")(images) for argmax in ("default", "fused4")
+    }
     masks = {argmax: TASKS["segmentation"].masks(y, "none") for argmax, y in outputs.items()}
     assert masks["default"].shape == masks["fused4"].shape == (4, 64, 64)
     assert all(mask.min() >= 0 and mask.max() < 5 for mask in masks.values())
-    assert np.array_equal(masks["fused4"], masks["fused4"][:, ::4, ::4].repeat(4, 1).repeat(4, 2)), "upsampling of classes is exact"
+    assert np.array_equal(
+        masks["fused4"], masks["fused4"][:, ::4, ::4].repeat(4, 1).repeat(4, 2)
+    ), "upsampling of classes is exact"
 
 
-@pytest.mark.parametrize("method", ["resize64,argmax", "resize32,argmax,resize64,squeeze", "resize20,argmax,resize50,squeeze", "argmax",
-                                    "none"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "resize64,argmax",
+        "resize32,argmax,resize64,squeeze",
+        "resize20,argmax,resize50,squeeze",
+        "argmax",
+        "none",
+    ],
+)
 def test_every_finalize_method_as_a_float_file(method, tmp_path):
     model = build_model("autoseg_edgetpu_xs", num_classes=5, image_size=64)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
     export_tflite(freeze(model, finalize_method=method), tmp_path / "m.tflite")
-    wanted, got = np.asarray(finalize(model(images), method)), predictor(tmp_path / "m.tflite")(images)
+    wanted, got = (
+        np.asarray(finalize(model(images), method)),
+        predictor(tmp_path / "m.tflite")(images),
+    )
     assert got.shape == wanted.shape and np.mean(np.abs(got - wanted) < 1e-3) > 0.999
 
 
-@pytest.mark.parametrize("name", ["autoseg_edgetpu_xs", DEEPLAB + "tiny_ade20k_32", DEEPLAB + "baseline"])
+@pytest.mark.parametrize(
+    "name", ["autoseg_edgetpu_xs", DEEPLAB + "tiny_ade20k_32", DEEPLAB + "baseline"]
+)
 def test_segmentation_models_are_at_rest_when_called(name, tmp_path):
-    "Called without `training`, a model uses and keeps its moving averages; saved and loaded, it is the same function."
+    "Without `training`, a model keeps its moving averages; loaded, it is the same function."
     model = build_model(name, num_classes=3, image_size=64)
     before, images = model.get_weights(), keras.random.uniform((1, 64, 64, 3), -1, 1, seed=0)
     logits = model(images)

@@ -1,4 +1,5 @@
-"Training as a user runs it: experiments by name, kills and damage, bad input, several devices, other backends."
+"Training as a user runs it: by name, kills, damage, bad input, several devices, other backends."
+
 import importlib.util
 import json
 import os
@@ -16,14 +17,42 @@ from edgetpu_repro.core.files import data_folder
 from edgetpu_repro.train.checkpoints import keep_history
 
 DATA = data_folder()
-SMALL = ("--profile", "smoke", "--data_dir", DATA, "--set", "image_size=32", "--set", "test_images=8", "--set", "batch_size=8")
-TINY = ("train", "--experiment_name", "mobilenet_edgetpu_v2_tiny", *SMALL, "--set", "train_images=32", "--set", "epochs=3",
-        "--set", "dropout=0.2", "--set", "drop_connect=0.2", "--set", "flip=true", "--set", "ema=0.9")
+SMALL = (
+    "--profile",
+    "smoke",
+    "--data_dir",
+    DATA,
+    "--set",
+    "image_size=32",
+    "--set",
+    "test_images=8",
+    "--set",
+    "batch_size=8",
+)
+TINY = (
+    "train",
+    "--experiment_name",
+    "mobilenet_edgetpu_v2_tiny",
+    *SMALL,
+    "--set",
+    "train_images=32",
+    "--set",
+    "epochs=3",
+    "--set",
+    "dropout=0.2",
+    "--set",
+    "drop_connect=0.2",
+    "--set",
+    "flip=true",
+    "--set",
+    "ema=0.9",
+)
 
 
 def weights(path):
     "All weights of a saved model."
     from edgetpu_repro.models.blocks import load_model
+
     return load_model(path).get_weights()
 
 
@@ -37,15 +66,22 @@ def straight(cli, tmp_path_factory):
     return folder, weights(folder / "mobilenet_edgetpu_v2_tiny.keras"), curve_of(folder)
 
 
-def curve_of(folder): return json.loads((folder / "train.json").read_text())["numbers"]["curve"]
+def curve_of(folder):
+    return json.loads((folder / "train.json").read_text())["numbers"]["curve"]
 
 
 def stopped(folder, number, step):
-    "Start the same training, and send a signal after a checkpoint of this step or a later one; the process, its stderr."
+    "Start the same training, and send a signal after a checkpoint of this step; process, stderr."
     command = [BIN / "edgetpu-repro", *map(str, TINY), "--model_dir", folder, "--mode", "train"]
-    child = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    def steps(): return [int(p.stem[5:]) for p in folder.glob("*.checkpoints/step-*.npz")]
-    while child.poll() is None and max(steps(), default=-1) < step: time.sleep(0.005)
+    child = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+    def steps():
+        return [int(p.stem[5:]) for p in folder.glob("*.checkpoints/step-*.npz")]
+
+    while child.poll() is None and max(steps(), default=-1) < step:
+        time.sleep(0.005)
     time.sleep(np.random.default_rng().uniform(0, 0.05))
     child.send_signal(number)
     return child, child.communicate()[1]
@@ -54,19 +90,25 @@ def stopped(folder, number, step):
 def test_killed_at_random_points_it_ends_with_the_same_weights(cli, straight, tmp_path):
     stopped(tmp_path, signal.SIGKILL, step=4)
     newest = max(tmp_path.glob("*.checkpoints/step-*.npz"), default=None)
-    if newest: newest.write_bytes(newest.read_bytes()[:5000]) # and the newest checkpoint damaged
+    if newest:
+        newest.write_bytes(newest.read_bytes()[:5000])  # and the newest checkpoint damaged
     resumed = cli(*TINY, "--model_dir", tmp_path, "--mode", "train")
     assert resumed.returncode == 0, resumed.stderr
-    if newest: assert "is damaged" in resumed.stderr and "using the one before it" in resumed.stderr
+    if newest:
+        assert "is damaged" in resumed.stderr and "using the one before it" in resumed.stderr
     _, wanted, curve = straight
-    for a, b in zip(wanted, weights(tmp_path / "mobilenet_edgetpu_v2_tiny.keras")): np.testing.assert_array_equal(a, b)
+    for a, b in zip(wanted, weights(tmp_path / "mobilenet_edgetpu_v2_tiny.keras")):
+        np.testing.assert_array_equal(a, b)
     assert curve_of(tmp_path) == curve
 
 
 def test_a_kill_before_the_record_loses_nothing(cli, straight, tmp_path):
     folder, _, curve = straight
-    for name in ("mobilenet_edgetpu_v2_tiny.keras", "experiment.json"): (tmp_path / name).write_bytes((folder / name).read_bytes())
-    keep_history(tmp_path / "mobilenet_edgetpu_v2_tiny.keras", curve, 32, 4.5) # as a training does before the model gets its name
+    for name in ("mobilenet_edgetpu_v2_tiny.keras", "experiment.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    keep_history(
+        tmp_path / "mobilenet_edgetpu_v2_tiny.keras", curve, 32, 4.5
+    )  # as a training does before the model gets its name
     done = cli(*TINY, "--model_dir", tmp_path, "--mode", "train")
     assert done.returncode == 0, done.stderr
     numbers = json.loads((tmp_path / "train.json").read_text())["numbers"]
@@ -78,56 +120,123 @@ def test_a_kill_before_the_record_loses_nothing(cli, straight, tmp_path):
 def test_train_evaluate_export_by_name(cli, tmp_path):
     small = (*SMALL, "--set", "train_images=16")
     name = "seg_deeplabv3plus_mobilenet_edgetpuv2_tiny_ade20k_32"
-    trained = cli("train", "--experiment_type", name, "--experiment_name", "first_try", "--model_dir", tmp_path, *small)
-    assert trained.returncode == 0 and "mIoU" in trained.stdout and "from scratch" in trained.stderr, trained
+    trained = cli(
+        "train",
+        "--experiment_type",
+        name,
+        "--experiment_name",
+        "first_try",
+        "--model_dir",
+        tmp_path,
+        *small,
+    )
+    assert (
+        trained.returncode == 0 and "mIoU" in trained.stdout and "from scratch" in trained.stderr
+    ), trained
     record = json.loads((tmp_path / "evaluate.json").read_text())
-    assert record["name"] == "first_try" and 0 <= record["numbers"]["miou"] <= 1 and set(record["numbers"]["iou"]) >= {"background"}
+    assert (
+        record["name"] == "first_try"
+        and 0 <= record["numbers"]["miou"] <= 1
+        and set(record["numbers"]["iou"]) >= {"background"}
+    )
     curve = json.loads((tmp_path / "train.json").read_text())["numbers"]["curve"]
     assert {"loss", "accuracy", "val_loss"} <= set(curve[0])
-    model, = tmp_path.glob("*.keras")
-    seen = cli("evaluate", model, "--profile", "smoke", "--data_dir", DATA, "--set", "test_images=8", "--output", tmp_path / "e.json")
+    (model,) = tmp_path.glob("*.keras")
+    seen = cli(
+        "evaluate",
+        model,
+        "--profile",
+        "smoke",
+        "--data_dir",
+        DATA,
+        "--set",
+        "test_images=8",
+        "--output",
+        tmp_path / "e.json",
+    )
     assert seen.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1], seen
     assert json.loads((tmp_path / "e.json").read_text())["numbers"] == record["numbers"]
-    again = cli("train", "--experiment_type", name, "--experiment_name", "first_try", "--model_dir", tmp_path, *small, "--set", "epochs=2")
+    again = cli(
+        "train",
+        "--experiment_type",
+        name,
+        "--experiment_name",
+        "first_try",
+        "--model_dir",
+        tmp_path,
+        *small,
+        "--set",
+        "epochs=2",
+    )
     one_line(again, "holds another experiment", "train.epochs is 2, was 1")
 
 
 def test_experiments_are_listed(cli):
     listed = cli("experiments").stdout
-    assert "seg_deeplabv3plus_mobilenet_edgetpuv2_s_ade20k_32" in listed and "mobilenet_edgetpu_dm1p75" in listed
-    assert "rmsprop, staircase from 0.008 for 128 images, EMA 0.99" in listed and "top-1 75.79 % (published)" in listed
+    assert (
+        "seg_deeplabv3plus_mobilenet_edgetpuv2_s_ade20k_32" in listed
+        and "mobilenet_edgetpu_dm1p75" in listed
+    )
+    assert (
+        "rmsprop, staircase from 0.008 for 128 images, EMA 0.99" in listed
+        and "top-1 75.79 % (published)" in listed
+    )
     assert cli("experiments", cwd="/").stdout == listed, "outside of a checkout as well"
 
 
-@pytest.mark.parametrize("args, words", [
-    (("--experiment_name", "mobilenet_edgetpu_v2_xxs"), ("unknown experiment", "did you mean")),
-    (("--experiment_name", "mobilenet_edgetpu", "--set", "epoch=3"), ("unknown field 'epoch'", "did you mean 'epochs'")),
-    (("--experiment_name", "mobilenet_edgetpu", "--set", "epochs=three"), ("train.epochs must be a whole number from 1",)),
-    (("--experiment_name", "mobilenet_edgetpu", "--mode", "evaluate"), ("unknown mode", "did you mean 'eval'")),
-    (("--experiment_name", "mobilenet_edgetpu", "--mode", "eval"), ("train it first",)),
-    (("--experiment_name", "mobilenet_edgetpu", "--profile", "papper"), ("did you mean 'paper'",)),
-    (("--experiment_name", "mobilenet_edgetpu", "--profile", "paper", "--data_dir", "{tmp}"), ("imagenet2012", "is not prepared")),
-    ((), ("--experiment_type",)),
-])
-def test_bad_input(cli, tmp_path, args, words):
-    one_line(cli("train", "--model_dir", tmp_path, *(a.format(tmp=tmp_path) for a in args)), *words)
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (("--experiment_name", "mobilenet_edgetpu_v2_xxs"), ("unknown experiment", "did you mean")),
+        (
+            ("--experiment_name", "mobilenet_edgetpu", "--set", "epoch=3"),
+            ("unknown field 'epoch'", "did you mean 'epochs'"),
+        ),
+        (
+            ("--experiment_name", "mobilenet_edgetpu", "--set", "epochs=three"),
+            ("train.epochs must be a whole number from 1",),
+        ),
+        (
+            ("--experiment_name", "mobilenet_edgetpu", "--mode", "evaluate"),
+            ("unknown mode", "did you mean 'eval'"),
+        ),
+        (("--experiment_name", "mobilenet_edgetpu", "--mode", "eval"), ("train it first",)),
+        (
+            ("--experiment_name", "mobilenet_edgetpu", "--profile", "papper"),
+            ("did you mean 'paper'",),
+        ),
+        (
+            ("--experiment_name", "mobilenet_edgetpu", "--profile", "paper", "--data_dir", "{tmp}"),
+            ("imagenet2012", "is not prepared"),
+        ),
+        ((), ("--experiment_type",)),
+    ],
+)
+def test_bad_input(inside, tmp_path, args, words):
+    given = [a.format(tmp=tmp_path) for a in args]
+    one_line(inside("train", "--model_dir", tmp_path, *given), *words)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_of_other_classes_is_refused(cli, tmp_path):
     import keras
     from edgetpu_repro import build_model
+
     build_model("mobilenet_edgetpu_v2_tiny", 7, 32).save(tmp_path / "m.keras")
-    one_line(cli("evaluate", tmp_path / "m.keras", "--data_dir", DATA), "has 7 classes, dataset digit_scenes has 10")
+    one_line(
+        cli("evaluate", tmp_path / "m.keras", "--data_dir", DATA),
+        "has 7 classes, dataset digit_scenes has 10",
+    )
     one_line(cli("evaluate", tmp_path / "m.txt", "--data_dir", DATA), "m.txt is not a file")
     keras.backend.clear_session()
 
 
 RATE = 0.5
 BACKENDS = [b for b in ("tensorflow", "jax", "torch") if importlib.util.find_spec(b)]
-# Three steps by the same code as always, and three that learn nothing; dropout off, for backends draw other numbers. {setup} is run
-# first. `test_the_updates_show` says that the learning rate is large enough for the updates to be
-# seen. The model is small, to be traced in no time; it has each kind of layer that training treats in its own way.
+# Three steps by the same code as always, and three that learn nothing; dropout off, for backends
+# draw other numbers. {setup} is run first. `test_the_updates_show` says that the learning rate is
+# large enough for the updates to be seen. The model is small, to be traced in no time; it has each
+# kind of layer that training treats in its own way.
 CURVE = """
 import os, sys
 {setup}
@@ -136,16 +245,21 @@ from edgetpu_repro.core.settings import TrainSettings
 from edgetpu_repro.train.devices import devices
 from edgetpu_repro.train.loop import train_model
 rng = np.random.default_rng(0)
-images = tf.data.Dataset.from_tensor_slices((rng.integers(0, 256, (24, 32, 32, 3)).astype("uint8"), rng.integers(0, 4, 24)))
+pixels, labels = rng.integers(0, 256, (24, 32, 32, 3)).astype("uint8"), rng.integers(0, 4, 24)
+images = tf.data.Dataset.from_tensor_slices((pixels, labels))
+
+def normed(x): return keras.layers.BatchNormalization()(x)
 
 def build():
-    image, l2 = keras.Input((32, 32, 3)), dict(kernel_regularizer=keras.regularizers.L2(1e-4), use_bias=False)
+    image = keras.Input((32, 32, 3))
+    l2 = dict(kernel_regularizer=keras.regularizers.L2(1e-4), use_bias=False)
+    spatial = dict(padding="same", use_bias=False)
     x = keras.layers.Conv2D(16, 3, 2, padding="same", **l2)(image)
-    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.ReLU()(normed(x))
     for width in (24, 32):
-        y = keras.layers.ReLU()(keras.layers.BatchNormalization()(keras.layers.Conv2D(64, 1, **l2)(x)))
-        y = keras.layers.BatchNormalization()(keras.layers.DepthwiseConv2D(3, 2, padding="same", use_bias=False)(y))
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(keras.layers.Conv2D(width, 1, **l2)(y)))
+        y = keras.layers.ReLU()(normed(keras.layers.Conv2D(64, 1, **l2)(x)))
+        y = normed(keras.layers.DepthwiseConv2D(3, 2, **spatial)(y))
+        x = keras.layers.ReLU()(normed(keras.layers.Conv2D(width, 1, **l2)(y)))
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, keras.layers.Dense(4, "softmax")(x), name="small")
 
@@ -155,33 +269,54 @@ for rate in {rates}:
         shapes = np.random.default_rng(1)
         fixed = ("gamma", "beta", "moving_mean", "moving_variance", "bias")
         weights = zip(model.weights, model.get_weights())
-        model.set_weights([w if v.path.endswith(fixed) else shapes.normal(0, 0.2, w.shape) for v, w in weights])
-        settings = TrainSettings(epochs=1, batch_size=8, optimizer="sgd", learning_rate=rate, warmup_epochs=0.25)
+        drawn = []
+        for v, w in weights:
+            drawn.append(w if v.path.endswith(fixed) else shapes.normal(0, 0.2, w.shape))
+        model.set_weights(drawn)
+        recipe = dict(optimizer="sgd", learning_rate=rate, warmup_epochs=0.25)
+        settings = TrainSettings(epochs=1, batch_size=8, **recipe)
         losses = []
-        each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(float(logs["loss"])))
-        train_model(model, images, settings, 0, sys.argv[1] + str(rate) + ".keras", verbose=0, callbacks=[each])
+
+        def note(batch, logs): losses.append(float(logs["loss"]))
+
+        each = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+        path = sys.argv[1] + str(rate) + ".keras"
+        train_model(model, images, settings, 0, path, verbose=0, callbacks=[each])
     print("CURVE", *losses)
 """
-STILL = 1e-12 # a learning rate that learns nothing
+STILL = 1e-12  # a learning rate that learns nothing
 
 
-def losses(output): return [[float(v) for v in line.split()[1:]] for line in output.splitlines() if line.startswith("CURVE")]
+def losses(output):
+    return [
+        [float(v) for v in line.split()[1:]]
+        for line in output.splitlines()
+        if line.startswith("CURVE")
+    ]
 
 
 def curves(tmp_path, backend, strategy="off", setup="", rates=(RATE,)):
     "For each rate the loss after every step, as a running mean."
     code = CURVE.format(strategy=strategy, setup=setup, rates=rates)
-    result = call(BIN / "python", "-c", code, tmp_path / f"{backend}_{strategy}", env={"KERAS_BACKEND": backend})
+    result = call(
+        BIN / "python",
+        "-c",
+        code,
+        tmp_path / f"{backend}_{strategy}",
+        env={"KERAS_BACKEND": backend},
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     return losses(result.stdout)
 
 
 @pytest.fixture(scope="module")
-def one_device(tmp_path_factory): return curves(tmp_path_factory.mktemp("one"), "tensorflow", rates=(RATE, STILL))
+def one_device(tmp_path_factory):
+    return curves(tmp_path_factory.mktemp("one"), "tensorflow", rates=(RATE, STILL))
 
 
 @pytest.fixture(scope="module")
-def on_one_device(one_device): return one_device[0]
+def on_one_device(one_device):
+    return one_device[0]
 
 
 def test_the_updates_show(one_device):
@@ -194,25 +329,45 @@ def test_backends_train_alike(tmp_path, on_one_device, backend):
     np.testing.assert_allclose(curves(tmp_path, backend)[0], on_one_device, rtol=2e-3)
 
 
-TWO = {"tensorflow": "import tensorflow as tf; tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU')[0], "
-                     "[tf.config.LogicalDeviceConfiguration()] * 2)",
-       "jax": "os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'"}
+TWO = {
+    "tensorflow": "import tensorflow as tf; cpu = tf.config.list_physical_devices('CPU')[0]; "
+    "tf.config.set_logical_device_configuration(cpu, "
+    "[tf.config.LogicalDeviceConfiguration()] * 2)",
+    "jax": "os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'",
+}
 
 
 @pytest.mark.parametrize("backend", [b for b in BACKENDS if b in TWO])
 def test_two_devices_train_as_one(tmp_path, on_one_device, backend):
-    np.testing.assert_allclose(curves(tmp_path, backend, "mirrored", TWO[backend])[0], on_one_device, rtol=2e-3)
+    np.testing.assert_allclose(
+        curves(tmp_path, backend, "mirrored", TWO[backend])[0], on_one_device, rtol=2e-3
+    )
 
 
-@pytest.mark.skipif("jax" not in BACKENDS, reason="several processes are JAX's; it is not installed")
+@pytest.mark.skipif(
+    "jax" not in BACKENDS, reason="several processes are JAX's; it is not installed"
+)
 def test_two_processes_train_as_one(tmp_path, on_one_device):
     port, children = np.random.default_rng().integers(20000, 50000), []
     for i in range(2):
-        env = {**os.environ, "KERAS_BACKEND": "jax", "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
-               "KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_PROCESS_ID": str(i)}
+        env = {
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
+            "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+            "KERAS_DISTRIBUTION_PROCESS_ID": str(i),
+        }
         code = CURVE.format(strategy="mirrored", setup="", rates=(RATE,))
-        children.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path / str(i))], env=env, text=True, cwd=ROOT,
-                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(tmp_path / str(i))],
+                env=env,
+                text=True,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
     for child in children:
         out, err = child.communicate(timeout=600)
         assert child.returncode == 0, err[-2000:]

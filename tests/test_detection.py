@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from edgetpu_repro.models.anchors import anchors_for, anchors_of
 from edgetpu_repro.tasks.boxes import box_loss, class_loss, decode_boxes, detect, match_anchors, targets_of
@@ -238,3 +239,101 @@ def test_evaluate_wants_both_annotations_and_images(cli, tmp_path):
                         (("--annotations", "x.json", "--images", str(tmp_path)), "x.json is not a file")):
         done = cli("evaluate", str(model), *given)
         assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+# ---- from the command line: train, evaluate, export, predict, benchmark ----
+
+MODEL = "spaghettinet_edgetpu_s"
+SMALL = ("image_size=64", "train_images=16", "test_images=6", "epochs=2", "batch_size=8", "flip=true", "crop_area=[0.5,1]")
+
+
+def answered(*words):
+    "A command within this process, which has TensorFlow already."
+    from edgetpu_repro.cli.main import answer
+    assert answer([str(word) for word in words]) == 0, words
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A detector that has seen a few pictures of the embedded dataset."
+    folder = tmp_path_factory.mktemp("detector")
+    changes = [word for change in SMALL for word in ("--set", change)]
+    answered("train", "--experiment_type", MODEL, "--profile", "smoke", "--model_dir", folder, *changes)
+    return folder
+
+
+def test_training_writes_the_curve_and_coco_metrics(trained):
+    curve = json.loads((trained / "train.json").read_text())["numbers"]["curve"]
+    assert len(curve) == 2 and {"box_encodings_loss", "class_logits_loss", "val_loss"} <= set(curve[0])
+    numbers = json.loads((trained / "evaluate.json").read_text())["numbers"]
+    assert {"map", "ap50", "ap75", "map_small", "map_medium", "map_large", "ar100"} <= set(numbers)
+    assert numbers["images"] == 6 and len(numbers["ap"]) == 10 and numbers["boxes_left_out"] == 0
+
+
+def test_a_training_may_start_from_a_detector_of_other_classes(trained, capfd):
+    from edgetpu_repro.models.blocks import load_model
+    from edgetpu_repro.models.specs import build_model
+    from edgetpu_repro.tasks.detection import TASK
+    ours, theirs = build_model(MODEL, 3, 64), load_model(trained / f"{MODEL}.keras")
+    assert TASK.initial_weights(ours, theirs) == [f"class{i}" for i in range(5)]
+    for name in ("stem", "c0n4_0_projection", "box2", "class3_depthwise"):
+        assert np.array_equal(ours.get_layer(name).get_weights()[0], theirs.get_layer(name).get_weights()[0])
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    "The files of that detector."
+    common = ("export", "--model_name", MODEL, "--ckpt_path", trained / f"{MODEL}.keras", "--output_dir", trained,
+              "--image_size", 64, "--dataset_dir", os.environ.get("EDGETPU_REPRO_TFDS_DIR", ROOT / "build/data"),
+              "--num_calibration_steps", 4, "--allow_degraded")
+    both = ("--finalize_method", "none", "--finalize_method", "nms")
+    answered(*common, "--quantize", *both, "--max_detections", 7, "--report")
+    other = ("--quantizer", "aeq", "--recipe", "a16w8", "--rule", ":class0=float")
+    answered(*common, *other, "--batch_size", 2, "--target", "cpu")
+    return trained
+
+
+def test_options_of_an_export_are_honoured(exported):
+    from edgetpu_repro.tflite.metadata import read_labels
+    cards = {p.name.removesuffix(".tflite.json"): json.loads(p.read_text()) for p in exported.glob("*.tflite.json")}
+    assert set(cards) == {f"{MODEL}_int8", f"{MODEL}_nms_int8", f"{MODEL}_cpu_a16w8"}
+    assert not any("DEQUANTIZE" in refused for refused in cards[f"{MODEL}_nms_int8"]["refused_by_edgetpu"])
+    assert cards[f"{MODEL}_nms_int8"]["max_detections"] == 7 and cards[f"{MODEL}_nms_int8"]["outputs"][0]["shape"] == [1, 7, 4]
+    wide = cards[f"{MODEL}_cpu_a16w8"]
+    assert wide["inputs"][0]["shape"][0] == 2 and wide["rules"] == [":class0=float"] and "SPLIT" not in wide["operators"]
+    assert (exported / f"{MODEL}_int8_layers.csv").exists()
+    for name in cards: assert read_labels((exported / f"{name}.tflite").read_bytes()) == tuple("0123456789")
+    assert all(0 <= card["check"]["agreement"] <= 1 and card["check"]["sqnr_db"] > 5 for card in cards.values())
+
+
+def test_suppression_takes_one_picture_a_call(inside, trained):
+    done = inside("export", "--model_name", MODEL, "--output_dir", trained / "no", "--image_size", 64, "--finalize_method", "nms", "--batch_size", 2)
+    assert done.returncode == 2 and "takes one picture a call" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("file", [f"{MODEL}_int8.tflite", f"{MODEL}_nms_int8.tflite", f"{MODEL}_cpu_a16w8.tflite"])
+def test_evaluate_takes_every_kind_of_file(cli, exported, tmp_path, file):
+    boxes = [(1, 7, [10, 10, 20, 20])]
+    ten = coco_json(tmp_path, boxes, TWO, [(i, str(i)) for i in range(1, 11)])
+    given = ("--annotations", ten, "--images", tmp_path) if "cpu" in file else ("--profile", "smoke", "--set", "test_images=6")
+    done = cli("evaluate", exported / file, *given, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["suppression"] == ("in the file" if "nms" in file else "nms_regular") and result["images"] == (2 if "cpu" in file else 6)
+
+
+def test_predict_draws_boxes(cli, exported, tmp_path):
+    from PIL import Image
+    Image.new("RGB", (80, 60), "white").save(tmp_path / "white.png")
+    done = cli("predict", exported / f"{MODEL}_nms_int8.tflite", tmp_path / "white.png", "--output_dir", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    answer, = json.loads(done.stdout)
+    assert Image.open(answer["detections"]).size == (80, 60) and answer["detections"].endswith("white_detections.png")
+    assert all(set(box) == {"class", "name", "score", "box"} and box["name"] in "0123456789" for box in answer["boxes"])
+
+
+def test_a_detector_is_timed_by_name_with_its_suppression(cli):
+    quick = ("--image_size", 64, "--min_runs", 3, "--seconds", 0, "--max_seconds", 0.5, "--json")
+    done = cli("benchmark", MODEL, *quick, "--finalize_method", "nms")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[MODEL]["latency_ms"] > 0

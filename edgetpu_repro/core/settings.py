@@ -244,7 +244,7 @@ class TrainSettings(Settings):
     dropout:BelowOne|None = None   # in place of the model's own, for a training too short to need it
     drop_connect:BelowOne|None = None # likewise, stochastic depth
     flip:bool = False              # mirror half of the images
-    crop_area:Annotated[tuple[PositiveShare, PositiveShare], Ordered()]|None = None # classification: share of the image in a random crop
+    crop_area:Annotated[tuple[PositiveShare, PositiveShare], Ordered()]|None = None # classification, detection: share of the image in a random crop
     crop_aspect:Annotated[tuple[Positive, Positive], Ordered()] = (0.75, 1.33) # of that crop, width by height
     policy:Literal["autoaugment", "randaugment"]|None = None # classification
     mixup:NotNegative = 0.0        # classification: alpha; 0 is none

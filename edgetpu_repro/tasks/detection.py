@@ -267,7 +267,7 @@ class Detection(Task):
     def augment(self, train, hw):
         "SSD's crop where the recipe crops, and the mirror."
         if not train.flip and train.crop_area is None: return None
-        return augment_boxes(hw, train.flip, train.crop_area)
+        return augment_boxes(hw, train.flip, train.crop_area, train.crop_aspect)
 
     def encode(self, model):
         "Match boxes with anchors: codes and columns for each anchor."

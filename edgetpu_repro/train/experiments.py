@@ -45,8 +45,9 @@ class Experiment:
         return spec_from_json(self.spec, self.model) if self.spec else resolve_spec(self.model)
 
 
-TABLES = ("classification", "segmentation", "on-device") # of published numbers
-METRICS = (("top1", "top-1"), ("top1_8bit", "top-1 in 8 bits"), ("miou_default", "mIoU"))
+TABLES = ("classification", "segmentation", "detection", "on-device") # of published numbers
+METRICS = (("top1", "top-1"), ("top1_8bit", "top-1 in 8 bits"), ("miou_default", "mIoU"),
+           ("map", "COCO mAP of the uint8 model"))
 
 
 def _expected(spec) -> str:

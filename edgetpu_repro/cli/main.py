@@ -16,7 +16,8 @@ import typer
 
 from ..core.errors import UsageError, printable
 from .app import app
-from . import files, models, published, search, timing, training, workflow # noqa: F401 (each adds its commands)
+from . import files, models, published, search # noqa: F401 (each adds its commands)
+from . import timing, training, workflow # noqa: F401
 
 # %% ../../nbs/cli/06_main.ipynb #c016
 def _quiet():

@@ -592,9 +592,10 @@ class Imports:
         Steps after the logits choose among them or lie between them, so they have the range of the logits.
         """
         if not self.ranges: self.ranges = activation_ranges(self.float_file(), self.calibration)
-        logits = list(self.ranges.values())[-1]
-        made = [row["name"] for row in operator_records(content)] if self.it.pictures == "ade20k" else self.ranges
-        return {name: self.ranges.get(name, logits) for name in made}
+        if self.it.pictures != "ade20k": return self.ranges
+        entry, logits = describe(content)["inputs"][0]["name"], list(self.ranges.values())[-1]
+        made = [row["name"] for row in operator_records(content)]
+        return {name: self.ranges.get(name, logits) for name in (entry, *made)}
 
     @property
     def steps(self) -> str:

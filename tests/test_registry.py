@@ -20,7 +20,7 @@ from edgetpu_repro.tflite.quantize import (
 from edgetpu_repro.tflite.convert import fold_norms, freeze, to_float
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
 from edgetpu_repro.models.specs import get_spec, has_layout
-from edgetpu_repro.tflite.file import describe, tflite_predictor
+from edgetpu_repro.tflite.file import TFLiteFile
 from edgetpu_repro.tasks.segmentation import masked_cross_entropy
 
 DEEPLAB = "deeplabv3plus_mobilenet_edgetpuv2_"
@@ -74,18 +74,16 @@ def test_int8_export_runs(name):
     images = np.random.default_rng(0).uniform(-1, 1, (4, 64, 64, 3)).astype("float32")
     float_file = to_float(freeze(model))
     int8_file = quantize_tflite(float_file, activation_ranges(float_file, images))
-    file = describe(int8_file)
+    file = TFLiteFile.open(int8_file)
     check_operators(file, int8=True)
     if get_spec(name).family != "reference":
         assert not not_for_edgetpu(int8_file)
-    assert file["inputs"][0]["dtype"] == file["outputs"][0]["dtype"] == "int8"
-    assert not {"RELU", "MUL", "SUB", "QUANTIZE", "DEQUANTIZE"} & set(
-        file["operators"]
-    ) - _hard_swish(name)
-    np.testing.assert_allclose(
-        tflite_predictor(float_file)(images), predictor(model)(images), atol=1e-4
-    )
-    outputs = tflite_predictor(int8_file)(images)
+    assert file.inputs[0].dtype == file.outputs[0].dtype == "int8"
+    foreign = {"RELU", "MUL", "SUB", "QUANTIZE", "DEQUANTIZE"} & set(file.operator_counts)
+    assert not foreign - _hard_swish(name)
+    expected = predictor(model)(images)
+    np.testing.assert_allclose(TFLiteFile.open(float_file).predictor()(images), expected, atol=1e-4)
+    outputs = file.predictor()(images)
     assert outputs.shape == (4, 5)
     np.testing.assert_allclose(outputs.sum(-1), 1, atol=0.02)
 

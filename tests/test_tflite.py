@@ -1,7 +1,11 @@
 "Exported files: their cards and checks, every format and recipe, predictions for a user's pictures, and files of strangers."
 import hashlib
 import json
+import subprocess
+import tempfile
+import time
 from collections import Counter
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,9 +20,9 @@ from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.measure.predict import predictor
 from edgetpu_repro.tflite.convert import freeze
 from edgetpu_repro.tflite.quantize import to_tflite
-from edgetpu_repro.tflite.isolation import probe
-from edgetpu_repro.tflite.metadata import read_labels
-from edgetpu_repro.tflite.file import operator_records, pack, tflite_predictor, unpack
+from edgetpu_repro.tflite.isolation import probe, run_isolated
+from edgetpu_repro.tflite.file import TFLiteFile, pack
+from edgetpu_repro.tflite.metadata import with_metadata
 from edgetpu_repro.tflite.importer import file_graph
 
 COMMON = ("--image_size", 32, "--num_calibration_steps", 8, "--dataset_dir", ROOT / "build/data")
@@ -55,7 +59,7 @@ def test_an_export_has_a_card_and_metadata_and_is_the_same_file_every_time(insid
     assert card["check"]["float_error"] <= 1e-4 and card["check"]["images"] == 8 and card["trained"] and card["refused_by_edgetpu"] == []
     assert card["inputs"][0]["dtype"] == card["outputs"][0]["dtype"] == "int8" and card["versions"]["CONV_2D"] <= 3
     assert card["calibration"] == dict(dataset="digit_scenes", split="train", images=8, central_crop=False)
-    assert read_labels(file.read_bytes()) == tuple("0123456789")
+    assert TFLiteFile.open(file).labels == tuple("0123456789")
 
 
 def test_a_degraded_file_is_kept_and_said(inside, tmp_path, weights):
@@ -206,16 +210,116 @@ def test_probe_and_predictor_agree_on_a_good_file(tmp_path):
     (tmp_path / "m.tflite").write_bytes(content)
     probe(tmp_path / "m.tflite")
     image = np.zeros((1, 32, 32, 3), "float32")
-    assert np.array_equal(tflite_predictor(content)(image), tflite_predictor(tmp_path / "m.tflite")(image))
+    predictors = [TFLiteFile.open(tflite).predictor() for tflite in (content, tmp_path / "m.tflite")]
+    assert np.array_equal(*(predict(image) for predict in predictors))
     with pytest.raises(UsageError, match="is not a file"): probe(tmp_path / "x.tflite")
 
 
 def test_shapes_that_a_file_does_not_store_come_from_the_interpreter(tmp_path):
     "As the published MobileNetEdgeTPU has it: no shape of an activation in the file."
-    whole = to_tflite(freeze(build_model("mobilenet_edgetpu_v2_tiny", 10, 64)))
-    model = unpack(whole)
+    whole = TFLiteFile.open(to_tflite(freeze(build_model("mobilenet_edgetpu_v2_tiny", 10, 64))))
+    model = whole.unpack()
     graph = model.subgraphs[0]
     made = {int(t) for op in graph.operators for t in op.outputs}
     for i in made: graph.tensors[i].shape = np.zeros(0, "int32")
-    rows = operator_records(pack(model))
-    assert rows == operator_records(whole) and all(r["output"] for r in rows)
+    rows = TFLiteFile.open(pack(model)).operators
+    assert rows == whole.operators and all(r["output"] for r in rows)
+
+
+ORPHAN = """
+import os, sys, time
+from edgetpu_repro.tflite.isolation import run_isolated
+def work():
+    open(sys.argv[1], "w").write(str(os.getpid()) + " ")
+    time.sleep(60)
+run_isolated(work)
+"""
+
+
+def running(pid):
+    "Whether a process runs; one that is dead and not yet collected does not."
+    try: return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError: return False
+
+
+def test_a_child_dies_with_its_parent(tmp_path):
+    note = tmp_path / "pid"
+    parent = subprocess.Popen([BIN / "python", "-c", ORPHAN, note])
+    while not (note.exists() and note.read_text().endswith(" ")): time.sleep(0.05)
+    child = int(note.read_text())
+    assert running(child)
+    parent.kill()
+    parent.wait()
+    for _ in range(200):
+        if not running(child): break
+        time.sleep(0.05)
+    assert not running(child)
+
+
+def test_the_limit_that_was_hit_is_said():
+    with pytest.raises(UsageError, match="a file needs more than the 0.5 GiB of memory"):
+        run_isolated(bytearray, 2**30, memory=2**29, what="a file")
+    with pytest.raises(UsageError, match="a file did not finish within 0.1 s"):
+        run_isolated(time.sleep, 30, seconds=0.1, what="a file")
+
+
+class Unsendable(Exception):
+    "An exception that does not survive a pipe."
+    def __init__(self, one, two): super().__init__(f"{one} {two}")
+
+
+def raise_unsendable(): raise Unsendable("this", "that")
+
+
+def test_any_exception_of_a_child_comes_back():
+    with pytest.raises(UsageError, match="Unsendable: this that"): run_isolated(raise_unsendable)
+
+
+def test_a_killed_child_leaves_no_temporary_file():
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    with pytest.raises(UsageError): run_isolated(keep_and_sleep, seconds=1)
+    left = set(Path(tempfile.gettempdir()).iterdir()) - before
+    assert not [p for p in left if p.name.startswith("edgetpu-repro.")]
+
+
+def keep_and_sleep():
+    Path(tempfile.mkdtemp(), "kept").write_text("kept")
+    time.sleep(30)
+
+
+def test_a_batch_of_zero_images_is_refused_in_a_line(inside, tmp_path):
+    file = TFLiteFile.open(to_tflite(freeze(build_model(MODEL, 10, 32))))
+    model = file.unpack()
+    image = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]]
+    image.shape = np.array([0, *image.shape[1:]], "int32")
+    (tmp_path / "empty.tflite").write_bytes(pack(model))
+    with pytest.raises(UsageError, match="empty.tflite"): probe(tmp_path / "empty.tflite")
+    one_line(inside("benchmark", tmp_path / "empty.tflite"), "empty.tflite")
+
+
+def test_labels_of_a_hostile_archive_are_not_read():
+    content = with_metadata(to_tflite(freeze(build_model(MODEL, 10, 32))), MODEL, labels=("a", "b"))
+    assert TFLiteFile.open(content).labels == ("a", "b")
+    end = content.rfind(b"PK\x05\x06")
+    many = bytearray(content)
+    many[end + 10:end + 12] = (60_000).to_bytes(2, "little")
+    assert TFLiteFile.open(bytes(many)).labels == ()
+    assert TFLiteFile.open(content[:-3]).labels == ()
+
+
+FULL = """
+import resource, sys
+from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro import build_model
+from edgetpu_repro.tflite.formats import write_saved_model
+model = build_model("mobilenet_edgetpu_v2_tiny", 10, 32)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try: write_saved_model(model, sys.argv[1])
+except UsageError as e: print(e)
+"""
+
+
+def test_a_saved_model_that_cannot_be_written_is_one_line(tmp_path):
+    done = call(BIN / "python", "-c", FULL, tmp_path / "saved")
+    assert done.returncode == 0 and "could not be written" in done.stdout, done
+    assert len(done.stdout.splitlines()) == 1 and not list(tmp_path.iterdir())

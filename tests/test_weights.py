@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -134,3 +135,107 @@ def test_damaged_published_files_are_refused_or_read_whole(tmp_path):
         try: load_released(model, tmp_path / "x.tflite")
         except UsageError: refused += 1
     assert refused > 5
+
+
+def packed(path, *members, mode="w:gz"):
+    "An archive of empty members (name, extended headers)."
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as tar:
+        for name, headers in members:
+            info = tarfile.TarInfo(name)
+            info.pax_headers = headers
+            tar.addfile(info, io.BytesIO())
+    return path
+
+
+@pytest.mark.parametrize("members, answer", [
+    ([("a", {"comment": "x" * 2**20})], "65,536 are allowed"),
+    ([(f"a{i}", {}) for i in range(1001)], "more than 1,000 members"),
+    ([("one/ckpt.index", {}), ("two/ckpt.index", {})], "c.tar.gz holds 2 checkpoints: one/ckpt, two/ckpt"),
+    ([("a", {})], "c.tar.gz holds no checkpoint"),
+    ([("../a", {})], "c.tar.gz is not an archive that can be unpacked"),
+])
+def test_archives_have_limits_and_errors_name_the_archive(tmp_path, members, answer):
+    from edgetpu_repro.tflite.released import find_checkpoint
+    path = packed(tmp_path / "c.tar.gz", *members)
+    with pytest.raises(UsageError, match=answer), find_checkpoint(path): pass
+
+
+def chained_sums(path, count=60):
+    "A `.tflite` file of `count` sums x + x, each of the one before."
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgetpu_repro.tflite.file import pack
+    model, graph, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ADD
+    model.version, model.operatorCodes, model.buffers = 3, [code], [schema.BufferT()]
+    graph.tensors, graph.operators = [], []
+    for i in range(count + 1):
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape = f"x{i}", np.array([1, 8, 8, 3], "int32")
+        graph.tensors.append(tensor)
+    for i in range(count):
+        op = schema.OperatorT()
+        op.inputs, op.outputs = np.array([i, i], "int32"), np.array([i + 1], "int32")
+        op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.AddOptions, schema.AddOptionsT()
+        graph.operators.append(op)
+    graph.inputs, graph.outputs = np.array([0], "int32"), np.array([count], "int32")
+    model.subgraphs = [graph]
+    path.write_bytes(pack(model))
+    return path
+
+
+def test_hostile_files_are_refused_in_a_line_and_soon(cli, tmp_path):
+    "What took 12.7 GB, 879 s and 145 s before there were limits."
+    many = packed(tmp_path / "many.tar.gz", *((f"a{i}", {}) for i in range(200_000)))
+    header = packed(tmp_path / "header.tar.gz", ("a", {"comment": "x" * 20_000_000}))
+    sums = chained_sums(tmp_path / "sums.tflite")
+    assert sums.stat().st_size < 10_000
+    out = ("--model_name", "mobilenet_edgetpu_v2_tiny", "--output_dir", tmp_path / "out")
+    for path, answer in ((many, "more than 1,000 members"), (header, "65,536 are allowed"), (sums, "does not fit")):
+        one_line(cli("import", path, *out), path.name, answer)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_doubled_sums_take_no_longer():
+    "The work of 60 chained x + x does not double with each."
+    from edgetpu_repro.tflite.importer import file_graph
+    with tempfile.TemporaryDirectory() as folder:
+        assert file_graph(chained_sums(Path(folder) / "sums.tflite", 200)) == {}
+
+
+def test_what_litert_refuses_is_not_imported(tmp_path):
+    from edgetpu_repro import build_model
+    from edgetpu_repro.tflite.convert import freeze
+    from edgetpu_repro.tflite.file import TFLiteFile, pack
+    from edgetpu_repro.tflite.quantize import to_tflite
+    from edgetpu_repro.tflite.start import load_released
+    ours = build_model("mobilenet_edgetpu_v2_tiny", 10, 32)
+    model = TFLiteFile.open(to_tflite(freeze(ours))).unpack()
+    (tmp_path / "good.tflite").write_bytes(pack(model))
+    assert load_released(ours, tmp_path / "good.tflite").variables > 100
+    last = model.subgraphs[0].operators[-1]
+    last.inputs = np.array([*last.inputs, 0], "int32") # one input too many: the weights are all there
+    (tmp_path / "bad.tflite").write_bytes(pack(model))
+    before = ours.get_weights()
+    with pytest.raises(UsageError, match="bad.tflite is not a TFLite model"):
+        load_released(ours, tmp_path / "bad.tflite")
+    assert all(np.array_equal(a, b) for a, b in zip(before, ours.get_weights()))
+
+
+@pytest.mark.parametrize("base", ["foo", "http://[::1", "http://"])
+def test_fetch_refuses_what_is_no_address(tmp_path, base):
+    with pytest.raises(UsageError, match="is no address of a server"): fetch(NAME, tmp_path, base=base)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff", b"{"])
+def test_fetch_refuses_a_damaged_record_of_a_download(tmp_path, content):
+    name = Path(RELEASES[NAME]["checkpoint"]).name
+    (tmp_path / f"{name}.json").write_bytes(content)
+    with pytest.raises(UsageError, match="delete it and fetch again"): fetch(NAME, tmp_path)
+
+
+@needs_data
+def test_operators_of_a_file_without_shapes_are_counted():
+    from edgetpu_repro.tflite.file import TFLiteFile
+    rows = TFLiteFile.open(PUBLISHED).operators
+    assert all(r["output"] for r in rows) and round(sum(r["macs"] for r in rows) / 1e6) == 991

@@ -248,7 +248,7 @@ def compile_for(
     if soc not in SOCS: raise unknown("soc", soc, SOCS)
     from ai_edge_litert.aot import aot_compile
     from ai_edge_litert.aot.vendors.google_tensor import target
-    from edgetpu_repro.tflite.file import describe
+    from edgetpu_repro.tflite.file import TFLiteFile
     chip = target.Target(target.SocModel(f"Tensor_{soc[-2:].upper()}"))
     compiled = Path(folder)/f"{Path(path).stem}_{soc}.tflite"
     with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -259,5 +259,5 @@ def compile_for(
             raise UsageError(f"{path} was not compiled for {soc}: {why}")
         result.models[0].save(f"{work}/out.tflite", export_only=True)
         os.replace(f"{work}/out.tflite", compiled)
-    operators = describe(compiled)["operators"]
+    operators = TFLiteFile.open(compiled).operator_counts
     return compiled, {op: n for op, n in operators.items() if "DISPATCH" not in op.upper()}

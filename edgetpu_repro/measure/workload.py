@@ -182,8 +182,9 @@ def operators_from_json(
 # %% ../../nbs/measure/04_workload.ipynb #hs02
 def _read_file(content):
     "Shapes of the inputs and records of the operators of a `.tflite` file."
-    from edgetpu_repro.tflite.file import describe, operator_records
-    return [tuple(i["shape"]) for i in describe(content)["inputs"]], operator_records(content)
+    from edgetpu_repro.tflite.file import TFLiteFile
+    file = TFLiteFile.open(content)
+    return [t.shape for t in file.inputs], file.operators
 
 
 def operators_in_file(

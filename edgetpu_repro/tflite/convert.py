@@ -11,17 +11,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras, numpy as np, tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from ..core.compat import consumers, freeze_variables, producer
 from ..tasks.finalize import finalize
-from .file import pack, unpack
+from .file import TFLiteFile, pack
 
 # %% ../../nbs/tflite/03_convert.ipynb #c005
 CONVS = (layers.Conv2D, layers.DepthwiseConv2D)
-
-
-def _producer(layer): return layer.input._keras_history.operation
-def _consumers(layer): return [node.operation for node in layer._outbound_nodes]
 
 
 def folding_plan(
@@ -31,11 +27,30 @@ def folding_plan(
     plan = {}
     for norm in model.layers:
         if not isinstance(norm, layers.BatchNormalization): continue
-        conv, after = _producer(norm), _consumers(norm)
-        if not isinstance(conv, CONVS) or len(_consumers(conv)) != 1: continue
-        activation = after[0] if len(after) == 1 and isinstance(after[0], layers.Activation) else None
-        plan[conv.name] = norm, activation
+        conv, after = producer(norm), consumers(norm)
+        if not isinstance(conv, CONVS) or len(consumers(conv)) != 1: continue
+        alone = len(after) == 1 and isinstance(after[0], layers.Activation)
+        plan[conv.name] = norm, after[0] if alone else None
     return plan
+
+
+def _folded_weights(conv, norm) -> list: # [kernel, bias]
+    "The kernel and bias of a convolution that has absorbed a norm."
+    kernel, *bias = conv.get_weights()
+    mean, variance = (np.asarray(v) for v in (norm.moving_mean, norm.moving_variance))
+    gamma = np.asarray(norm.gamma) if norm.scale else 1.0
+    beta = np.asarray(norm.beta) if norm.center else 0.0
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    shift = beta + ((bias[0] if bias else 0.0) - mean) * scale
+    if isinstance(conv, layers.DepthwiseConv2D): # kernel (k, k, channels, 1), not (k, k, in, out)
+        return [kernel * scale[:, None], shift]
+    return [kernel * scale, shift]
+
+# %% ../../nbs/tflite/03_convert.ipynb #c0f2
+def _folded_config(layer, activation) -> dict:
+    "The configuration of a convolution that has absorbed a norm and an activation."
+    after = activation.get_config()["activation"] if activation else None
+    return layer.get_config() | dict(use_bias=True, activation=after)
 
 
 def fold_norms(
@@ -46,64 +61,58 @@ def fold_norms(
     gone = {layer.name for pair in plan.values() for layer in pair if layer}
 
     def clone(layer):
-        if layer.name in gone: return layers.Identity(name=layer.name) # stands in the graph, is not called
-        config = layer.get_config()
-        if layer.name in plan:
-            activation = plan[layer.name][1]
-            config |= dict(use_bias=True, activation=activation.get_config()["activation"] if activation else None)
-        return layer.from_config(config)
+        if layer.name in gone: return layers.Identity(name=layer.name) # in the graph, never called
+        if layer.name in plan: return layer.from_config(_folded_config(layer, plan[layer.name][1]))
+        return layer.from_config(layer.get_config())
 
-    def call(layer, *args, **kwargs): return args[0] if layer.name in gone else layer(*args, **kwargs)
+    def call(layer, *args, **kwargs):
+        return args[0] if layer.name in gone else layer(*args, **kwargs)
 
     folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:
-        if layer.name in plan: folded.get_layer(layer.name).set_weights(_folded_weights(layer, plan[layer.name][0]))
-        elif layer.weights and layer.name not in gone: folded.get_layer(layer.name).set_weights(layer.get_weights())
+        if layer.name in gone or not layer.weights: continue
+        norm = plan[layer.name][0] if layer.name in plan else None
+        weights = _folded_weights(layer, norm) if norm else layer.get_weights()
+        folded.get_layer(layer.name).set_weights(weights)
     return folded
 
-
-def _folded_weights(conv, norm) -> list: # [kernel, bias]
-    "The kernel and bias of a convolution that has absorbed a norm."
-    kernel, *bias = conv.get_weights()
-    mean, variance = (np.asarray(v) for v in (norm.moving_mean, norm.moving_variance))
-    scale = (np.asarray(norm.gamma) if norm.scale else 1.0) / np.sqrt(variance + norm.epsilon)
-    shift = (np.asarray(norm.beta) if norm.center else 0.0) + ((bias[0] if bias else 0.0) - mean) * scale
-    depthwise = isinstance(conv, layers.DepthwiseConv2D) # kernel (k, k, channels, 1) instead of (k, k, in, out)
-    return [kernel * (scale[:, None] if depthwise else scale), shift]
-
 # %% ../../nbs/tflite/03_convert.ipynb #c008
-def tflite_argmax(x): return tf.expand_dims(tf.argmax(x, -1, output_type=tf.int32), -1) # Keras's becomes a Flex operator
+def tflite_argmax(x):
+    "(..., classes) to (..., 1) int32, by an operator that TFLite has; Keras's becomes Flex."
+    return tf.expand_dims(tf.argmax(x, -1, output_type=tf.int32), -1)
 
 
 def freeze(
     model, # A Keras model with one input
     batch_size:int=1, # Images a call of the `.tflite` file
-    finalize_method:str="none", # Steps after the logits of a segmentation model, see `07_finalize`
+    finalize_method:str="none", # Steps after the logits of a segmentation model
     folded=None, # From `fold_norms`, to fold once for several methods
 ): # A concrete function of constants
     "Fold, trace and freeze a model."
     folded = folded or fold_norms(model)
     spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32, name="image")
     run = lambda image: finalize(folded(image, training=False), finalize_method, tflite_argmax)
-    return convert_variables_to_constants_v2(tf.function(run, autograph=False).get_concrete_function(spec))
+    return freeze_variables(tf.function(run, autograph=False).get_concrete_function(spec))
 
 
 SIGNATURE = "serving_default"
 
 
+def _mapped(name, tensor):
+    "A name for a tensor, in a signature."
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, int(tensor)
+    return entry
+
+
 def _with_signature(content:bytes) -> bytes:
-    "The same file with a signature, by which LiteRT's users and the quantiser call it: image -> output."
-    model = unpack(content)
+    "The same file with a signature, image -> output, which LiteRT's users and the quantiser need."
+    model = TFLiteFile.open(content).unpack()
     graph = model.subgraphs[0]
-
-    def named(name, tensor):
-        t = schema.TensorMapT()
-        t.name, t.tensorIndex = name, int(tensor)
-        return t
-
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
-    signature.inputs, signature.outputs = [named("image", graph.inputs[0])], [named("output", graph.outputs[0])]
+    signature.inputs = [_mapped("image", graph.inputs[0])]
+    signature.outputs = [_mapped("output", graph.outputs[0])]
     model.signatureDefs = [signature]
     return pack(model)
 
@@ -112,4 +121,5 @@ def to_float(
     frozen, # From `freeze`
 ) -> bytes: # The file's content
     "Convert a frozen model to a float file."
-    return _with_signature(tf.lite.TFLiteConverter.from_concrete_functions([frozen], frozen.graph).convert())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], frozen.graph)
+    return _with_signature(converter.convert())

@@ -7,7 +7,7 @@ __all__ = ['layer_report', 'write_tflite', 'publish_tflite', 'write_report', 'Ex
            'export_model']
 
 # %% ../../nbs/tflite/05_export.ipynb #a002
-import csv, hashlib, json, os, time
+import csv, json, os, time
 from dataclasses import dataclass, field
 from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,9 +18,7 @@ from ..core.files import atomic_write, write_text
 from ..core.records import provenance
 from ..tasks.base import Task, decibels, task_of_model, task_of_outputs
 from .convert import fold_norms, freeze, tflite_argmax, to_float
-from edgetpu_repro.tflite.file import (
-    card_path, describe, operator_records, operator_versions, tensors_of, tflite_predictor,
-)
+from .file import TFLiteFile, card_path
 from .metadata import with_metadata
 from edgetpu_repro.tflite.quantize import (
     STATIC, TARGETS, activation_ranges, check_operators, check_recipe, not_for_edgetpu,
@@ -37,19 +35,20 @@ def _add_sums(sums:dict, name:str, wanted, got):
 
 
 def layer_report(
-    float_file:bytes, # From `to_float`
-    quantized:bytes, # From `quantize_tflite`
+    float_file, # From `to_float`; or a `TFLiteFile`
+    quantized, # From `quantize_tflite`; or a `TFLiteFile`
     images, # Float images in [-1, 1]; a handful says enough
 ) -> list: # of dicts: operator, name, lowest, highest (of the float file), sqnr_db; in its order
     "Range and SQNR of every activation that both files have."
-    batch = describe(float_file)["inputs"][0]["shape"][0]
-    run_float, run_quantized, sums = tensors_of(float_file), tensors_of(quantized), {}
+    file, sums = TFLiteFile.open(float_file), {}
+    batch = file.inputs[0].shape[0]
+    run_float, run_quantized = file.activations(), TFLiteFile.open(quantized).activations()
     for i in range(0, len(images) - batch + 1, batch):
         wanted = dict(run_float(images[i:i + batch]))
         got = dict(run_quantized(images[i:i + batch]))
         for name in wanted.keys() & got.keys(): _add_sums(sums, name, wanted[name], got[name])
     rows = []
-    for operator, name in [(r["op"], r["name"]) for r in operator_records(float_file)]:
+    for operator, name in [(r["op"], r["name"]) for r in file.operators]:
         if name not in sums: continue
         power, noise, low, high = sums[name]
         rows.append(dict(operator=operator, name=name.split(";")[-1], lowest=low, highest=high,
@@ -63,8 +62,9 @@ def write_tflite(
     card:dict, # What to say of it beside what is in it
 ) -> dict: # The card: also inputs, outputs, operators, bytes, sha256, versions
     "Write a file and its card, whole or not at all."
-    sha256, versions = hashlib.sha256(content).hexdigest(), operator_versions(content)
-    full = dict(card, **describe(content), versions=versions, sha256=sha256, made=provenance())
+    file = TFLiteFile.open(content)
+    full = card | file.description
+    full |= dict(versions=file.operator_versions, sha256=file.sha256, made=provenance())
     card_path(path).unlink(missing_ok=True) # a card never describes another file
     with atomic_write(path) as tmp: tmp.write_bytes(content)
     write_text(card_path(path), json.dumps(full, indent=1) + "\n")
@@ -72,18 +72,18 @@ def write_tflite(
 
 
 def publish_tflite(
-    content:bytes, # Of a file with one output
+    content, # `TFLiteFile`, or content of a file, with one output
     path, # Where it goes
     card:dict, # What to say of it beside what is in it; `model` is its name
     description:str="", # For the metadata
     labels:tuple=(), # Names of the classes
 ) -> dict: # The card, as `write_tflite` returns it
     "Add metadata, and write a file and its card."
-    outputs = describe(content)["outputs"]
-    shapes, dtypes = [o["shape"] for o in outputs], [o["dtype"] for o in outputs]
+    file = TFLiteFile.open(content)
+    shapes, dtypes = [t.shape for t in file.outputs], [t.dtype for t in file.outputs]
     output, = task_of_outputs(shapes, dtypes).output_names(shapes, dtypes)
-    content = with_metadata(content, card["model"], description, labels, output=output)
-    return write_tflite(content, path, dict(card, labels=len(labels)))
+    named = with_metadata(file, card["model"], description, labels, output=output)
+    return write_tflite(named, path, dict(card, labels=len(labels)))
 
 # %% ../../nbs/tflite/05_export.ipynb #n001
 def _plot_report(rows:list, title:str):
@@ -124,7 +124,7 @@ def write_report(
 @dataclass(frozen=True)
 class ExportOptions:
     "How a model is exported; raises `UsageError` for words that do not go together."
-    finalize_methods:tuple = ("none",)       # how the graph is finished, as the model's task calls it
+    finalize_methods:tuple = ("none",)       # how the graph ends, as the model's task calls it
     recipes:tuple = ("a8w8",)                # of `RECIPES`, where there are calibration images
     quantizer:str = "tf"                     # one of `QUANTIZERS`
     rules:tuple = ()                         # as `parse_rule` takes them
@@ -133,7 +133,7 @@ class ExportOptions:
     target:str = "edgetpu"                   # one of `TARGETS`, for which the model was built
     max_detections:int = 100                 # boxes of a picture, of a detector with suppression
     labels:tuple = ()                        # names of the classes
-    about:dict = field(default_factory=dict) # for the card: origin of weights and calibration images
+    about:dict = field(default_factory=dict) # for the card: where weights and images are from
     trained:bool = True                      # whether the weights are, so that a loss is a loss
     report:bool = False                      # also write a report of the layers
 
@@ -167,19 +167,19 @@ def file_name(
     return "_".join(parts) + ".tflite"
 
 
-def _quantized(float_file:bytes, calibration, options:ExportOptions):
-    "The files of all recipes: (recipe, content)."
+def _quantized(float_file:TFLiteFile, calibration, options:ExportOptions):
+    "The files of all recipes: (recipe, `TFLiteFile`)."
     ranges = activation_ranges(float_file, calibration) if options.needs_ranges else None
+    how = options.quantizer, options.rules, options.less_restrictive
     for recipe in options.recipes:
-        content = quantize_tflite(float_file, ranges, recipe, options.quantizer, options.rules,
-                                  options.less_restrictive)
-        check_operators(describe(content), int8=options.full_integer)
-        yield recipe, content
+        file = TFLiteFile.open(quantize_tflite(float_file, ranges, recipe, *how))
+        check_operators(file, int8=options.full_integer)
+        yield recipe, file
 
 
 def of_quantized(
     recipe:str, # One of `RECIPES`
-    content:bytes, # Of the file
+    file, # `TFLiteFile`, or content of a file
     check:dict, # From the task's `compare`
     task, # A `Task`
     options:ExportOptions,
@@ -188,7 +188,7 @@ def of_quantized(
     for_tpu = options.target == "edgetpu" and options.full_integer
     return dict(quantizer=options.quantizer, recipe=recipe, rules=list(options.rules), check=check,
                 degraded=task.degraded(check) if options.trained else [], trained=options.trained,
-                refused_by_edgetpu=not_for_edgetpu(content) if for_tpu else None)
+                refused_by_edgetpu=not_for_edgetpu(file) if for_tpu else None)
 
 # %% ../../nbs/tflite/05_export.ipynb #x004
 def _images(model, options:ExportOptions):
@@ -210,29 +210,27 @@ def export_model(
     few = images[:max(options.batch_size, 2)] # that Keras sees as well
     raw = np.asarray(model(few, training=False))
 
-    def write(content, method, rest):
-        recipe = rest["recipe"]
+    def write(file, method, rest):
+        recipe, seconds = rest["recipe"], round(time.perf_counter() - start, 2)
         path = Path(folder)/file_name(model, method, recipe, options)
-        seconds = round(time.perf_counter() - start, 2)
-        card = dict(model=model.name, finalize_method=method, target=options.target, **options.about)
-        card |= dict(rest, seconds=seconds)
+        card = dict(model=model.name, finalize_method=method, target=options.target)
+        card |= dict(options.about, **rest, seconds=seconds)
         description = f"{recipe} by {options.quantizer}" if recipe else ""
-        out.append((path, publish_tflite(content, path, card, description, options.labels)))
+        out.append((path, publish_tflite(file, path, card, description, options.labels)))
         return path
 
     for method in options.finalize_methods:
-        float_file = to_float(freeze(model, options.batch_size, method, folded))
-        wanted = tflite_predictor(float_file, workers=workers)(images)
+        float_file = TFLiteFile.open(to_float(freeze(model, options.batch_size, method, folded)))
+        wanted = float_file.predictor(workers=workers)(images)
         check = task.check_float(task.finalize(raw, method, tflite_argmax), wanted[:len(few)])
         if calibration is None:
-            check_operators(describe(float_file), int8=False)
+            check_operators(float_file, int8=False)
             write(float_file, method, dict(quantizer=None, recipe=None, check=check, degraded=[]))
             continue
-        for recipe, content in _quantized(float_file, calibration, options):
-            got = tflite_predictor(content, workers=workers)(images)
+        for recipe, file in _quantized(float_file, calibration, options):
+            got = file.predictor(workers=workers)(images)
             compared = check | task.compare(wanted, got) | dict(images=len(images))
-            path = write(content, method, of_quantized(recipe, content, compared, task, options))
+            path = write(file, method, of_quantized(recipe, file, compared, task, options))
             if not options.report: continue
-            some = images[:max(options.batch_size, 4)]
-            write_report(layer_report(float_file, content, some), path)
+            write_report(layer_report(float_file, file, images[:max(options.batch_size, 4)]), path)
     return out

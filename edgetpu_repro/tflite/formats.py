@@ -43,7 +43,10 @@ def write_saved_model(
     path, # A folder that is not there
     finalize_method:str="none", # Steps after the network, for segmentation
 ):
-    "Write a SavedModel whose `serve` takes float images (n, height, width, 3) in [-1, 1], whole or not at all."
+    """Write a SavedModel, whole or not at all.
+
+    Its `serve` takes float images (n, height, width, 3) in [-1, 1].
+    """
     path = Path(path)
     if path.exists(): raise UsageError(f"{path} is there already")
 
@@ -57,7 +60,10 @@ def write_saved_model(
         archive = keras.export.ExportArchive()
         archive.track(model)
         archive.add_endpoint("serve", serve, [images])
-        archive.write_out(f"{folder}/model", verbose=False)
+        try: archive.write_out(f"{folder}/model", verbose=False)
+        except (tf.errors.OpError, OSError) as e: # a full disk
+            why = " ".join(str(e).split()).replace(folder, "")[:200]
+            raise UsageError(f"{path} could not be written: {why}") from None
         shutil.move(f"{folder}/model", path)
 
 # %% ../../nbs/tflite/12_formats.ipynb #f009
@@ -80,6 +86,7 @@ def write_model(
         path = Path(folder)/f"{model.name}.keras"
         write_keras(model, path)
         return [path]
-    paths = [Path(folder)/f"{model.name}{_steps(method)}_saved_model" for method in finalize_methods]
+    names = [f"{model.name}{_steps(method)}_saved_model" for method in finalize_methods]
+    paths = [Path(folder)/name for name in names]
     for path, method in zip(paths, finalize_methods): write_saved_model(model, path, method)
     return paths

@@ -17,8 +17,8 @@ from pathlib import Path
 import flatbuffers, numpy as np, tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from ..core.compat import freeze_variables
 from ..core.errors import UsageError
 from ..core.files import atomic_write
 from ..models.anchors import anchors_for, centers
@@ -26,7 +26,7 @@ from ..tasks.detection import TASK, detections_of, matched_boxes
 from .convert import SIGNATURE, fold_norms, freeze, to_float
 from .export import (
     ExportOptions, export_model, file_name, layer_report, of_quantized, write_report, write_tflite)
-from .file import describe, load_tflite, pack, quantize, read_tflite, unpack
+from .file import TFLiteFile, pack, quantize, unpack
 from .metadata import LABELS, METADATA, _table, _vector, with_labels
 from .quantize import (
     activation_ranges, check_operators, export_tflite, quantize_tflite)
@@ -131,7 +131,7 @@ def detector_float(
     method = "nms" if probabilities else "none"
     spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32, name="image")
     run = tf.function(lambda image: TASK.finalize(folded(image, training=False), method), autograph=False)
-    frozen = convert_variables_to_constants_v2(run.get_concrete_function(spec))
+    frozen = freeze_variables(run.get_concrete_function(spec))
     content = tf.lite.TFLiteConverter.from_concrete_functions([frozen], frozen.graph).convert()
     return named_heads(content, probabilities)
 
@@ -182,12 +182,12 @@ def _run_named(interpreter, images) -> dict:
 
 
 def detector_runner(
-    tflite, # Path or content of a file of a detector
+    tflite, # `TFLiteFile`, or path or content of a file of a detector
     threads:int=1, # Of one worker
     workers:int=1, # So many images, or batches, at once
 ): # Function of float images (n, height, width, 3) in [-1, 1] -> dict of float arrays by name
     "Make a prediction function of a file with two or four outputs, ours or a released one."
-    interpreters = [load_tflite(tflite, threads) for _ in range(workers)]
+    interpreters = [TFLiteFile.open(tflite).interpreter(threads) for _ in range(workers)]
     wanted = tuple(interpreters[0].get_input_details()[0]["shape"].tolist()[1:])
 
     def run(images):
@@ -203,10 +203,10 @@ def detector_runner(
 
 
 def has_several_outputs(
-    tflite, # Path or content of a file
+    tflite, # `TFLiteFile`, or path or content of a file
 ) -> bool:
     "Whether a file is one of a detector; its outputs go by name then."
-    content = tflite if isinstance(tflite, bytes) else read_tflite(tflite)
+    content = TFLiteFile.open(tflite).content
     try: return schema.Model.GetRootAsModel(content, 0).Subgraphs(0).OutputsLength() > 1
     except Exception: return False # what opens it says what is wrong
 
@@ -309,7 +309,7 @@ def compare_detections(
 
 def check_operator(content:bytes, method:str):
     "Raise `UsageError` where the operator should be in a file and is not."
-    there = OPERATOR in describe(content)["operators"]
+    there = OPERATOR in TFLiteFile.open(content).operator_counts
     if there == (method != "none"): return
     raise UsageError(f"the file of {method} {'has' if there else 'lacks'} {OPERATOR}")
 
@@ -346,14 +346,14 @@ def quantized_heads(
     if inside and options.quantizer == "aeq": rules = (*rules, "OUTPUT:=float")
     floats = inside or options.less_restrictive
     content = quantize_tflite(float_file, ranges, recipe, options.quantizer, rules, floats)
-    check_operators(describe(content), int8=options.full_integer and not inside)
+    check_operators(content, int8=options.full_integer and not inside)
     if inside and options.full_integer: check_only_dequantized(content)
     return named_heads(content, inside)
 
 
 def check_only_dequantized(content:bytes):
     "Raise `UsageError` where a file does more on floats than to make them from the int8 heads."
-    floats = [op for op in describe(content)["float_operators"] if op != "DEQUANTIZE"]
+    floats = [op for op in TFLiteFile.open(content).float_operators if op != "DEQUANTIZE"]
     if floats: raise UsageError(f"the int8 file computes {', '.join(floats)} on floats")
 
 
@@ -481,14 +481,14 @@ def export_variant(
     path, # Where the '.tflite' goes
     calibration=None, # Float images in [-1, 1]: quantise to int8 with their ranges. None: float
     method:str="none", # As `float_variant` was given it
-) -> dict: # As `describe` returns it
+) -> dict: # `TFLiteFile.description`
     "Quantise, finish, check and write a file, whole or not at all."
     if not has_several_outputs(float_file): return export_tflite(float_file, path, calibration)
-    entry, outputs = (describe(float_file)[key] for key in ("inputs", "outputs"))
-    anchors, heads = anchors_for(tuple(entry[0]["shape"][1:3]), outputs[0]["shape"][1]), float_file
+    file, heads = TFLiteFile.open(float_file), float_file
+    anchors = anchors_for(file.inputs[0].shape[1:3], file.outputs[0].shape[1])
     if calibration is not None:
         heads = quantized_heads(float_file, activation_ranges(float_file, calibration), "a8w8", method != "none")
     content = _finished_file(heads, method, anchors, 100)
     check_operator(content, method)
     with atomic_write(path) as tmp: tmp.write_bytes(content)
-    return describe(content)
+    return TFLiteFile.open(content).description

@@ -11,38 +11,46 @@ import io, os, re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import numpy as np, tensorflow as tf
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from tensorflow.lite.python.convert import mlir_quantize
 
+from ..core.compat import quantize_by_ranges
 from ..core.errors import UsageError, unknown
 from ..core.files import atomic_write
-from .file import describe, operator_versions, pack, tensors_of, unpack
 from .convert import to_float
+from .file import TFLiteFile, pack
 
 # %% ../../nbs/tflite/04_quantize.ipynb #c011
+def _wider(ranges, name, low, high):
+    "Let a range reach at least from `low` to `high`."
+    before = ranges.get(name, (np.inf, -np.inf))
+    ranges[name] = min(before[0], float(low)), max(before[1], float(high))
+
+
 def activation_ranges(
-    float_file:bytes, # From `to_float`
+    float_file, # From `to_float`; or a `TFLiteFile`
     images, # Calibration: float images in [-1, 1], (n, height, width, 3)
     workers:int|None=None, # Images, or batches, at once; None: one a core
 ) -> dict: # {name of an activation: (lowest, highest)}
     "The range of every activation over the calibration images."
-    batch = describe(float_file)["inputs"][0]["shape"][0]
+    file = TFLiteFile.open(float_file)
+    batch = file.inputs[0].shape[0]
     chunks = [images[i:i + batch] for i in range(0, len(images) - batch + 1, batch)]
-    if not chunks: raise UsageError(f"{len(images)} calibration images are fewer than one batch of {batch}")
+    if not chunks:
+        raise UsageError(f"{len(images)} calibration images are fewer than one batch of {batch}")
 
     def look(part):
-        run, out = tensors_of(float_file), {}
+        run, found = file.activations(), {}
         for chunk in part:
-            for name, y in run(chunk):
-                low, high = out.get(name, (np.inf, -np.inf))
-                out[name] = min(low, float(y.min())), max(high, float(y.max()))
-        return out
+            for name, y in run(chunk): _wider(found, name, y.min(), y.max())
+        return found
 
-    workers = min(workers or os.cpu_count(), len(chunks))
-    with ThreadPoolExecutor(workers) as pool: parts = list(pool.map(look, [chunks[i::workers] for i in range(workers)]))
-    ranges = {name: (min(p[name][0] for p in parts), max(p[name][1] for p in parts)) for name in parts[0]}
-    if bad := [name for name, r in ranges.items() if not np.isfinite(r).all()]: raise UsageError(f"activations that are not finite: {', '.join(bad[:3])}")
+    workers, ranges = min(workers or os.cpu_count(), len(chunks)), {}
+    with ThreadPoolExecutor(workers) as pool:
+        for part in pool.map(look, [chunks[i::workers] for i in range(workers)]):
+            for name, (low, high) in part.items(): _wider(ranges, name, low, high)
+    bad = [name for name, r in ranges.items() if not np.isfinite(r).all()]
+    if bad: raise UsageError(f"activations that are not finite: {', '.join(bad[:3])}")
     return ranges
 
 # %% ../../nbs/tflite/04_quantize.ipynb #c014
@@ -57,12 +65,17 @@ def parse_rule(
     "Check a selective rule; raises `UsageError`."
     from ai_edge_quantizer.qtyping import TFLOperationName
     found = re.fullmatch(r"([A-Z0-9_]*):(.*)=(\w+)", rule)
-    if not found: raise UsageError(f"rule {rule!r} is not of the form OPERATOR:REGEX=RECIPE; operator and regex may be empty")
+    if not found:
+        raise UsageError(f"rule {rule!r} is not of the form OPERATOR:REGEX=RECIPE; "
+                         "operator and regex may be empty")
     operator, regex, recipe = found.groups()
-    if operator and operator not in (known := [o.value for o in TFLOperationName]): raise unknown(f"operator in rule {rule!r}", operator, known)
-    if recipe not in (*RECIPES, "float"): raise unknown(f"recipe in rule {rule!r}", recipe, (*RECIPES, "float"))
+    known, recipes = [o.value for o in TFLOperationName], (*RECIPES, "float")
+    where = f"rule {rule!r}"
+    if operator and operator not in known: raise unknown(f"operator in {where}", operator, known)
+    if recipe not in recipes: raise unknown(f"recipe in {where}", recipe, recipes)
     try: re.compile(regex)
-    except re.error as e: raise UsageError(f"rule {rule!r}: {regex!r} is no regular expression ({e})") from None
+    except re.error as e:
+        raise UsageError(f"{where}: {regex!r} is no regular expression ({e})") from None
     return operator or "*", f".*{regex}.*" if regex else ".*", recipe
 
 
@@ -74,43 +87,62 @@ def check_recipe(
     "Raise a `UsageError` where a quantiser does not know a recipe."
     if quantizer not in QUANTIZERS: raise unknown("quantizer", quantizer, QUANTIZERS)
     if recipe not in RECIPES: raise unknown("recipe", recipe, RECIPES)
-    if quantizer == "tf" and recipe != "a8w8": raise UsageError(f"recipe {recipe} needs --quantizer aeq; tf knows a8w8")
+    if quantizer == "tf" and recipe != "a8w8":
+        raise UsageError(f"recipe {recipe} needs --quantizer aeq; tf knows a8w8")
     if quantizer == "tf" and rules: raise UsageError("rules need --quantizer aeq")
     for rule in rules: parse_rule(rule)
 
-
-def _tf_quantize(float_file, ranges, float_output):
+# %% ../../nbs/tflite/04_quantize.ipynb #c0q2
+def _tf_quantize(file, ranges, float_output):
     "Full-integer int8 by TensorFlow's quantiser, which reads the ranges in the file."
-    model = unpack(float_file)
+    model = file.unpack()
     for tensor in model.subgraphs[0].tensors:
         if (r := ranges.get(tensor.name.decode())) is None: continue
         tensor.quantization = schema.QuantizationParametersT()
         tensor.quantization.min, tensor.quantization.max = [r[0]], [r[1]]
-    integers = describe(float_file)["outputs"][0]["dtype"] != "float32" # classes stay int32
-    return mlir_quantize(pack(model), input_data_type=tf.int8, output_data_type=tf.float32 if integers or float_output else tf.int8)
+    integers = file.outputs[0].dtype != "float32" # classes stay int32
+    return quantize_by_ranges(pack(model), float_output=integers or float_output)
 
 
-def _aeq_quantize(float_file, ranges, recipe, rules):
-    "Any recipe by ai-edge-quantizer, which takes the ranges as its own calibration result."
-    from ai_edge_quantizer import algorithm_manager, quantizer
+def _aeq_recipe(quantizer, recipe, rules):
+    "Tell ai-edge-quantizer what becomes of which operators, later rules before earlier ones."
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import TFLOperationName
-    quantized = lambda *given: bytes(q.quantize(*given, enable_progress_bar=False, enable_progress_report=False).quantized_model)
-    q = quantizer.Quantizer(bytearray(float_file))
     for operator, regex, how in [("*", ".*", recipe), *map(parse_rule, rules)]:
-        operator = TFLOperationName(operator)
-        if how in STATIC: q.add_static_config(regex, operator, STATIC[how], 8)
-        elif how == "dynamic": q.add_dynamic_config(regex, operator, 8)
-        elif how == "weight_only": q.add_weight_only_config(regex, operator, 8)
-        else: q.update_quantization_recipe(regex, operator, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
-    if not q.need_calibration: return quantized()
-    if not ranges: raise UsageError(f"recipe {recipe} with these rules needs calibration images")
-    shape = {t.name.decode(): (1,) * len(t.shape) for t in unpack(float_file).subgraphs[0].tensors}
-    statistics = {name: {"min": np.full(shape[name], low, "float32"), "max": np.full(shape[name], high, "float32")} for name, (low, high) in ranges.items()}
-    return quantized(statistics)
+        what = regex, TFLOperationName(operator)
+        if how in STATIC: quantizer.add_static_config(*what, STATIC[how], 8)
+        elif how == "dynamic": quantizer.add_dynamic_config(*what, 8)
+        elif how == "weight_only": quantizer.add_weight_only_config(*what, 8)
+        else: quantizer.update_quantization_recipe(*what, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
+def _aeq_statistics(file, ranges) -> dict:
+    "Ranges as ai-edge-quantizer's calibration gives them: arrays like activations of one number."
+    dimensions = {t.name.decode(): len(t.shape) for t in file.unpack().subgraphs[0].tensors}
+    found = {}
+    for name, (low, high) in ranges.items():
+        shape = (1,) * dimensions[name]
+        least, most = (np.full(shape, value, "float32") for value in (low, high))
+        found[name] = {"min": least, "max": most}
+    return found
+
+
+def _aeq_quantize(file, ranges, recipe, rules):
+    "Any recipe by ai-edge-quantizer, which takes the ranges as its own calibration result."
+    from ai_edge_quantizer.quantizer import Quantizer
+    quantizer, given = Quantizer(bytearray(file.content)), []
+    _aeq_recipe(quantizer, recipe, rules)
+    if quantizer.need_calibration:
+        if not ranges:
+            raise UsageError(f"recipe {recipe} with these rules needs calibration images")
+        given.append(_aeq_statistics(file, ranges))
+    with redirect_stderr(io.StringIO()): # it draws progress bars
+        done = quantizer.quantize(*given, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(done.quantized_model)
+
+# %% ../../nbs/tflite/04_quantize.ipynb #c0q3
 def quantize_tflite(
-    float_file:bytes, # From `to_float`
+    float_file, # From `to_float`; or a `TFLiteFile`
     ranges:dict|None, # From `activation_ranges`; None for recipes that need none
     recipe:str="a8w8", # One of `RECIPES`
     quantizer:str="tf", # One of `QUANTIZERS`
@@ -119,59 +151,71 @@ def quantize_tflite(
 ) -> bytes: # The file's content
     "Quantise a float file."
     check_recipe(quantizer, recipe, rules)
-    if quantizer == "aeq":
-        with redirect_stderr(io.StringIO()): return _aeq_quantize(float_file, ranges, recipe, rules) # it draws progress bars
+    file = TFLiteFile.open(float_file)
+    if quantizer == "aeq": return _aeq_quantize(file, ranges, recipe, rules)
     if not ranges: raise UsageError("recipe a8w8 needs calibration images")
-    return _tf_quantize(float_file, ranges, float_output)
+    return _tf_quantize(file, ranges, float_output)
 
 
 def to_tflite(
     frozen, # From `freeze`, or a float file from `to_float`
-    calibration=None, # Float images in [-1, 1], (n, height, width, 3): quantise to int8 with their ranges. None: float
+    calibration=None, # Float images in [-1, 1], (n, height, width, 3); None: float file
     recipe:str="a8w8", # As `quantize_tflite` takes it
     quantizer:str="tf", # As `quantize_tflite` takes it
 ) -> bytes: # The file's content
-    "Convert a frozen model; with `calibration` quantised, in full-integer int8, input and output included, if nothing else is said."
+    "Convert a frozen model; with `calibration` to full-integer int8, if nothing else is said."
     float_file = frozen if isinstance(frozen, bytes) else to_float(frozen)
     if calibration is None: return float_file
-    return quantize_tflite(float_file, activation_ranges(float_file, calibration) if recipe in STATIC else None, recipe, quantizer)
+    file = TFLiteFile.open(float_file)
+    ranges = activation_ranges(file, calibration) if recipe in STATIC else None
+    return quantize_tflite(file, ranges, recipe, quantizer)
 
 # %% ../../nbs/tflite/04_quantize.ipynb #c017
 TARGETS = {"edgetpu": "slices", "cpu": "native"} # how each wants its group convolutions
-# Operators of our int8 models in the versions of the Edge TPU compiler (coral.ai/docs/edgetpu/models-intro) and of the Pixel's driver, which
-# adds those that masks need.
-EDGETPU = {"ADD": 2, "ARG_MAX": 3, "AVERAGE_POOL_2D": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "MEAN": 2,
-           "MUL": 2, "PAD": 2, "QUANTIZE": 2, "RESHAPE": 1, "RESIZE_BILINEAR": 3, "SOFTMAX": 2, "SPLIT": 2, "SQUEEZE": 1, "STRIDED_SLICE": 2,
-           "SUB": 2, "TILE": 2, "MAX_POOL_2D": 2, "LOGISTIC": 2, "GATHER": 2, "SPACE_TO_BATCH_ND": 2, "BATCH_TO_SPACE_ND": 2}
+# Operators of our int8 models in the versions of the Edge TPU compiler
+# (coral.ai/docs/edgetpu/models-intro) and of the Pixel's driver, which adds those that masks need.
+EDGETPU = {
+    "ADD": 2, "ARG_MAX": 3, "AVERAGE_POOL_2D": 2, "BATCH_TO_SPACE_ND": 2, "CONCATENATION": 2,
+    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "GATHER": 2, "LOGISTIC": 2,
+    "MAX_POOL_2D": 2, "MEAN": 2, "MUL": 2, "PAD": 2, "QUANTIZE": 2, "RESHAPE": 1,
+    "RESIZE_BILINEAR": 3, "SOFTMAX": 2, "SPACE_TO_BATCH_ND": 2, "SPLIT": 2, "SQUEEZE": 1,
+    "STRIDED_SLICE": 2, "SUB": 2, "TILE": 2}
 
 
 def check_operators(
-    description:dict, # From `describe`
+    file, # `TFLiteFile`, or path or content of a file
     int8:bool, # Whether the file is meant to be full-integer
 ):
-    "Raise a `UsageError` if a file holds what it must not: Flex operators, or float parts in an int8 file."
-    bad = [op for op in description["operators"] if op.startswith("Flex")]
+    "Raise a `UsageError` if a file holds Flex operators, or an int8 file float parts."
+    file = TFLiteFile.open(file)
+    bad = [op for op in file.operator_counts if op.startswith("Flex")]
     if int8:
-        bad += [f"{n} {op} on floats" for op, n in description["float_operators"].items()]
-        bad += [f"{t['dtype']} {t['name']}" for t in description["inputs"] + description["outputs"] if "float" in t["dtype"]]
-    if bad: raise UsageError(f"the exported {'int8' if int8 else 'float'} file holds {', '.join(bad)}")
+        bad += [f"{n} {op} on floats" for op, n in file.float_operators.items()]
+        tensors = () if bad else (*file.inputs, *file.outputs)
+        bad += [f"{t.dtype} {t.name}" for t in tensors if "float" in t.dtype]
+    kind = "int8" if int8 else "float"
+    if bad: raise UsageError(f"the exported {kind} file holds {', '.join(bad)}")
 
 
 def not_for_edgetpu(
-    content:bytes, # Of a full-integer file
+    file, # `TFLiteFile`, or path or content of a full-integer file
 ) -> list: # What is not, in words
     "What the Edge TPU's compilers would refuse in a file."
-    return [f"{op} version {v} ({f'they take {EDGETPU[op]}' if op in EDGETPU else 'unknown to them'})" for op, v in operator_versions(content).items() if v > EDGETPU.get(op, 0)]
+    refused = []
+    for op, version in TFLiteFile.open(file).operator_versions.items():
+        known = EDGETPU.get(op)
+        if known is None: refused.append(f"{op} version {version} (unknown to them)")
+        elif version > known: refused.append(f"{op} version {version} (they take {known})")
+    return refused
 
 
 def export_tflite(
     frozen, # As `to_tflite` takes it
     path, # Where the '.tflite' goes
     calibration=None, # As `to_tflite` takes it: images for int8, None for float
-) -> dict: # As `describe` returns it
+) -> dict: # `TFLiteFile.description`
     "Convert, check and write a `.tflite` file, whole or not at all."
-    content = to_tflite(frozen, calibration)
-    description = describe(content)
-    check_operators(description, int8=calibration is not None)
-    with atomic_write(path) as tmp: tmp.write_bytes(content)
-    return description
+    file = TFLiteFile.open(to_tflite(frozen, calibration))
+    check_operators(file, int8=calibration is not None)
+    with atomic_write(path) as tmp: tmp.write_bytes(file.content)
+    return file.description

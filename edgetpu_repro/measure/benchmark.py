@@ -23,7 +23,7 @@ import numpy as np
 from ..core.errors import UsageError
 from ..core.settings import BenchmarkSettings
 from ..models.specs import build_model, get_spec, image_hw, resolve_spec
-from ..tflite.file import load_tflite, operator_records, pack, read_tflite, unpack
+from ..tflite.file import TFLiteFile, pack
 from ..tflite.isolation import random_inputs, run_isolated
 
 # %% ../../nbs/measure/02_benchmark.ipynb #b001
@@ -58,7 +58,7 @@ def _ms(interpreter) -> float:
 
 def _opened(path, settings):
     "An interpreter with random inputs, warmed up."
-    interpreter = load_tflite(path, settings.threads)
+    interpreter = TFLiteFile.open(path).interpreter(settings.threads)
     random_inputs(interpreter, np.random.default_rng(0))
     for _ in range(settings.warmup_runs): interpreter.invoke()
     return interpreter
@@ -236,7 +236,7 @@ def _peak(path, threads):
     try: Path("/proc/self/clear_refs").write_text("5") # the highest so far is forgotten
     except OSError: return None
     before = _kilobytes("VmRSS")
-    interpreter = load_tflite(path, threads)
+    interpreter = TFLiteFile.open(path).interpreter(threads)
     random_inputs(interpreter, np.random.default_rng(0))
     for _ in range(2): interpreter.invoke()
     return round((_kilobytes("VmHWM") - before) / 1024, 2)
@@ -287,11 +287,11 @@ def _from_tool(tool, path, threads):
 
 # %% ../../nbs/measure/02_benchmark.ipynb #b016
 def cut_after(
-    content:bytes, # Of a file
+    file, # `TFLiteFile`, or path or content of a file
     count:int, # Operators to keep, from the first
 ) -> bytes: # A file that puts out what the last of them does
     "The beginning of a file's graph."
-    model = unpack(content)
+    model = TFLiteFile.open(file).unpack()
     graph = model.subgraphs[0]
     graph.operators = graph.operators[:count]
     graph.outputs = np.array(graph.operators[-1].outputs[:1], "int32")
@@ -307,12 +307,12 @@ def operator_times(
     "What each operator takes."
     if tool := shutil.which("benchmark_model"):
         return _from_tool(tool, path, threads), "benchmark_model's profiler"
-    content, rows = read_tflite(path), operator_records(path)
-    pieces = {i: cut_after(content, i) for i in range(1, len(rows) + 1)}
+    file = TFLiteFile.open(path)
+    pieces = {i: cut_after(file, i) for i in range(1, len(file.operators) + 1)}
     times = time_here(pieces, BenchmarkSettings(threads, 2, 10, seconds))
     until = [0.0] + [float(np.median(t)) for t in times.values()]
     taken = [round(max(b - a, 0.0), 4) for a, b in zip(until, until[1:])]
-    named = [dict(op=r["op"], name=r["name"].split(";")[-1], ms=ms) for r, ms in zip(rows, taken)]
+    named = [dict(op=r["op"], name=r["name"].split(";")[-1], ms=ms) for r, ms in zip(file.operators, taken)]
     return named, "graphs cut after each operator"
 
 

@@ -19,8 +19,7 @@ from ..data.datasets import normalize, resize
 from ..data.labels import names_in_file
 from ..models.blocks import load_model
 from ..tasks.base import Task, task_of_outputs
-from ..tflite.file import load_tflite, read_tflite, tflite_predictor
-from ..tflite.metadata import read_labels
+from ..tflite.file import TFLiteFile
 from ..tflite.postprocess import detector_runner, has_several_outputs
 
 # %% ../../nbs/measure/00_predict.ipynb #x005
@@ -31,14 +30,15 @@ def _as_arrays(outputs):
 
 
 def predictor(
-    model, # A Keras model, or the path or content of a '.tflite' file
+    model, # A Keras model, a `TFLiteFile`, or path or content of a '.tflite' file
     threads:int=1, # For a '.tflite' file, of one worker
     workers:int=1, # For a '.tflite' file: so many images, or batches, at once
 ): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...), of several a dict
     "Make a prediction function; all that follows does not know what runs behind it."
     if not hasattr(model, "predict_on_batch"):
-        run = detector_runner if has_several_outputs(model) else tflite_predictor
-        return run(model, threads, workers)
+        file = TFLiteFile.open(model)
+        if has_several_outputs(file): return detector_runner(file, threads, workers)
+        return file.predictor(threads, workers)
     return lambda images: _as_arrays(model(images, training=False))
 
 # %% ../../nbs/measure/00_predict.ipynb #x007
@@ -62,15 +62,14 @@ class ModelFile:
         return tuple(self.inputs[1:3])
 
     @property
+    def labels(self) -> tuple:
+        "Names of the classes that the file carries; () where there are none."
+        return getattr(self.model, "labels", ())
+
+    @property
     def classes(self) -> int|None:
         "How many classes it tells apart; None where its outputs do not say."
         return self.task.classes(self.outputs, self.dtypes)
-
-
-def _signature(details) -> tuple: # (shapes, dtypes)
-    "What LiteRT tells of inputs or outputs."
-    shapes = [tuple(d["shape"].tolist()) for d in details]
-    return shapes, [np.dtype(d["dtype"]).name for d in details]
 
 
 def open_model(
@@ -84,9 +83,9 @@ def open_model(
         shapes = [tuple(d.shape) for d in model.outputs]
         dtypes = [str(d.dtype) for d in model.outputs]
     else:
-        model, file = path, load_tflite(path)
-        inputs, _ = _signature(file.get_input_details())
-        shapes, dtypes = _signature(file.get_output_details())
+        model = TFLiteFile.open(path)
+        inputs = [t.shape for t in model.inputs]
+        shapes, dtypes = [t.shape for t in model.outputs], [t.dtype for t in model.outputs]
     if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][3] != 3:
         raise UsageError(f"{path} does not take one RGB image: its inputs are {inputs}")
     if any(not side for side in (inputs[0][0] or 1, *inputs[0][1:])) or any(0 in s for s in shapes):
@@ -179,7 +178,7 @@ def names_of(
 ) -> tuple: # of text; empty where nobody says
     "Names of a model's classes; raises `UsageError` where a file has another number of lines."
     if labels: return names_in_file(labels, file.classes)
-    return read_labels(read_tflite(file.path)) if file.path.suffix == ".tflite" else ()
+    return file.labels
 
 
 def mask_paths(

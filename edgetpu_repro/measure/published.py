@@ -38,7 +38,7 @@ from ..tasks.finalize import finalize, finalize_methods
 from ..tasks.segmentation import confusion
 from ..tflite.convert import fold_norms, freeze, tflite_argmax, to_float
 from ..tflite.export import layer_report
-from ..tflite.file import WITH_WEIGHTS, describe, operator_records, pack, tflite_predictor, unpack
+from ..tflite.file import WITH_WEIGHTS, TFLiteFile, pack, unpack
 from ..tflite.importer import read_finalize, tensor_uses
 from ..tflite.postprocess import detector_float
 from ..tflite.quantize import activation_ranges, quantize_tflite
@@ -560,7 +560,7 @@ class Imports:
     def __post_init__(self):
         self.it = RELEASED[self.name]
         self.content = self.path.read_bytes()
-        self.description = describe(self.content)
+        self.description = TFLiteFile.open(self.content).description
         self.entry = self.description["inputs"][0]
         self.hw = tuple(self.entry["shape"][1:3])
         self.model, self.variables, self.folded, self.ranges = None, 0, None, {}
@@ -592,10 +592,9 @@ class Imports:
         Steps after the logits choose among them or lie between them, so they have the range of the logits.
         """
         if not self.ranges: self.ranges = activation_ranges(self.float_file(), self.calibration)
-        if self.it.pictures != "ade20k": return self.ranges
-        entry, logits = describe(content)["inputs"][0]["name"], list(self.ranges.values())[-1]
-        made = [row["name"] for row in operator_records(content)]
-        return {name: self.ranges.get(name, logits) for name in (entry, *made)}
+        logits = list(self.ranges.values())[-1]
+        made = [row["name"] for row in TFLiteFile.open(content).operators] if self.it.pictures == "ade20k" else self.ranges
+        return {name: self.ranges.get(name, logits) for name in made}
 
     @property
     def steps(self) -> str:
@@ -607,7 +606,7 @@ def together(
     files:dict, # {way: content of a file}
 ): # Function of images -> {way: outputs}
     "Run files beside each other, each on one thread: threads of one file would wait for each other in vain where others want the cores."
-    runs = {way: tflite_predictor(content) for way, content in files.items()}
+    runs = {way: TFLiteFile.open(content).predictor() for way, content in files.items()}
 
     def run(images):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -669,7 +668,7 @@ ALTERNATIVES = {"imagenet": ("cropped", "bytes"), "ade20k": ("stretched",), "coc
 def file_runner(it:Imports, reading:str):
     "Function of images -> {reading: outputs} of the released file."
     entry, hw = it.entry, it.hw
-    predict = tflite_predictor(it.content)
+    predict = TFLiteFile.open(it.content).predictor()
 
     def run(images):
         outputs = predict(as_bytes(images, entry) if reading == "bytes" else images)

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'BUILTIN', 'METADATA', 'LABELS', 'LABELS_LIMIT', 'WITH_WEIGHTS', 'card_path', 'read_card', 'read_tflite',
-           'unpack', 'pack', 'read_metadata', 'read_labels', 'TensorInfo', 'quantize', 'TFLiteFile', 'describe',
-           'operator_versions', 'load_tflite']
+           'unpack', 'pack', 'read_metadata', 'read_labels', 'TensorInfo', 'quantize', 'TFLiteFile']
 
 # %% ../../nbs/tflite/00_file.ipynb #a002
 import hashlib, io, struct, zipfile, zlib
@@ -417,18 +416,3 @@ class TFLiteFile(_Graph):
     @cached_property
     def _with_all_outputs(self) -> bytes:
         with _readable(self.name): return _all_outputs(self.content)
-
-# %% ../../nbs/tflite/00_file.ipynb #f0zz
-def describe(tflite) -> dict:
-    "`TFLiteFile.description` of a path or content."
-    return TFLiteFile.open(tflite).description
-
-
-def operator_versions(content:bytes) -> dict:
-    "`TFLiteFile.operator_versions` of a content."
-    return TFLiteFile.open(content).operator_versions
-
-
-def load_tflite(tflite, threads:int=1):
-    "`TFLiteFile.interpreter` of a path or content."
-    return TFLiteFile.open(tflite).interpreter(threads)

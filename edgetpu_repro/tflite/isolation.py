@@ -91,7 +91,7 @@ def _death(exitcode:int, memory:int) -> str:
     if exitcode >= 0: return f"exit code {exitcode}"
     return f"{signal.Signals(-exitcode).name}; {memory / 2**30:.3g} GiB of memory were allowed"
 
-
+# %% ../../nbs/tflite/01_isolation.ipynb #i0r1
 def run_isolated(
     function, # What to call
     *args,

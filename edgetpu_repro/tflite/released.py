@@ -167,7 +167,7 @@ def _unpacked(path):
             raise UsageError(f"{path} is not an archive that can be unpacked: {why}") from None
         yield Path(folder)
 
-
+# %% ../../nbs/tflite/06_released.ipynb #c8p1
 def _prefix(path, shown) -> str: # Of the one checkpoint there
     "The checkpoint at a prefix, an '.index' file or in a folder; errors call the place `shown`."
     if path.suffix == ".index": path = path.with_suffix("")
@@ -285,7 +285,7 @@ def load_checkpoint(
     model, # From `build_model`; changed in place
     path, # As `find_checkpoint` takes it
 ) -> Imported:
-    "Load a released TF2 checkpoint; `UsageError` lists what does not fit, the model stays as it was."
+    "Load a released TF2 checkpoint; `UsageError` lists what does not fit."
     arrays = read_checkpoint(path)
     names, top = released_names(model, lambda name: name in arrays), []
     of_classifier = any(name.startswith("layer_with_weights-0/") for name in arrays)

@@ -592,9 +592,10 @@ class Imports:
         Steps after the logits choose among them or lie between them, so they have the range of the logits.
         """
         if not self.ranges: self.ranges = activation_ranges(self.float_file(), self.calibration)
-        logits = list(self.ranges.values())[-1]
-        made = [row["name"] for row in TFLiteFile.open(content).operators] if self.it.pictures == "ade20k" else self.ranges
-        return {name: self.ranges.get(name, logits) for name in made}
+        if self.it.pictures != "ade20k": return self.ranges
+        file, logits = TFLiteFile.open(content), list(self.ranges.values())[-1]
+        made = [row["name"] for row in file.operators]
+        return {name: self.ranges.get(name, logits) for name in (file.inputs[0].name, *made)}
 
     @property
     def steps(self) -> str:

@@ -127,6 +127,13 @@ def test_what_can_be_fetched_is_listed(inside):
     )
 
 
+@pytest.mark.parametrize("address", ["foo", "http://[::1", "file:"])
+def test_what_is_no_address_is_refused(inside, tmp_path, address):
+    words = ("--output_dir", tmp_path, "--base_url", address)
+    one_line(inside("fetch", "autoseg_edgetpu_s", *words), "is no address of a server")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "args, words",
     [

@@ -1,7 +1,9 @@
-# The artifact as a graph: runs write records, paper notebooks read them. One rule a notebook, of the same name.
+# The artifact as a graph: runs write records, paper notebooks read them. One rule a notebook, of the
+# same name.
 #
-# A step depends on what its notebook says (not on the outputs saved in it), on the modules that the notebook imports, directly or
-# through others, and on the settings that it reads. A comment, a cost or an expectation in a profile changes none of these.
+# A step depends on what its notebook says (not on the outputs saved in it), on the modules that the
+# notebook imports, directly or through others, and on the settings that it reads. A comment, a cost
+# or an expectation in a profile changes none of these.
 # All runs depend on build/PROFILE/prepared, which is not committed: a fresh clone measures anew.
 
 import sys
@@ -70,13 +72,15 @@ def trained_files(model):
 def settings_of(model):
     "What training a model depends on."
     task = get_spec(model).task
-    return settings_hash(PROFILE.seed, PROFILE.data_settings(model, task), PROFILE.train_settings(model, task))
+    data, train = PROFILE.data_settings(model, task), PROFILE.train_settings(model, task)
+    return settings_hash(PROFILE.seed, data, train)
 
 
 def export_settings(task):
     "What exporting the models of a task depends on."
     mine = PROFILE.task(task)
-    return settings_hash(PROFILE.seed, mine.data, mine.data_for, mine.calibration_images, mine.timed)
+    parts = (mine.data, mine.data_for, mine.calibration_images, mine.timed)
+    return settings_hash(PROFILE.seed, *parts)
 
 
 def backbone_weights(wildcards):
@@ -84,13 +88,16 @@ def backbone_weights(wildcards):
     spec = get_spec(wildcards.model)
     if not PROFILE.train_settings(spec.name, spec.task).from_backbone: return []
     if spec.backbone not in MODELS:
-        raise UsageError(f"{PROFILE.name}: {spec.name} starts from {spec.backbone}, which is not among the models")
+        raise UsageError(f"{PROFILE.name}: {spec.name} starts from {spec.backbone}, "
+                         "which is not among the models")
     return [f"{BUILD}/weights/{spec.backbone}.keras"]
 
 
-# The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill say why.
+# The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill
+# say why.
 RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} "
-       "papermill {input.notebook:q} {log:q} --no-progress-bar -p profile {params.profile:q} {params.given} "
+       "papermill {input.notebook:q} {log:q} --no-progress-bar "
+       "-p profile {params.profile:q} {params.given} "
        "> {log:q}.txt 2>&1 || {{ tail -n 3 {log:q}.txt >&2; exit 1; }}")
 
 
@@ -99,7 +106,8 @@ def code(notebook):
     return dependencies(notebook)
 
 
-# Timing runs alone on its host: it asks for all of `host`, every other rule for one (profiles/default says how much there is).
+# Timing runs alone on its host: it asks for all of `host`, every other rule for one
+# (profiles/default says how much there is).
 ALONE = dict(host=100)
 QUICK = dict(host=1, mem_mb=1500, runtime=10)
 LONG = dict(host=1, mem_mb=6000, runtime=120)
@@ -109,23 +117,54 @@ CLASSIFIERS, MASKED = TRAINED.get("classification", []), TRAINED.get("segmentati
 DETECTORS, TIMED_DETECTORS = TRAINED.get("detection", []), list(timed("detection"))
 TIMED_CLASSIFIERS, TIMED_MASKED = (list(timed(task)) for task in ("classification", "segmentation"))
 BENCHMARKED = records("benchmark", TIMED_CLASSIFIERS + TIMED_MASKED)
-SEGMENTED = records("evaluate", MASKED) + records("train", MASKED) + records("benchmark", TIMED_MASKED)
-CLASSIFIED = records("train", CLASSIFIERS) + records("evaluate", CLASSIFIERS) + records("benchmark", TIMED_CLASSIFIERS)
-DETECTED = (records("train", DETECTORS) + records("evaluate", DETECTORS) + records("benchmark", TIMED_DETECTORS)
-            + expand(f"{BUILD}/pictures/{{model}}.npz", model=DETECTORS))
+SEGMENTED = [
+    *records("evaluate", MASKED),
+    *records("train", MASKED),
+    *records("benchmark", TIMED_MASKED),
+]
+CLASSIFIED = [
+    *records("train", CLASSIFIERS),
+    *records("evaluate", CLASSIFIERS),
+    *records("benchmark", TIMED_CLASSIFIERS),
+]
+DETECTED = [
+    *records("train", DETECTORS),
+    *records("evaluate", DETECTORS),
+    *records("benchmark", TIMED_DETECTORS),
+    *expand(f"{BUILD}/pictures/{{model}}.npz", model=DETECTORS),
+]
+EXPORTED = records("export", [f"{m}_timed" for m in TIMED_CLASSIFIERS])
+EXPORTED_MASKED = records(
+    "export", [f"{m}_timed" for m in PROFILE.task("segmentation").all_models])
+PICTURES = expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED)
 BLOCKS = [f"{RESULTS}/records/blocks"] if PROFILE.blocks else []
 
 
 def committed(profile, *steps):
     "Records of another profile that a paper notebook reads: those that are here."
-    return [str(path) for step in steps for path in sorted(Path(f"results/{profile}/records/{step}").glob("*.json"))]
+    folders = [Path(f"results/{profile}/records/{step}") for step in steps]
+    return [str(path) for folder in folders for path in sorted(folder.glob("*.json"))]
 
 
 # The claims set accuracies on real pictures beside the published ones.
 ELSEWHERE = committed("cifar10", "evaluate") + committed("camvid", "evaluate", "benchmark")
+CLAIMED = sorted({*records("evaluate", MODELS), *BENCHMARKED, *BLOCKS, *ELSEWHERE})
 
 # Released files that the profile measures on labelled pictures.
 RELEASED = list(PROFILE.released.files) if PROFILE.released else []
+DETECTION = [
+    *figure("detection_graph"),
+    *figure("detection"),
+    *figure("detection_gallery"),
+    *table("detection"),
+]
+PUBLISHED = [
+    *figure("published"),
+    *figure("published_layers"),
+    *table("published"),
+    *table("published_claims"),
+    *table("published_better"),
+]
 
 # {notebook of nbs/paper: (whether the profile has what it needs, what it reads, what it makes)}
 PAPER = {
@@ -133,23 +172,29 @@ PAPER = {
     "fig2_tradeoff": (BLOCKS, BLOCKS, figure("fig2_tradeoff") + table("fig2_tradeoff")),
     "counterfactuals": (CLASSIFIERS, [], figure("counterfactuals") + table("counterfactuals")),
     "predictions": (CLASSIFIERS, [], table("predictions")),
-    "tab1_classification": (CLASSIFIERS, CLASSIFIED + records("export", [f"{m}_timed" for m in TIMED_CLASSIFIERS]),
-                            table("tab1_classification")),
-    "accuracy": (CLASSIFIERS, CLASSIFIED,
-                 figure("accuracy") + table("accuracy") + interactive("pareto_measured") + interactive("pareto_modelled")),
-    "tab2_parameters": (TIMED_MASKED, records("export", [f"{m}_timed" for m in PROFILE.task("segmentation").all_models]),
-                        table("tab2_parameters")),
+    "tab1_classification": (CLASSIFIERS, CLASSIFIED + EXPORTED, table("tab1_classification")),
+    "accuracy": (
+        CLASSIFIERS,
+        CLASSIFIED,
+        [
+            *figure("accuracy"),
+            *table("accuracy"),
+            *interactive("pareto_measured"),
+            *interactive("pareto_modelled"),
+        ],
+    ),
+    "tab2_parameters": (TIMED_MASKED, EXPORTED_MASKED, table("tab2_parameters")),
     "tab3_segmentation": (MASKED, SEGMENTED, table("tab3_segmentation")),
     "fig5_segmentation": (MASKED, SEGMENTED, figure("fig5_segmentation")),
-    "gallery": (MASKED, expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED) + records("evaluate", MASKED), figure("gallery")),
-    "detection": (DETECTORS, DETECTED, figure("detection_graph") + figure("detection") + figure("detection_gallery") + table("detection")),
-    "published": (RELEASED, records("published", RELEASED), figure("published") + figure("published_layers")
-                  + table("published") + table("published_claims") + table("published_better")),
-    "claims": (MODELS, sorted({*records("evaluate", MODELS), *BENCHMARKED, *BLOCKS, *ELSEWHERE}), table("claims")),
+    "gallery": (MASKED, PICTURES + records("evaluate", MASKED), figure("gallery")),
+    "detection": (DETECTORS, DETECTED, DETECTION),
+    "published": (RELEASED, records("published", RELEASED), PUBLISHED),
+    "claims": (MODELS, CLAIMED, table("claims")),
 }
 FRONTIERS = {"3": "edgetpu", "4": "cpu"} # figure: chip
 SHOWN = [file for needed, _, made in PAPER.values() if needed for file in made]
-if CLASSIFIERS: SHOWN += [file for n in FRONTIERS for file in figure(f"fig{n}_frontier") + interactive(f"fig{n}_frontier")]
+if CLASSIFIERS:
+    for n in FRONTIERS: SHOWN += figure(f"fig{n}_frontier") + interactive(f"fig{n}_frontier")
 
 
 rule all:
@@ -172,7 +217,9 @@ rule data:
 
 
 rule train:
-    input: PREPARED, backbone_weights, notebook=ancient("nbs/runs/train.ipynb"), code=code("runs/train")
+    input:
+        PREPARED, backbone_weights,
+        notebook=ancient("nbs/runs/train.ipynb"), code=code("runs/train")
     output: f"{BUILD}/weights/{{model}}.keras", f"{RESULTS}/records/train/{{model}}.json"
     params:
         profile=PROFILE.name, given="-p model {model}", source=source_hash("runs/train"),
@@ -193,7 +240,8 @@ for task, models in TRAINED.items():
                 notebook=ancient("nbs/runs/export.ipynb"), code=code("runs/export")
             output:
                 trained_files(model), list(timed(task, [model]).values()),
-                records("export", [f"{model}_trained", f"{model}_timed"]), records("evaluate", [model]),
+                records("export", [f"{model}_trained", f"{model}_timed"]),
+                records("evaluate", [model]),
                 f"{BUILD}/pictures/{model}.npz"
             params:
                 profile=PROFILE.name, given=f"-p model {model}", source=source_hash("runs/export"),
@@ -208,10 +256,12 @@ for task, models in REFERENCES.items():
     rule: # in one go: they are many, and each is done in seconds
         name: f"export_references_{task}"
         input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code("runs/export")
-        output: list(timed(task, models).values()), records("export", [f"{m}_timed" for m in models])
+        output:
+            list(timed(task, models).values()),
+            records("export", [f"{m}_timed" for m in models])
         params:
-            profile=PROFILE.name, given=f"-p model '{' '.join(models)}' -p trained False", source=source_hash("runs/export"),
-            settings=export_settings(task)
+            profile=PROFILE.name, given=f"-p model '{' '.join(models)}' -p trained False",
+            source=source_hash("runs/export"), settings=export_settings(task)
         log: f"{BUILD}/notebooks/export_references_{task}.ipynb"
         threads: PROFILE.threads
         resources: **LONG
@@ -221,7 +271,9 @@ for task, models in REFERENCES.items():
 for task in USED:
     rule:
         name: f"benchmark_{task}"
-        input: PREPARED, list(timed(task).values()), notebook=ancient("nbs/runs/benchmark.ipynb"), code=code("runs/benchmark")
+        input:
+            PREPARED, list(timed(task).values()),
+            notebook=ancient("nbs/runs/benchmark.ipynb"), code=code("runs/benchmark")
         output: records("benchmark", list(timed(task)))
         params:
             profile=PROFILE.name, given=f"-p task {task}", source=source_hash("runs/benchmark"),
@@ -244,13 +296,15 @@ rule blocks:
     shell: RUN
 
 
-# What follows needs data that is not embedded, or takes longer than it is worth each time: not part of `all`, its results are committed.
-WEIGHTS = expand(f"{BUILD}/weights/{{model}}.keras", model=CLASSIFIERS)
+# What follows needs data that is not embedded, or takes longer than it is worth each time: not part
+# of `all`, its results are committed.
 FINETUNED = [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")]
+WEIGHTS = expand(f"{BUILD}/weights/{{model}}.keras", model=CLASSIFIERS)
+COMPARED = records("quantizers", CLASSIFIERS)
 STUDIES = { # {notebook of nbs/runs: (what it reads, what it makes, what it is given)}
     "training_speed": ([PREPARED], records("training_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
     "export_speed": ([PREPARED], records("export_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
-    "quantizers": ([PREPARED, *WEIGHTS], records("quantizers", CLASSIFIERS), f"-p model '{' '.join(CLASSIFIERS)}'"),
+    "quantizers": ([PREPARED, *WEIGHTS], COMPARED, f"-p model '{' '.join(CLASSIFIERS)}'"),
     "released": ([], records("released", ["mobilenet_edgetpu"]), ""),
     "finetune": ([PREPARED], records("finetune", FINETUNED), ""),
 }
@@ -258,7 +312,9 @@ for study, (reads, makes, given) in STUDIES.items():
     if not makes: continue
     rule:
         name: study
-        input: reads, notebook=ancient(f"nbs/runs/{study}.ipynb"), code=code(f"runs/{study}")
+        input:
+            reads,
+            notebook=ancient(f"nbs/runs/{study}.ipynb"), code=code(f"runs/{study}")
         output: makes
         params:
             profile=PROFILE.name, given=given, source=source_hash(f"runs/{study}"),
@@ -269,7 +325,8 @@ for study, (reads, makes, given) in STUDIES.items():
         shell: RUN
 
 
-# Released files on labelled pictures, from a folder of the user's: one record a file, so that a stopped run goes on.
+# Released files on labelled pictures, from a folder of the user's: one record a file, so that a
+# stopped run goes on.
 for name in RELEASED:
     rule:
         name: f"published_{name}"
@@ -284,15 +341,18 @@ for name in RELEASED:
         shell: RUN
 
 
+QUANTIZED = figure("quantizers") + table("quantizers")
+IMPORTED = figure("released") + figure("finetune") + table("released_pictures")
 PAPER |= {
-    "quantizers": (False, records("quantizers", CLASSIFIERS), figure("quantizers") + table("quantizers")),
-    "released": (False, STUDIES["released"][1] + STUDIES["finetune"][1],
-                 figure("released") + figure("finetune") + table("released_pictures")),
+    "quantizers": (False, COMPARED, QUANTIZED),
+    "released": (False, STUDIES["released"][1] + STUDIES["finetune"][1], IMPORTED),
 }
 for notebook, (_, reads, makes) in PAPER.items():
     rule:
         name: f"paper_{notebook}" if notebook in STUDIES else notebook
-        input: reads, notebook=ancient(f"nbs/paper/{notebook}.ipynb"), code=code(f"paper/{notebook}")
+        input:
+            reads,
+            notebook=ancient(f"nbs/paper/{notebook}.ipynb"), code=code(f"paper/{notebook}")
         output: makes
         params:
             profile=PROFILE.name, given="", source=source_hash(f"paper/{notebook}"),
@@ -303,11 +363,15 @@ for notebook, (_, reads, makes) in PAPER.items():
 
 
 rule frontier: # Figure 3 and, on a CPU, Figure 4
-    input: records("benchmark", TIMED_CLASSIFIERS), notebook=ancient("nbs/paper/frontier.ipynb"), code=code("paper/frontier")
-    output: figure("fig{number}_frontier"), table("fig{number}_frontier"), interactive("fig{number}_frontier")
+    input:
+        records("benchmark", TIMED_CLASSIFIERS),
+        notebook=ancient("nbs/paper/frontier.ipynb"), code=code("paper/frontier")
+    output:
+        figure("fig{number}_frontier"), table("fig{number}_frontier"),
+        interactive("fig{number}_frontier")
     params:
-        profile=PROFILE.name, given=lambda wildcards: f"-p chip {FRONTIERS[wildcards.number]}", source=source_hash("paper/frontier"),
-        settings=settings_hash(PROFILE.tasks)
+        profile=PROFILE.name, given=lambda wildcards: f"-p chip {FRONTIERS[wildcards.number]}",
+        source=source_hash("paper/frontier"), settings=settings_hash(PROFILE.tasks)
     log: f"{BUILD}/notebooks/fig{{number}}_frontier.ipynb"
     wildcard_constraints: number="|".join(FRONTIERS)
     resources: **QUICK
@@ -318,7 +382,8 @@ rule report:
     input: SHOWN, notebook=ancient("nbs/paper/report.ipynb"), code=code("paper/report")
     output: f"{RESULTS}/report.html"
     params:
-        profile=PROFILE.name, given="", source=source_hash("paper/report"), settings=settings_hash(PROFILE.tasks)
+        profile=PROFILE.name, given="",
+        source=source_hash("paper/report"), settings=settings_hash(PROFILE.tasks)
     log: f"{BUILD}/notebooks/report.ipynb"
     resources: **QUICK
     shell: RUN

@@ -4,7 +4,11 @@ import importlib
 
 import wrapt
 
-_WHERE = {"build_model": "models.specs", "list_models": "models.specs", "load_released": "tflite.start"}
+_WHERE = { # public name: its module
+    "build_model": "models.specs",
+    "list_models": "models.specs",
+    "load_released": "tflite.start",
+}
 __all__ = list(_WHERE)
 
 
@@ -16,5 +20,5 @@ def __getattr__(name):
 
 @wrapt.when_imported("keras")
 def _register_layers(keras):
-    "Make Keras know our layers as soon as it is there, so that `keras.saving.load_model` reads our files."
+    "Make Keras know our layers as soon as it is there: `keras.saving.load_model` reads our files."
     importlib.import_module(f"{__name__}.models.blocks")

@@ -12,8 +12,10 @@ import difflib
 def printable(
     text, # Anything; what `str` makes of it
 ) -> str: # One line
-    "A text with its control and formatting characters escaped, so that a terminal shows them and obeys none."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    "A text with its control and formatting characters escaped: a terminal obeys none of them."
+    def escaped(c): return c if c.isprintable() else c.encode("unicode_escape").decode()
+
+    return "".join(map(escaped, str(text)))
 
 
 def brief(
@@ -23,7 +25,8 @@ def brief(
     "What was given, as an error quotes it: its `repr` in one printable line, cut if long."
     try: text = printable(repr(value))
     except RecursionError: text = f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= length else f"{text[:length - 3]}..."
+    if len(text) <= length: return text
+    return f"{text[:length - 3]}..."
 
 # %% ../../nbs/core/00_errors.ipynb #c008
 class UsageError(ValueError):
@@ -43,7 +46,10 @@ def unknown(
     "The error for a name that does not exist, with the nearest names that do."
     allowed = list(map(str, allowed))
     near = difflib.get_close_matches(str(name), allowed, n=3, cutoff=0.5)
-    if near: hint = f"did you mean {' or '.join(map(repr, near))}?"
-    elif len(allowed) <= NAMES_SHOWN: hint = f"there are {', '.join(allowed) or 'none'}"
-    else: hint = f"there are {len(allowed)}, such as {', '.join(allowed[:NAMES_SHOWN])}"
+    some = ", ".join(allowed[:NAMES_SHOWN])
+    if near:
+        names = " or ".join(map(repr, near))
+        hint = f"did you mean {names}?"
+    elif len(allowed) > NAMES_SHOWN: hint = f"there are {len(allowed)}, such as {some}"
+    else: hint = f"there are {some or 'none'}"
     return UsageError(f"unknown {what} {brief(str(name))}; {hint}")

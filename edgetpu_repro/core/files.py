@@ -44,7 +44,7 @@ def remove_stale(
 def atomic_write(
     path, # Final place of the file; its folder is made
 ):
-    """Yield a temporary path beside `path` to write to; rename it to `path` on success, remove it on any failure.
+    """Yield a temporary path to write to, rename it on success, and remove it on any failure.
 
     An error of the system names the file that was to be written, a full disk included.
     """
@@ -95,7 +95,7 @@ def _expect(value, kind, path, what:str, advice:str):
     names = {dict: "an object of names and values", list: "a list"}
     raise UsageError(f"{what} {path} must hold {names[kind]}, not {brief(value)}{advice}")
 
-
+# %% ../../nbs/core/01_files.ipynb #udcc7
 def read_json(
     path, # The file
     what:str="file", # How an error calls it
@@ -114,8 +114,8 @@ class _PlainLoader(yaml.SafeLoader):
     "YAML of plain values: no tags that make objects, no aliases."
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed",
-                                              self.peek_event().start_mark)
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
         return super().compose_node(parent, index)
 
 
@@ -152,12 +152,13 @@ def sha256_file(
 def repo_root(
     start=None, # Folder to start from, the current one by default
 ) -> Path: # The checkout that holds the notebooks
-    "The nearest folder upwards that is a checkout of this repository; raises `UsageError` outside of one."
+    "The nearest folder upwards that is a checkout of this repository; else `UsageError`."
     if home := os.environ.get("EDGETPU_REPRO_HOME"): return Path(home).resolve()
     start = Path(start or os.getcwd()).resolve()
     for folder in (start, *start.parents):
-        if (folder/"Snakefile").exists() and (folder/"settings.ini").exists(): return folder
-    raise UsageError(f"{start} is not inside a checkout of edgetpu-repro (no Snakefile and settings.ini upwards); "
+        if all((folder/name).exists() for name in ("Snakefile", "settings.ini")): return folder
+    raise UsageError(f"{start} is not inside a checkout of edgetpu-repro "
+                     "(no Snakefile and settings.ini upwards); "
                      "go there, or set EDGETPU_REPRO_HOME to it")
 
 # %% ../../nbs/core/01_files.ipynb #c019

@@ -12,12 +12,19 @@ from .errors import UsageError, unknown
 
 # %% ../../nbs/core/04_published.ipynb #c005
 SOURCES = {
-    "readme": "Page of the EdgeTPU vision models, TensorFlow Model Garden; latency on the Pixel 6 Edge TPU, int8",
+    "readme": (
+        "Page of the EdgeTPU vision models, TensorFlow Model Garden; "
+        "latency on the Pixel 6 Edge TPU, int8"),
     "slim": "MobileNet page of the TF-Slim image classification library; 8-bit where said",
     "efficientnet-edgetpu": "EfficientNet-EdgeTPU page",
-    "object-detection-api": "TensorFlow Object Detection API, to which the page points; COCO 2017 at 320x320, uint8",
-    "spaghettinet-config": "Headers of the released SpaghettiNet configs, TensorFlow Object Detection API; another measurement of the zoo's models",
-    "mobilenetv4": "MobileNetV4, arXiv 2404.10518 v2, Table 6; int8 latency, median of 5 means of about 1,000 runs; top-1 of the float models",
+    "object-detection-api": (
+        "TensorFlow Object Detection API, to which the page points; COCO 2017 at 320x320, uint8"),
+    "spaghettinet-config": (
+        "Headers of the released SpaghettiNet configs, TensorFlow Object Detection API; "
+        "another measurement of the zoo's models"),
+    "mobilenetv4": (
+        "MobileNetV4, arXiv 2404.10518 v2, Table 6; int8 latency, median of 5 means of about "
+        "1,000 runs; top-1 of the float models"),
     "tf1-detection-zoo": "TensorFlow 1 detection model zoo, COCO 2014 minival at 320x320, uint8",
 }
 
@@ -25,21 +32,30 @@ SOURCES = {
 @dataclass(frozen=True)
 class Published:
     "One published number."
-    table:str                # 'classification', 'segmentation', 'detection', 'on-device', 'mobilenetv4'
+    table:str                # such as 'classification', see `published`
     model:str                # registry name where this package has the model
     metric:str               # what was measured; see `UNITS`
     value:float
     source:str               # key of `SOURCES`
 
-
+# %% ../../nbs/core/04_published.ipynb #u281e
 UNITS = {
-    "top1": "%", "top1_8bit": "%", "miou_default": "%", "miou_fused": "%", "map": "%",
-    "edgetpu_ms": "ms, Pixel 6 Edge TPU", "edgetpu_default_ms": "ms, Pixel 6 Edge TPU, default argmax",
-    "edgetpu_fused_ms": "ms, Pixel 6 Edge TPU, fused argmax", "config_edgetpu_ms": "ms, Pixel 6 Edge TPU, as the config says",
-    "pixel8_edgetpu_ms": "ms, Pixel 8 Edge TPU", "pixel6_cpu_ms": "ms, Pixel 6 CPU",
+    "top1": "%",
+    "top1_8bit": "%",
+    "miou_default": "%",
+    "miou_fused": "%",
+    "map": "%",
+    "edgetpu_ms": "ms, Pixel 6 Edge TPU",
+    "edgetpu_default_ms": "ms, Pixel 6 Edge TPU, default argmax",
+    "edgetpu_fused_ms": "ms, Pixel 6 Edge TPU, fused argmax",
+    "config_edgetpu_ms": "ms, Pixel 6 Edge TPU, as the config says",
+    "pixel8_edgetpu_ms": "ms, Pixel 8 Edge TPU",
+    "pixel6_cpu_ms": "ms, Pixel 6 CPU",
     "edgetpu_postprocessed_ms": "ms, with post-processing on CPU",
-    "pixel4_edgetpu_ms": "ms, Pixel 4 Edge TPU", "pixel4_cpu_ms": "ms, Pixel 4 CPU",
-    "macs_m": "million multiply-accumulates", "params_m": "million parameters",
+    "pixel4_edgetpu_ms": "ms, Pixel 4 Edge TPU",
+    "pixel4_cpu_ms": "ms, Pixel 4 CPU",
+    "macs_m": "million multiply-accumulates",
+    "params_m": "million parameters",
     "page_parameters_m": "'#Parameters (million)' as the page prints it",
 }
 
@@ -51,14 +67,17 @@ def _rows(
     text:str, # A line a model: its name and its numbers, '-' where there is none
 ) -> list: # of `Published`
     "The numbers of one published table."
-    out = []
-    for model, *values in map(str.split, text.strip().splitlines()):
-        if len(values) != len(metrics.split()): raise UsageError(f"{table}: {model} has {len(values)} numbers")
-        out += [Published(table, model, m, float(v), source) for m, v in zip(metrics.split(), values) if v != "-"]
+    metrics, out = metrics.split(), []
+    for line in text.strip().splitlines():
+        model, *values = line.split()
+        if len(values) != len(metrics):
+            raise UsageError(f"{table}: {model} has {len(values)} numbers")
+        for metric, value in zip(metrics, values):
+            if value != "-": out.append(Published(table, model, metric, float(value), source))
     return out
 
-
-PUBLISHED = [
+# %% ../../nbs/core/04_published.ipynb #u7901
+_PAGE = [
     *_rows("classification", "readme", "top1 edgetpu_ms", """
         mobilenet_edgetpu_v2_tiny       74.66  0.78
         mobilenet_edgetpu_v2_xs         75.79  0.82
@@ -77,7 +96,12 @@ PUBLISHED = [
         deeplabv3plus_mobilenet_edgetpuv2_m         7.7   59.81  7.2  59.79  5.5
         autoseg_edgetpu_xs                          2.9   59.64  5.4  59.62  3.6
         autoseg_edgetpu_s                           3.1   61.31  5.7  61.28  3.9"""),
-    *_rows("on-device", "slim", "top1 top1_8bit macs_m params_m pixel4_edgetpu_ms pixel4_cpu_ms", """
+]
+
+# %% ../../nbs/core/04_published.ipynb #u7809
+_NEIGHBOURS = [
+    *_rows("on-device", "slim",
+           "top1 top1_8bit macs_m params_m pixel4_edgetpu_ms pixel4_cpu_ms", """
         mobilenet_v1                     70.9  70.1  569  4.24  -    -
         mobilenet_v2                     71.8  -     300  3.47  -    -
         mobilenet_v2_1p4                 75.0  -     582  6.06  -    -
@@ -97,6 +121,10 @@ PUBLISHED = [
         spaghettinet_edgetpu_s  1.31
         spaghettinet_edgetpu_m  1.55
         spaghettinet_edgetpu_l  1.75"""),
+]
+
+# %% ../../nbs/core/04_published.ipynb #ua15c
+_LATER = [
     *_rows("mobilenetv4", "mobilenetv4", "top1 pixel8_edgetpu_ms pixel6_cpu_ms", """
         mobilenet_v2_0p5        66.0  0.7  -
         mobilenet_v3_large_0p5  69.2  0.8  -
@@ -119,10 +147,13 @@ PUBLISHED = [
         convnext_s              83.1  3.7  -
         mobilenet_v4_hybrid_l   83.4  3.8  -
         fastvit_sa36            83.6  4.3  -"""),
-    *_rows("detection", "tf1-detection-zoo", "map pixel4_edgetpu_ms", """
-        ssd_mobilenet_edgetpu     24.3  6.6
-        ssdlite_mobiledet_edgetpu 25.6  6.9"""),
 ]
+
+# %% ../../nbs/core/04_published.ipynb #u38e8
+_EARLIER = _rows("detection", "tf1-detection-zoo", "map pixel4_edgetpu_ms", """
+    ssd_mobilenet_edgetpu      24.3  6.6
+    ssdlite_mobiledet_edgetpu  25.6  6.9""")
+PUBLISHED = [*_PAGE, *_NEIGHBOURS, *_LATER, *_EARLIER]
 
 # %% ../../nbs/core/04_published.ipynb #c009
 def published(

@@ -26,24 +26,20 @@ def seed_for(
     return int.from_bytes(digest[:4], "big") >> 1
 
 # %% ../../nbs/core/03_records.ipynb #c008
-PACKAGES = "tensorflow keras tensorflow-datasets ai-edge-litert scikit-learn numpy edgetpu-repro".split()
+PACKAGES = (
+    "tensorflow", "keras", "tensorflow-datasets", "ai-edge-litert", "scikit-learn", "numpy",
+    "edgetpu-repro")
 WRITTEN = ("results", "figures") # by the workflow, into the checkout
-
-
-def _cpu_name() -> str:
-    "The processor as the system calls it."
-    try: found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError: found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _git(*words) -> str:
     "What git answers in the checkout."
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=repo_root()).stdout
+    options = dict(capture_output=True, text=True, check=True, cwd=repo_root())
+    return subprocess.run(["git", *words], **options).stdout
 
 
 def checked_out() -> str|None:
-    "The commit that is checked out, with '+' where the tree differs from it; None outside a git checkout."
+    "The commit that is checked out, with '+' where the tree differs; None outside a git checkout."
     others = [f":(exclude){folder}" for folder in WRITTEN]
     try:
         commit = _git("rev-parse", "--short=12", "HEAD").strip()
@@ -51,12 +47,24 @@ def checked_out() -> str|None:
     except (OSError, subprocess.CalledProcessError, UsageError): return None
     return commit + ("+" if differs else "")
 
+# %% ../../nbs/core/03_records.ipynb #u8b0c
+def _cpu_name() -> str:
+    "The processor as the system calls it."
+    try: text = Path("/proc/cpuinfo").read_text()
+    except OSError: text = ""
+    if found := re.search(r"^model name\s*:\s*(.+)$", text, re.M): return found[1].strip()
+    return platform.processor() or platform.machine()
+
 
 def host() -> dict: # cpu, cores, memory_gib, system
     "What machine this is, without its name."
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    system = f"{platform.system()} {platform.machine()}"
-    return dict(cpu=_cpu_name(), cores=os.cpu_count(), memory_gib=round(memory / 2**30, 1), system=system)
+    return dict(
+        cpu=_cpu_name(),
+        cores=os.cpu_count(),
+        memory_gib=round(memory / 2**30, 1),
+        system=f"{platform.system()} {platform.machine()}",
+    )
 
 
 def _version(package:str) -> str|None:
@@ -82,12 +90,19 @@ def write_record(
     seed:int|None=None, # The run's seed where it has one
 ) -> dict: # The record as written
     "Write one run record atomically; NaN and infinities raise a `ValueError`."
-    record = dict(step=step, name=name, profile=profile, parameters=parameters, seed=seed, numbers=numbers,
-                  provenance=provenance())
+    record = dict(
+        step=step,
+        name=name,
+        profile=profile,
+        parameters=parameters,
+        seed=seed,
+        numbers=numbers,
+        provenance=provenance(),
+    )
     write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
 
-
+# %% ../../nbs/core/03_records.ipynb #uc4ac
 def read_record(
     path, # A file that `write_record` made
 ) -> dict:
@@ -95,7 +110,8 @@ def read_record(
     record = read_json(path, "record", "run its step again")
     kinds = dict(step=str, name=str, profile=str, numbers=dict, provenance=dict)
     wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]
-    if wrong: raise UsageError(f"record {path} lacks {', '.join(sorted(wrong))}; run its step again")
+    if wrong:
+        raise UsageError(f"record {path} lacks {', '.join(sorted(wrong))}; run its step again")
     return record
 
 
@@ -128,22 +144,26 @@ def unexpected(
     for r in records:
         for name, (low, high) in profile.expected(r["name"], task).items():
             value = _number(r["numbers"], name)
-            if not low <= value <= high: broken.append(f"{r['name']}: {name} {value:.4g}, not {low:g} to {high:g}")
+            if low <= value <= high: continue
+            broken.append(f"{r['name']}: {name} {value:.4g}, not {low:g} to {high:g}")
     return broken
 
 # %% ../../nbs/core/03_records.ipynb #c017
 def _assigned(source:str) -> dict: # name -> value
     "Names that a cell assigns, with their literal values."
-    assignments = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-    return {t.id: ast.literal_eval(node.value) for node in assignments
-            for t in node.targets if isinstance(t, ast.Name)}
+    found = {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.Assign): continue
+        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        for name in names: found[name] = ast.literal_eval(node.value)
+    return found
 
 
 def compare_parameters(
     declared:dict, # The notebook's own parameters with their defaults
     given:dict, # Those that somebody passes
 ):
-    "Raise a `UsageError` for a parameter that the notebook lacks or that has another type than its default."
+    "Raise a `UsageError` for an unknown parameter, or one of another type than its default."
     for name, value in given.items():
         if name not in declared: raise unknown("parameter", name, declared)
         default = declared[name]
@@ -153,7 +173,12 @@ def compare_parameters(
 
 
 def check_parameters():
-    "Refuse parameters that this notebook does not have. Call it in the cell after the one tagged `parameters`."
+    """Refuse parameters that this notebook does not have.
+
+    Call it in the cell after the one tagged `parameters`.
+    """
     cells = [c for c in get_ipython().user_ns["In"] if c.strip()] # noqa: F821 (IPython provides it)
     injected = [i for i, c in enumerate(cells) if c.startswith("# Parameters\n")]
-    if injected: compare_parameters(_assigned(cells[injected[0] - 1]), _assigned(cells[injected[0]]))
+    if not injected: return
+    first = injected[0]
+    compare_parameters(_assigned(cells[first - 1]), _assigned(cells[first]))

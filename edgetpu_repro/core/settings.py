@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Count', 'Natural', 'Side', 'Share', 'BelowOne', 'Positive', 'NotNegative', 'PositiveShare', 'Bounds', 'Name',
-           'TfdsName', 'Split', 'Range', 'Ordered', 'Pattern', 'described', 'fits', 'checked', 'Settings', 'from_dict',
-           'replace_fields', 'DataSettings', 'TrainSettings', 'TimedSettings', 'TaskSettings', 'BenchmarkSettings',
-           'BlocksSettings', 'ReleasedSettings', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
+           'UNIONS', 'PLAIN', 'TfdsName', 'Split', 'Shares', 'Factors', 'Expectations', 'Range', 'Ordered', 'Pattern',
+           'described', 'fits', 'checked', 'Settings', 'from_dict', 'replace_fields', 'DataSettings', 'TrainSettings',
+           'TimedSettings', 'TaskSettings', 'BenchmarkSettings', 'BlocksSettings', 'ReleasedSettings', 'Profile',
+           'config_folder', 'list_profiles', 'load_profile']
 
 # %% ../../nbs/core/02_settings.ipynb #c002
 import dataclasses, fnmatch, math, re, types, typing
@@ -35,9 +36,10 @@ class Range:
     def __str__(self):
         low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
         if self.high == math.inf: return low
-        return f"{low} {'to below' if self.open_high else 'to'} {self.high:g}"
+        if self.open_high: return f"{low} to below {self.high:g}"
+        return f"{low} to {self.high:g}"
 
-
+# %% ../../nbs/core/02_settings.ipynb #u21ac
 @dataclass(frozen=True)
 class Ordered:
     "A pair of which the first is not above the second."
@@ -73,6 +75,9 @@ Bounds = Annotated[tuple[float, float], Ordered()]
 Name = Annotated[str, Pattern(r"[A-Za-z0-9_-]+", "of letters, digits, '-' and '_'")]
 
 # %% ../../nbs/core/02_settings.ipynb #c008
+UNIONS = (typing.Union, types.UnionType) # `Union[a, b]` and `a | b`
+
+
 def _or(words) -> str:
     "Alternatives in words: 'a, b or c'."
     *first, last = words
@@ -82,9 +87,20 @@ def _or(words) -> str:
 def _tuple_described(items) -> str:
     "What a tuple takes: a list of one kind, or one thing after the other."
     if not items: return "a list"
-    if items[-1] is Ellipsis: return f"a list, each {described(items[0])}"
-    names = ", ".join("ab"[i] if len(items) == 2 else f"a{i}" for i in range(len(items)))
-    return f"[{names}], each {described(items[0])}"
+    each = described(items[0])
+    if items[-1] is Ellipsis: return f"a list, each {each}"
+    names = "ab" if len(items) == 2 else [f"a{i}" for i in range(len(items))]
+    return f"[{', '.join(names)}], each {each}"
+
+# %% ../../nbs/core/02_settings.ipynb #ubc67
+PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    type(None): "null",
+}
 
 
 def described(
@@ -92,15 +108,15 @@ def described(
 ) -> str:
     "What a field takes, in words."
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Annotated: return f"{described(inner[0])} {', '.join(map(str, inner[1:]))}"
-    if origin in (typing.Union, types.UnionType): return _or([described(k) for k in inner])
+    if origin is Annotated:
+        base, *conditions = inner
+        return f"{described(base)} {', '.join(map(str, conditions))}"
+    if origin in UNIONS: return _or([described(k) for k in inner])
     if origin is Literal: return _or([repr(k) for k in inner])
     if origin is tuple or kind is tuple: return _tuple_described(inner)
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text",
-             type(None): "null", list: "a list"}
-    return plain.get(kind, "names and values")
+    return PLAIN.get(kind, "names and values")
 
-
+# %% ../../nbs/core/02_settings.ipynb #ufd84
 def fits(
     value,
     kind, # A type without conditions: int, float, bool, str, tuple, ...
@@ -124,9 +140,10 @@ def _checked_tuple(value, items, where:str) -> tuple:
 
 def _checked_dict(value, items, where:str) -> dict:
     "A dictionary with text as keys, its values checked."
-    if not isinstance(value, dict) or not all(isinstance(k, str) for k in value): raise _Misfit
+    if not isinstance(value, dict): raise _Misfit
+    if not all(isinstance(key, str) for key in value): raise _Misfit
     if not items: return value
-    return {k: checked(v, items[1], f"{where}.{k}") for k, v in value.items()}
+    return {key: checked(v, items[1], f"{where}.{key}") for key, v in value.items()}
 
 
 def _checked_union(value, kinds, where:str):
@@ -137,17 +154,23 @@ def _checked_union(value, kinds, where:str):
     raise _Misfit
 
 
+def _checked_annotated(value, inner, where:str):
+    "A value checked as its type, and by its conditions."
+    kind, *conditions = inner
+    value = _checked(value, kind, where)
+    if not all(condition.holds(value) for condition in conditions): raise _Misfit
+    return value
+
+# %% ../../nbs/core/02_settings.ipynb #u548b
 def _checked(value, kind, where:str):
     "A value as its type wants it; `_Misfit` where it is not of it."
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Annotated:
-        value = _checked(value, inner[0], where)
-        if not all(condition.holds(value) for condition in inner[1:]): raise _Misfit
-        return value
-    if origin in (typing.Union, types.UnionType): return _checked_union(value, inner, where)
+    if origin is Annotated: return _checked_annotated(value, inner, where)
+    if origin in UNIONS: return _checked_union(value, inner, where)
     if origin is tuple or kind is tuple: return _checked_tuple(value, inner, where)
     if origin is dict or kind is dict: return _checked_dict(value, inner, where)
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict): return from_dict(kind, value, f"{where}.")
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return from_dict(kind, value, f"{where}.")
     if origin is Literal: fine = isinstance(value, str) and value in inner
     else: fine = fits(value, kind)
     if not fine: raise _Misfit
@@ -171,23 +194,34 @@ class Settings:
     "Base of the settings: fields are checked when a record is made, and lists become tuples."
     def __post_init__(self):
         for f in dataclasses.fields(self):
-            object.__setattr__(self, f.name, checked(getattr(self, f.name), f.type, f.name))
+            value = checked(getattr(self, f.name), f.type, f.name)
+            object.__setattr__(self, f.name, value) # the records are frozen
 
 
+def _is_needed(field) -> bool:
+    "Whether a field has no default."
+    return field.default is field.default_factory is dataclasses.MISSING
+
+# %% ../../nbs/core/02_settings.ipynb #ub997
 def from_dict(
     cls, # A kind of settings
     values:dict, # Field names and values
     where:str="", # Prefix for messages, such as 'default.yaml: train.'
 ): # An instance of `cls`
-    "Build settings; unknown fields, missing ones, wrong types and values out of range raise a `UsageError`."
-    if not isinstance(values, dict): raise UsageError(f"{where or cls.__name__} must hold fields, not {brief(values)}")
+    """Build settings.
+
+    Unknown fields, missing ones, wrong types and values out of range raise a `UsageError`.
+    """
+    place = where or cls.__name__
+    if not isinstance(values, dict):
+        raise UsageError(f"{place} must hold fields, not {brief(values)}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
-        if key not in fields: raise unknown(f"field in {where or cls.__name__}", key, fields)
-    needed = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
-    missing = [n for n in needed if n not in values]
-    if missing: raise UsageError(f"{where or cls.__name__} lacks {', '.join(missing)}")
-    return cls(**{key: checked(value, fields[key].type, f"{where}{key}") for key, value in values.items()})
+        if key not in fields: raise unknown(f"field in {place}", key, fields)
+    missing = [name for name, f in fields.items() if _is_needed(f) and name not in values]
+    if missing: raise UsageError(f"{place} lacks {', '.join(missing)}")
+    good = {key: checked(v, fields[key].type, f"{where}{key}") for key, v in values.items()}
+    return cls(**good)
 
 
 def replace_fields(
@@ -196,19 +230,23 @@ def replace_fields(
     where:str="", # Prefix for messages
 ): # A copy with these fields
     "Change fields of settings, checked as `from_dict` checks them."
+    if not isinstance(values, dict): return from_dict(type(record), values, where)
     given = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-    return from_dict(type(record), {**given, **values} if isinstance(values, dict) else values, where)
+    return from_dict(type(record), {**given, **values}, where)
 
 # %% ../../nbs/core/02_settings.ipynb #c015
 TfdsName = Annotated[str, Pattern(r"[A-Za-z0-9_.:/+-]+", "that names a TFDS dataset")]
-Split = Annotated[str, Pattern(r"[A-Za-z0-9_]+(\[[0-9%:-]+\])?", "such as 'test' or 'train[90%:]'")]
+Split = Annotated[
+    str, Pattern(r"[A-Za-z0-9_]+(\[[0-9%:-]+\])?", "such as 'test' or 'train[90%:]'")]
+Shares = Annotated[tuple[PositiveShare, PositiveShare], Ordered()]
+Factors = Annotated[tuple[Positive, Positive], Ordered()]
 
 
 @dataclass(frozen=True)
 class DataSettings(Settings):
     "Which images a profile trains, calibrates and evaluates on."
     name:TfdsName = "digit_scenes"
-    data_dir:str|None = None       # where TFDS keeps it; None: build/data, made on the spot if it is the embedded set
+    data_dir:str|None = None       # where TFDS keeps it; None: build/data
     image_size:Side|tuple[Side, Side] = 64 # pixels that the models see: a side, or (height, width)
     train_images:Count|None = None # first so many of the train split; None: all
     test_images:Count|None = None  # first so many of the test split; None: all
@@ -231,27 +269,32 @@ class TrainSettings(Settings):
     epsilon:NotNegative = 1e-7     # of 'adam' and 'rmsprop'
     schedule:Literal["cosine", "polynomial", "staircase"] = "cosine" # the first two go to zero
     learning_rate:Positive = 2e-3  # where the schedule begins
-    learning_rate_images:Count|None = None # the batch it is meant for, scaled linearly to `batch_size`; None: as it is
+    # the batch that `learning_rate` is meant for, scaled linearly to `batch_size`; None: as it is
+    learning_rate_images:Count|None = None
     warmup_epochs:NotNegative = 0.1 # a line from zero to where the schedule is by then
-    warmup_rate:NotNegative|None = None # 'cosine': where that line begins; it ends at `learning_rate`, where the cosine begins
+    # 'cosine': where that line begins; it ends at `learning_rate`, where the cosine begins
+    warmup_rate:NotNegative|None = None
     decay_rate:PositiveShare = 0.97 # 'staircase': height of a stair
     decay_epochs:Positive = 2.4    # 'staircase': length of a stair
     power:NotNegative = 0.9        # 'polynomial'
     ema:BelowOne|None = None       # per step; the averaged weights are evaluated and saved
     clip_norm:Positive|None = None # of all gradients together
-    precision:Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32" # the last with loss scaling
+    # the last with loss scaling
+    precision:Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     label_smoothing:BelowOne = 0.0
-    dropout:BelowOne|None = None   # in place of the model's own, for a training too short to need it
+    dropout:BelowOne|None = None   # in place of the model's own, for a short training
     drop_connect:BelowOne|None = None # likewise, stochastic depth
     flip:bool = False              # mirror half of the images
-    crop_area:Annotated[tuple[PositiveShare, PositiveShare], Ordered()]|None = None # classification, detection: share of the image in a random crop
-    crop_aspect:Annotated[tuple[Positive, Positive], Ordered()] = (0.75, 1.33) # of that crop, width by height
+    crop_area:Shares|None = None   # classification, detection: share of the image in a random crop
+    crop_aspect:Factors = (0.75, 1.33) # of that crop, width by height
     policy:Literal["autoaugment", "randaugment"]|None = None # classification
     mixup:NotNegative = 0.0        # classification: alpha; 0 is none
-    scale_jitter:Annotated[tuple[Positive, Positive], Ordered()] = (1.0, 1.0) # segmentation: scale by a random factor of this range, then crop or pad
-    from_backbone:bool = False     # segmentation: start from the classifier that the profile trained
-    start:str|None = None          # released weights to start from: a file or a checkpoint; $NAME is of the environment
-    freeze_large_filters:Count|None = None # segmentation: freeze backbone layers with so many channels or more
+    scale_jitter:Factors = (1.0, 1.0) # segmentation: scale by a random factor, then crop or pad
+    from_backbone:bool = False     # segmentation: start from the classifier of the profile
+    # released weights to start from: a file or a checkpoint; $NAME is of the environment
+    start:str|None = None
+    # segmentation: freeze backbone layers with so many channels or more
+    freeze_large_filters:Count|None = None
 
 # %% ../../nbs/core/02_settings.ipynb #c018
 @dataclass(frozen=True)
@@ -270,19 +313,20 @@ def _check_own(common, own:dict, where:str):
 def _with_own(common, own:dict, model:str, where:str):
     "Settings of which some fields differ for models whose names fit a pattern such as '*_ade20k'."
     for pattern, fields in own.items():
-        if fnmatch.fnmatchcase(model, pattern): common = replace_fields(common, fields, f"{where}.{pattern}.")
+        if not fnmatch.fnmatchcase(model, pattern): continue
+        common = replace_fields(common, fields, f"{where}.{pattern}.")
     return common
 
-
+# %% ../../nbs/core/02_settings.ipynb #udbea
 @dataclass(frozen=True)
 class TaskSettings(Settings):
     "What a profile does with the models of one task."
     models:tuple[Name, ...] = ()   # trained, quantised, evaluated and timed
     references:tuple[Name, ...] = () # timed only
     data:DataSettings = DataSettings()
-    data_for:dict[str, dict] = field(default_factory=dict) # {pattern of model names: fields of `data` that differ for them}
+    data_for:dict[str, dict] = field(default_factory=dict) # {pattern of models: fields of `data`}
     train:TrainSettings = TrainSettings()
-    train_for:dict[str, dict] = field(default_factory=dict) # {pattern of model names: fields of `train` that differ for them}
+    train_for:dict[str, dict] = field(default_factory=dict) # {pattern: fields of `train`}
     calibration_images:Count = 100 # from the train split
     timed:TimedSettings = TimedSettings()
 
@@ -304,16 +348,20 @@ class BenchmarkSettings(Settings):
     warmup_runs:Natural = 5
     min_runs:Count = 30            # a file
     seconds:NotNegative = 1.0      # a file, at least; and at least `min_runs`
-    precision:Positive = 0.02      # go on until the 95 % confidence interval of the median is this narrow, relative to it,
+    # go on until the 95 % confidence interval of the median is this narrow, relative to it,
+    precision:Positive = 0.02
     max_seconds:Positive = 3.0     # or a file has run for so long
 
 
 @dataclass(frozen=True)
 class BlocksSettings(Settings):
     "Which blocks Figure 2 measures."
-    shapes:tuple[tuple[Side, Count], ...] = ((56, 32), (28, 64), (14, 128), (7, 192)) # (height = width, channels) of the block's input
+    # (height = width, channels) of the block's input
+    shapes:tuple[tuple[Side, Count], ...] = ((56, 32), (28, 64), (14, 128), (7, 192))
     expand:Count = 4
-    downsampling:tuple[tuple[Side, Count, Count], ...] = ((112, 16, 32), (56, 32, 48), (28, 48, 96), (14, 96, 160)) # (height = width, channels in and out) with stride 2
+    # (height = width, channels in and out), with stride 2
+    downsampling:tuple[tuple[Side, Count, Count], ...] = (
+        (112, 16, 32), (56, 32, 48), (28, 48, 96), (14, 96, 160))
     downsampling_expand:Count = 8
     kernel:Count = 3
     group_sizes:tuple[Count, ...] = (8, 16, 32, 64, 128)
@@ -326,14 +374,16 @@ class ReleasedSettings(Settings):
     images:Count|None = None       # first so many of the pictures; None: all
     calibration_images:Count = 32  # photographs of another set, for our own exports
 
-
 # %% ../../nbs/core/02_settings.ipynb #c021
+Expectations = dict[str, dict[str, dict[str, Bounds]]] # {task: {number: {pattern: [low, high]}}}
+
+
 @dataclass(frozen=True)
 class Profile(Settings):
     "One configuration of the whole artifact, as `config/NAME.yaml` states it."
     name:Name
     cost:str                       # what running it takes, in words
-    expect:dict[str, dict[str, dict[str, Bounds]]] = field(default_factory=dict) # {task: {number: {pattern of models: [low, high]}}}
+    expect:Expectations = field(default_factory=dict)
     seed:Annotated[int, Range(0, 2**31 - 1)] = 0
     threads:Count = 1              # of one training or export; several run beside each other
     tasks:dict[str, TaskSettings] = field(default_factory=dict)
@@ -359,20 +409,26 @@ class Profile(Settings):
 
     def expected(self, model:str, task:str) -> dict: # {number: (low, high)}
         "The numbers to expect of one model; the last pattern that fits it counts."
-        return {number: bounds for number, patterns in self.expect.get(task, {}).items()
-                for pattern, bounds in patterns.items() if fnmatch.fnmatchcase(model, pattern)}
+        found = {}
+        for number, patterns in self.expect.get(task, {}).items():
+            for pattern, bounds in patterns.items():
+                if fnmatch.fnmatchcase(model, pattern): found[number] = bounds
+        return found
 
     def expectation(self, model:str, task:str) -> str:
         "The numbers to expect of one model, in words."
-        said = [f"{number} {low:g} to {high:g}" for number, (low, high) in self.expected(model, task).items()]
-        return ", ".join(said) or "no particular number"
+        bounds = self.expected(model, task).items()
+        words = [f"{number} {low:g} to {high:g}" for number, (low, high) in bounds]
+        return ", ".join(words) or "no particular number"
 
 # %% ../../nbs/core/02_settings.ipynb #c023
 def config_folder() -> Path:
-    "The folder of the profiles: that of the checkout, or outside of one the copy that comes with the package."
+    "The folder of the profiles: that of the checkout, or the copy that comes with the package."
     try: return repo_root()/"config"
-    except UsageError: package = Path(__file__).parent.parent
-    return package/"config" if (package/"config").is_dir() else package.parent/"config" # installed, or editable
+    except UsageError: pass
+    package = Path(__file__).parent.parent
+    installed, editable = package/"config", package.parent/"config"
+    return installed if installed.is_dir() else editable
 
 
 def list_profiles() -> list: # Names
@@ -384,10 +440,11 @@ def list_profiles() -> list: # Names
 def load_profile(
     name:str, # File name in `config/` without ending
 ) -> Profile:
-    "Read one profile; raises `UsageError` for an unknown name, a damaged file, a wrong field or value."
+    "Read one profile; `UsageError` for an unknown name, a damaged file, a wrong field or value."
     checked(name, Name, "the name of a profile")
     path = config_folder()/f"{name}.yaml"
     if not path.exists(): raise unknown("profile", name, list_profiles())
     values = read_yaml(path, "profile")
-    if "name" in values: raise UsageError(f"{path.name}: a profile is called as its file is; leave `name` out")
+    if "name" in values:
+        raise UsageError(f"{path.name}: a profile is called as its file is; leave `name` out")
     return from_dict(Profile, {"name": name, **values}, f"{path.name}: ")

@@ -23,10 +23,15 @@ class Ade20k(tfds.core.GeneratorBasedBuilder):
         features = tfds.features.FeaturesDict(dict(
             id=tfds.features.Text(),
             image=tfds.features.Image(encoding_format="jpeg"),
-            segmentation_mask=tfds.features.Image(shape=(None, None, 1), encoding_format="png")))
+            segmentation_mask=tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+        ))
         return tfds.core.DatasetInfo(
-            builder=self, description=self.__doc__, homepage="http://sceneparsing.csail.mit.edu",
-            features=features, supervised_keys=("image", "segmentation_mask"))
+            builder=self,
+            description=self.__doc__,
+            homepage="http://sceneparsing.csail.mit.edu",
+            features=features,
+            supervised_keys=("image", "segmentation_mask"),
+        )
 
     def _split_generators(self, dl_manager):
         top = Path(dl_manager.manual_dir)/"ADEChallengeData2016"
@@ -34,9 +39,9 @@ class Ade20k(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(top, folder) for split, folder in folders.items()}
 
     def _generate_examples(self, top, folder):
-        photos = sorted((top/"images"/folder).glob("*.jpg"))
-        if not photos:
-            raise UsageError(f"{top/'images'/folder} holds no .jpg; see MANUAL_DOWNLOAD_INSTRUCTIONS")
+        images = top/"images"/folder
+        photos = sorted(images.glob("*.jpg"))
+        if not photos: raise UsageError(f"{images} holds no .jpg; see MANUAL_DOWNLOAD_INSTRUCTIONS")
         for photo in photos:
             mask = top/"annotations"/folder/f"{photo.stem}.png"
             if not mask.is_file(): raise UsageError(f"{photo} has no mask {mask}")

@@ -49,14 +49,20 @@ def _damaged_json(folder) -> tuple: # (path, what is wrong), or nothing
         if not isinstance(content, dict): return path, "is damaged: it holds no object"
     return ()
 
-
+# %% ../../nbs/data/03_datasets.ipynb #ue6b5
 def _refuse_damaged(name:str, data_dir, why:str=""):
     "Raise the `UsageError` for a dataset whose description TFDS cannot use, if it is there at all."
     top = Path(data_dir or tfds.core.constants.DATA_DIR)/name.split(":")[0]
-    for folder in sorted({p.parent for p in top.rglob("*.tfrecord*")} | {p.parent for p in top.rglob("*.json")}):
-        path, wrong = _damaged_json(folder) or (folder/"dataset_info.json", "is damaged")
-        detail = f" ({why})" if why and "not JSON" not in wrong and "missing" not in wrong else ""
-        raise UsageError(f"{path} {wrong}{detail}; {_how_to_remake(name, folder, data_dir)}")
+    files = [*top.rglob("*.tfrecord*"), *top.rglob("*.json")]
+    if not files: return
+    folder = min(file.parent for file in files)
+    remedy = _how_to_remake(name, folder, data_dir)
+    if found := _damaged_json(folder):
+        path, wrong = found
+        if why and "no object" in wrong: wrong = f"{wrong} ({why})"
+        raise UsageError(f"{path} {wrong}; {remedy}")
+    detail = f" ({why})" if why else ""
+    raise UsageError(f"{folder/'dataset_info.json'} is damaged{detail}; {remedy}")
 
 # %% ../../nbs/data/03_datasets.ipynb #c006
 @contextmanager
@@ -75,40 +81,49 @@ def _prepare_embedded(builder):
     with _quiet_tfds(): builder.download_and_prepare()
     return builder
 
-
-def dataset_builder(
-    name:str=EMBEDDED, # TFDS name, with configuration if it has some: 'cifar10', 'imagenette/160px-v2', 'imagenet2012'
-    data_dir=None, # Where TFDS keeps its datasets; None: TFDS's own default
-): # A prepared `tfds.core.DatasetBuilder`
-    "Find a prepared dataset; raises `UsageError` that says how to get a missing one, or to make a damaged one anew."
+# %% ../../nbs/data/03_datasets.ipynb #u2646
+def _open_builder(name:str, data_dir):
+    "TFDS's builder of a dataset, prepared or not."
     place = dict(data_dir=str(data_dir)) if data_dir else {}
-    try: builder = tfds.builder(name, **place)
+    try: return tfds.builder(name, **place)
     except tfds.core.registered.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
         raise unknown("dataset", name, [EMBEDDED, *known]) from None
-    except Exception as e: # a damaged description makes json, protobuf, etils or TFDS raise, each with its own type
+    except Exception as e:
         why = " ".join(str(e).split())[:200]
         _refuse_damaged(name, data_dir, why)
         raise UsageError(f"dataset {name!r}: {why}") from None
+
+
+def dataset_builder(
+    name:str=EMBEDDED, # TFDS name, with configuration if any: 'cifar10', 'imagenette/160px-v2'
+    data_dir=None, # Where TFDS keeps its datasets; None: TFDS's own default
+): # A prepared `tfds.core.DatasetBuilder`
+    "Find a prepared dataset. Raises `UsageError` that says how to get or to repair it."
+    builder = _open_builder(name, data_dir)
     if builder.info.splits: return builder
     if Path(builder.data_dir).exists(): _refuse_damaged(name, data_dir)
     if name == EMBEDDED: return _prepare_embedded(builder)
-    manual = "it needs files that you download by hand; " if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""
-    raise UsageError(f"dataset {name!r} is not prepared in {Path(builder.data_dir).parent.parent}; "
-                     f"{manual}{_how_to_prepare(name, data_dir)}")
+    where = Path(builder.data_dir).parent.parent
+    how = _how_to_prepare(name, data_dir)
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        how = f"it needs files that you download by hand; {how}"
+    raise UsageError(f"dataset {name!r} is not prepared in {where}; {how}")
 
 # %% ../../nbs/data/03_datasets.ipynb #c009
 def resize(
     image, # (height, width, channels) uint8
     hw:tuple, # (height, width) wanted
-    central_crop:bool=False, # First crop the share size / (size + 32) of the shorter side, as for ImageNet
+    central_crop:bool=False, # First crop size / (size + 32) of the shorter side, as for ImageNet
 ): # (*hw, channels) uint8
     "Crop and resize an image as evaluation does (Model Garden's ImageNet preprocessing)."
     if central_crop:
         shape = tf.shape(image)
-        side = tf.cast(tf.reduce_min(shape[:2]), tf.float32) * (min(hw) / (min(hw) + 32))
-        side = tf.cast(tf.round(side), tf.int32)
-        top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+        share = min(hw) / (min(hw) + 32)
+        shorter = tf.cast(tf.reduce_min(shape[:2]), tf.float32)
+        side = tf.cast(tf.round(shorter * share), tf.int32)
+        top = (shape[0] - side) // 2
+        left = (shape[1] - side) // 2
         image = image[top:top + side, left:left + side]
     image = tf.image.resize(image, hw, "bilinear")
     return tf.cast(tf.round(tf.clip_by_value(image, 0, 255)), tf.uint8)
@@ -128,15 +143,20 @@ def open_split(
     limit:int|None=None, # First so many images; None: all
     encoded:bool=False, # Leave images as the bytes of their files
 ): # `tf.data.Dataset` of examples, in the order of the files, with known length
-    "A split with some features; raises `UsageError` where it, or one of them, is missing or the split is empty."
-    if split.split("[")[0] not in builder.info.splits: raise unknown("split", split, builder.info.splits)
+    """A split with some features. Raises `UsageError` if it is empty or something is missing.
+
+    TFDS raises `ValueError` or `AssertionError` for empty slices, malformed ones and missing files.
+    """
+    splits = builder.info.splits
+    if split.split("[")[0] not in splits: raise unknown("split", split, splits)
     has = builder.info.features
     if missing := [f for f in features if f not in has]:
-        raise UsageError(f"dataset {builder.name!r} has no {' and no '.join(missing)}; it has {', '.join(has)}")
+        lacks = " and no ".join(missing)
+        raise UsageError(f"dataset {builder.name!r} has no {lacks}; it has {', '.join(has)}")
     skip = {"image": tfds.decode.SkipDecoding()} if encoded else None
     decoders = tfds.decode.PartialDecoding({f: True for f in features}, decoders=skip)
     try: ds = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
-    except (ValueError, AssertionError) as e: # TFDS's answers to a slice without examples, to one that is none, to missing files
+    except (ValueError, AssertionError) as e:
         why = " ".join(str(e).split())
         if found := damage(builder): raise UsageError(found) from None
         raise UsageError(f"split {split!r} of dataset {builder.name!r} is empty: {why}") from None
@@ -156,31 +176,43 @@ def _damage_of(path:Path, records:int) -> str: # Empty where there is none
 
 def damage(
     builder, # From `dataset_builder`
-) -> str: # Which file, what is wrong with it, and what makes it anew; empty where all files are sound
-    "Look for damage in the files of a dataset."
+) -> str: # Empty where all files are sound
+    "Which file of a dataset is damaged, how, and what makes it anew."
     folder = Path(builder.data_dir)
     for split in builder.info.splits.values():
         for path, records in zip(split.filepaths, split.shard_lengths):
             wrong = _damage_of(Path(path), records)
-            if wrong: return f"{path} {wrong}; {_how_to_remake(builder.name, folder, folder.parent.parent)}"
+            if not wrong: continue
+            return f"{path} {wrong}; {_how_to_remake(builder.name, folder, folder.parent.parent)}"
     return ""
 
+# %% ../../nbs/data/03_datasets.ipynb #u49ee
+UNDECODABLE = re.compile(
+    r"(Unknown image file format|Invalid PNG|Invalid JPEG|Could not parse example)[^\n\[{]*")
+_REFUSED = re.compile(r"bad example in [^\]\"\n]*")
 
-UNDECODABLE = re.compile(r"(Unknown image file format|Invalid PNG|Invalid JPEG|Could not parse example)[^\n\[{]*")
+
+def _cause(
+    error:str, # What TensorFlow answered
+    builder, # Whose files to look through, or None
+) -> str: # Empty where it is not the data's fault
+    "What is wrong with the data."
+    if refused := _REFUSED.search(error): return refused[0]
+    if not builder: return ""
+    if found := damage(builder): return found
+    if undecodable := UNDECODABLE.search(error):
+        return f"bad example in {builder.name}: {undecodable[0].strip(' ,.:')}"
+    return ""
 
 
 @contextmanager
 def reading(
-    builder=None, # From `dataset_builder`: whose files to look through; None: images that come from no file
+    builder=None, # From `dataset_builder`: whose files to look through; None: images of no file
 ):
-    "Around iteration over a dataset: what is wrong with files or examples becomes a `UsageError` that says which."
+    "Around iteration over a dataset: damage becomes a `UsageError` that names the file or example."
     try: yield
     except tf.errors.OpError as e:
-        said = re.search(r"bad example in [^\]\"\n]*", str(e))
-        if said: raise UsageError(said[0]) from None
-        if builder and (found := damage(builder)): raise UsageError(found) from None
-        said = UNDECODABLE.search(str(e))
-        if builder and said: raise UsageError(f"bad example in {builder.name}: {said[0].strip(' ,.:')}") from None
+        if cause := _cause(str(e), builder): raise UsageError(cause) from None
         raise
 
 # %% ../../nbs/data/03_datasets.ipynb #c016
@@ -214,7 +246,8 @@ class Dataset:
     def label_names(self) -> tuple:
         "Names of the classes of `label`; raises `UsageError` where the dataset has none."
         if "label" not in self.features:
-            raise UsageError(f"dataset {self.name!r} has no label; it has {', '.join(self.features)}")
+            has = ", ".join(self.features)
+            raise UsageError(f"dataset {self.name!r} has no label; it has {has}")
         label = self.builder.info.features["label"]
         return tuple(label.names or map(str, range(label.num_classes)))
 
@@ -244,10 +277,11 @@ class Dataset:
         "Images as the models take them, to find the ranges of activations."
         hw = self.hw if image_size is None else image_hw(image_size)
         examples = open_split(self.builder, "train", ("image",), count)
-        with self.reading():
-            return np.stack([normalize(resize(x["image"], hw, self.settings.central_crop)) for x in examples])
+        with self.reading(): images = [example["image"] for example in examples]
+        resized = [resize(image, hw, self.settings.central_crop) for image in images]
+        return np.stack([normalize(image) for image in resized])
 
-
+# %% ../../nbs/data/03_datasets.ipynb #u6a14
 def open_dataset(
     settings:DataSettings, # Which dataset, how many images, at which size
 ) -> Dataset:
@@ -259,17 +293,17 @@ def batches(
     images, # `tf.data.Dataset` of (image uint8, target), as `Task.samples` makes it
     batch_size:int,
     encode=None, # Function of (image, target) -> (image, what the loss takes), or None
-): # `tf.data.Dataset` of (float32 images in [-1, 1], targets), in their order, the last batch maybe smaller
-    "Batches to evaluate on."
+): # `tf.data.Dataset` of (float32 images in [-1, 1], targets)
+    "Batches to evaluate on, in the order of the images. The last one may be smaller."
     if encode: images = images.map(encode, tf.data.AUTOTUNE)
     ds = images.batch(batch_size)
     return ds.map(lambda x, y: (normalize(x), y), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
-
+# %% ../../nbs/data/03_datasets.ipynb #u176c
 def _endless(images, count:int, used:int, seed:int, buffer:int, first:int, skip:int):
-    "Epochs from `first` on, each in an order of its own: (example, its number over all epochs)."
-    def epoch(number): # skipping comes before the work of augmenting
-        tf.random.set_seed(1) # of this function's graph: so the order does not depend on the seed of the process
+    "Epochs from `first` on: (example, its number over all epochs)."
+    def epoch(number):
+        tf.random.set_seed(1)
         shuffled = images.shuffle(buffer, seed=seed + number, reshuffle_each_iteration=False)
         numbers = tf.data.Dataset.range(number * count, (number + 1) * count)
         numbered = tf.data.Dataset.zip(shuffled, numbers).take(used)
@@ -277,9 +311,9 @@ def _endless(images, count:int, used:int, seed:int, buffer:int, first:int, skip:
 
     return tf.data.Dataset.range(first, 2**31).flat_map(epoch)
 
-
+# %% ../../nbs/data/03_datasets.ipynb #u4bd0
 def training_batches(
-    images, # `tf.data.Dataset` of (image uint8, or the bytes of its file, target), as `Task.samples` makes it
+    images, # `tf.data.Dataset` of (image uint8, or the bytes of its file, target)
     batch_size:int,
     seed:int, # Decides order and augmentation
     augment=None, # Function of (image, target, seed), from `Task.augment`
@@ -289,7 +323,10 @@ def training_batches(
     buffer:int=16384, # To shuffle in, where they are not kept
     encode=None, # Function of (image, target) -> (image, what the loss takes), from `Task.encode`
 ): # Endless `tf.data.Dataset` of (float32 images in [-1, 1], targets)
-    "Batches of epoch after epoch. Batch i is the same whatever `start` is: order and draws depend on seed and position."
+    """Batches of epoch after epoch.
+
+    Batch i is the same whatever `start` is: order and draws depend on seed and position only.
+    """
     count = len(images)
     per_epoch = count // batch_size
     if not per_epoch: raise UsageError(f"{count} images are fewer than one batch of {batch_size}")

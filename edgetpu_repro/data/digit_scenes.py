@@ -17,82 +17,129 @@ SCENES = dict(train=4000, validation=500, test=1000) # images of each split
 SHARES = dict(train=0.7, validation=0.1, test=0.2) # of the source digits, by split
 
 
-def source_digits() -> tuple: # (images (1797, 8, 8) float in 0..1, labels (1797,), {split: indices})
+def source_digits() -> tuple: # (images (1797, 8, 8) in 0..1, labels (1797,), {split: indices})
     "The handwritten digits, dealt to the splits so that no two splits share one."
     digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    ends = np.cumsum([int(share * len(order)) for share in list(SHARES.values())[:-1]])
-    return digits.images / 16, digits.target, dict(zip(SHARES, np.split(order, ends)))
+    count = len(digits.target)
+    order = np.random.default_rng(0).permutation(count)
+    *shares, _ = SHARES.values() # the last split takes the rest
+    ends = np.cumsum([int(share * count) for share in shares])
+    deal = dict(zip(SHARES, np.split(order, ends)))
+    return digits.images / 16, digits.target, deal
 
 # %% ../../nbs/data/00_digit_scenes.ipynb #c008
+def _enlarged(channel, size): # float32, (size, size)
+    "A small square of numbers as a smooth large one."
+    return Image.fromarray(channel).resize((size, size), Image.BICUBIC)
+
+
 def texture(rng) -> np.ndarray: # (128, 128, 3) float in 0..1
     "A background: a dark colour, smooth noise at two scales and, half of the time, stripes."
-    canvas = np.broadcast_to(rng.uniform(0.05, 0.35, 3), (IMAGE, IMAGE, 3)).copy()
+    colour = rng.uniform(0.05, 0.35, 3)
+    canvas = np.broadcast_to(colour, (IMAGE, IMAGE, 3)).copy()
     for cells, strength in ((4, 0.12), (24, 0.06)):
         noise = rng.uniform(-strength, strength, (cells, cells, 3)).astype("float32")
-        canvas += np.stack([Image.fromarray(noise[..., c]).resize((IMAGE, IMAGE), Image.BICUBIC) for c in range(3)], -1)
+        canvas += np.stack([_enlarged(noise[..., c], IMAGE) for c in range(3)], -1)
     if rng.random() < 0.5:
-        (dx, dy), phase = rng.uniform(-0.25, 0.25, 2), rng.uniform(0, 2 * np.pi)
+        dx, dy = rng.uniform(-0.25, 0.25, 2)
+        phase = rng.uniform(0, 2 * np.pi)
         y, x = np.mgrid[:IMAGE, :IMAGE]
         canvas += 0.05 * np.sin(dx * x + dy * y + phase)[..., None]
     return canvas.clip(0, 1)
+
+# %% ../../nbs/data/00_digit_scenes.ipynb #ud621
+def _apart(a:tuple, b:tuple) -> bool:
+    "Whether two boxes (top, left, bottom, right) have no pixel in common."
+    above = a[2] <= b[0] or b[2] <= a[0]
+    beside = a[3] <= b[1] or b[3] <= a[1]
+    return above or beside
 
 
 def place(rng, size:int, boxes:list) -> tuple|None: # (top, left, bottom, right), or None
     "A square that touches none of `boxes`, if twenty tries find one."
     for _ in range(20):
-        top, left = rng.integers(0, IMAGE - size + 1, 2)
-        if all(top + size <= t or b <= top or left + size <= l or r <= left for t, l, b, r in boxes):
-            return int(top), int(left), int(top + size), int(left + size)
+        top, left = rng.integers(0, IMAGE - size + 1, 2).tolist()
+        box = (top, left, top + size, left + size)
+        if all(_apart(box, other) for other in boxes): return box
+    return None
+
+# %% ../../nbs/data/00_digit_scenes.ipynb #ua561
+def _ink(rng, digit:np.ndarray, size:int) -> np.ndarray: # (size, size) float in 0..1
+    "A source digit, enlarged and turned a little."
+    large = _enlarged(digit.astype("float32"), size)
+    return np.asarray(large.rotate(rng.uniform(-12, 12), Image.BILINEAR)).clip(0, 1)
 
 
+def _extent(drawn:np.ndarray, top:int, left:int) -> tuple: # (top, left, bottom, right)
+    "The box of the pixels that are drawn, in a patch at (top, left)."
+    rows = np.flatnonzero(drawn.any(1))
+    cols = np.flatnonzero(drawn.any(0))
+    return top + rows[0], left + cols[0], top + rows[-1] + 1, left + cols[-1] + 1
+
+# %% ../../nbs/data/00_digit_scenes.ipynb #ud8c6
 def scene(
     rng, # numpy Generator that decides everything
     images:np.ndarray, # (n, 8, 8) digits to draw from
     labels:np.ndarray, # (n,) their classes
-) -> dict: # image (128, 128, 3) uint8, label, segmentation_mask (128, 128, 1) uint8, objects [(box, class)], main first
-    "Draw one scene."
-    canvas, mask, objects, boxes = texture(rng), np.zeros((IMAGE, IMAGE), "uint8"), [], []
+) -> dict: # image and segmentation_mask (128, 128, 3 or 1) uint8, label, objects [(box, class)]
+    "Draw one scene. The first object is the large one, which gives the label."
+    canvas = texture(rng)
+    mask = np.zeros((IMAGE, IMAGE, 1), "uint8")
+    objects, boxes = [], []
     for i in range(1 + rng.integers(0, 3)):
         size = int(rng.integers(80, 117) if i == 0 else rng.integers(20, 33))
-        if (box := place(rng, size, boxes)) is None: continue
+        box = place(rng, size, boxes)
+        if box is None: continue
+        boxes.append(box)
         which = rng.integers(len(labels))
-        digit = Image.fromarray(images[which].astype("float32")).resize((size, size), Image.BICUBIC)
-        ink = np.asarray(digit.rotate(rng.uniform(-12, 12), Image.BILINEAR)).clip(0, 1)
+        ink = _ink(rng, images[which], size)
         top, left, bottom, right = box
         patch = canvas[top:bottom, left:right]
-        patch += ink[..., None] * (rng.uniform(0.8, 1, 3) - patch) # light ink, as on a blackboard
+        patch += ink[..., None] * (rng.uniform(0.8, 1, 3) - patch)
         mask[top:bottom, left:right][ink > 0.5] = labels[which] + 1
-        rows, cols = np.flatnonzero((ink > 0.5).any(1)), np.flatnonzero((ink > 0.5).any(0))
-        objects.append(((top + rows[0], left + cols[0], top + rows[-1] + 1, left + cols[-1] + 1), int(labels[which])))
-        boxes.append(box)
-    return dict(image=(canvas * 255).round().astype("uint8"), label=objects[0][1], segmentation_mask=mask[..., None],
-                objects=objects)
+        objects.append((_extent(ink > 0.5, top, left), int(labels[which])))
+    image = (canvas * 255).round().astype("uint8")
+    return dict(image=image, label=objects[0][1], segmentation_mask=mask, objects=objects)
 
 # %% ../../nbs/data/00_digit_scenes.ipynb #c011
 DIGITS_FILE = str(files("sklearn") / "datasets" / "data" / "digits.csv.gz")
 
 
+def _object(box:tuple, label:int) -> dict:
+    "An object as TFDS keeps it: sides as shares of the image."
+    sides = [side / IMAGE for side in box]
+    return dict(bbox=tfds.features.BBox(*sides), label=label)
+
+# %% ../../nbs/data/00_digit_scenes.ipynb #u35bb
 class DigitScenes(tfds.core.GeneratorBasedBuilder):
-    "Scenes of real handwritten digits for classification, segmentation and detection, made offline."
+    "Scenes of handwritten digits for classification, segmentation and detection, made offline."
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "4,000 training, 500 validation and 1,000 test scenes."}
 
     @tfds.core.utils.classproperty
     @classmethod
-    def url_infos(cls): # the place depends on the machine, the checksum does not
+    def url_infos(cls):
+        "Size and checksum of the source file: its place depends on the machine, these do not."
         sha = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
         return {DIGITS_FILE: tfds.download.checksums.UrlInfo(57523, sha, "digits.csv.gz")}
 
     def _info(self):
         label = tfds.features.ClassLabel(names=[str(c) for c in range(CLASSES)])
-        return tfds.core.DatasetInfo(builder=self,
-            description=self.__doc__, homepage="https://archive.ics.uci.edu/dataset/80", disable_shuffling=True,
-            supervised_keys=("image", "label"), features=tfds.features.FeaturesDict(dict(
-                image=tfds.features.Image(shape=(IMAGE, IMAGE, 3), encoding_format="jpeg"),
-                label=label,
-                segmentation_mask=tfds.features.Image(shape=(IMAGE, IMAGE, 1), encoding_format="png"),
-                objects=tfds.features.Sequence(dict(bbox=tfds.features.BBoxFeature(), label=label)))))
+        box = tfds.features.BBoxFeature()
+        features = tfds.features.FeaturesDict(dict(
+            image=tfds.features.Image(shape=(IMAGE, IMAGE, 3), encoding_format="jpeg"),
+            label=label,
+            segmentation_mask=tfds.features.Image(shape=(IMAGE, IMAGE, 1), encoding_format="png"),
+            objects=tfds.features.Sequence(dict(bbox=box, label=label)),
+        ))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            homepage="https://archive.ics.uci.edu/dataset/80",
+            disable_shuffling=True,
+            supervised_keys=("image", "label"),
+            features=features,
+        )
 
     def _split_generators(self, dl_manager):
         dl_manager.download(DIGITS_FILE)
@@ -101,7 +148,8 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split):
         images, labels, deal = source_digits()
         chosen = deal[split]
+        number = list(SCENES).index(split)
         for i in range(SCENES[split]):
-            s = scene(np.random.default_rng([list(SCENES).index(split), i]), images[chosen], labels[chosen])
-            boxes = [dict(bbox=tfds.features.BBox(*(side / IMAGE for side in box)), label=c) for box, c in s["objects"]]
-            yield i, {**s, "objects": boxes}
+            rng = np.random.default_rng([number, i])
+            drawn = scene(rng, images[chosen], labels[chosen])
+            yield i, {**drawn, "objects": [_object(*o) for o in drawn["objects"]]}

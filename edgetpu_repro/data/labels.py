@@ -35,7 +35,7 @@ def names_in_file(
     path, # A text file
     classes:int|None=None, # How many there have to be; None: any
 ) -> tuple: # of text
-    "The names of classes in a file of lines; raises `UsageError` where they are not as many as the model's."
+    "The names of classes in a file of lines; `UsageError` where their number does not fit."
     names = tuple(read_text(path, "labels").splitlines())
     if classes in (None, len(names)): return names
     raise UsageError(f"{path} has {len(names)} lines, the model {classes} classes")
@@ -52,13 +52,18 @@ class MaskLabels:
     void:tuple = ()          # numbers that mean no class
 
     def table(self) -> np.ndarray: # (256,) uint8
-        "For each number in a mask the class, or 255 for void; numbers that mean nothing stay and are refused later."
+        """For each number in a mask the class, or 255 for void.
+
+        Numbers that mean nothing stay as they are, and are refused when a mask is read.
+        """
         table = np.arange(256, dtype="uint8")
         table[list(self.void)] = VOID
         return table
 
 
-CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+CAMVID = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
+    "bicyclist")
 MASK_LABELS = {
     "digit_scenes": MaskLabels(("background", *map(str, range(10)))),
     "camvid": MaskLabels(CAMVID, void=(11,)),

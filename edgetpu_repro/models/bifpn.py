@@ -80,12 +80,13 @@ def bifpn_cell(
     hw = [x.shape[:2] for x in levels]
     last = len(levels) - 1
     down = list(levels) # after the way down; the coarsest level has no node there
-    for i in range(last - 1, -1, -1):
-        down[i] = merge(g, [levels[i], down[i + 1]], hw[i], name=f"{name}_down{i}")
+    for i in reversed(range(last)):
+        both = [levels[i], down[i + 1]]
+        down[i] = merge(g, both, hw[i], name=f"{name}_down{i}")
     up = list(down)
     for i in range(1, last + 1):
-        own = [levels[i], down[i]] if i < last else [levels[i]]
-        up[i] = merge(g, [*own, up[i - 1]], hw[i], name=f"{name}_up{i}")
+        inputs = [levels[i], down[i], up[i - 1]] if i < last else [levels[i], up[i - 1]]
+        up[i] = merge(g, inputs, hw[i], name=f"{name}_up{i}")
     return up
 
 # %% ../../nbs/models/04_bifpn.ipynb #c010
@@ -97,7 +98,7 @@ def autoseg(
     hw:tuple, # (height, width) of the images
     num_classes:int, # Channels of the logits
     dropout:float|None=None, # Taken as the other layouts take it; the head has no dropout
-    drop_connect:float|None=None, # Stochastic depth of the backbone's last block, in place of its spec's
+    drop_connect:float|None=None, # Stochastic depth of the backbone's last block; None: its spec's
 ) -> Layout: # (height, width, 3) in [-1, 1] -> 'logits' (height / 8, width / 8, num_classes)
     "Lay out an Autoseg model. Use `layout` or `build_model` for registered names and files."
     g = Layout(spec.name)

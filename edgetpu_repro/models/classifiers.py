@@ -65,7 +65,8 @@ def backbone(
     return features
 
 # %% ../../nbs/models/02_classifiers.ipynb #c011
-UNIFORM = Initializer("VarianceScaling", (("scale", 1 / 3), ("mode", "fan_out"), ("distribution", "uniform")))
+UNIFORM = Initializer(
+    "VarianceScaling", (("scale", 1 / 3), ("mode", "fan_out"), ("distribution", "uniform")))
 
 
 def classifier(

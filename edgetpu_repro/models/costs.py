@@ -17,9 +17,9 @@ from .specs import Block, layout
 # %% ../../nbs/models/05_costs.ipynb #c005
 @dataclass(frozen=True)
 class Operator:
-    "One operator with all that its cost depends on. Shapes are (height, width, channels), without the batch."
+    "One operator with all that its cost depends on. Shapes are (height, width, channels)."
     name:str
-    kind:str                 # 'conv', 'depthwise', 'add', 'resize', ...: as in `Op`; also 'tile' and 'dense' in files
+    kind:str                 # as in `Op`: 'conv', 'add', ...; also 'tile' and 'dense' in files
     inputs:tuple             # shape of each input that is no weight
     output:tuple             # shape
     kernel:tuple = (1, 1)    # (height, width) of the window
@@ -62,14 +62,25 @@ def operator_of(
     inputs = tuple(g[name].shape for name in op.inputs)
     weights, bias, norm = 0, 0, 0
     if op.kind in ("conv", "depthwise"):
-        weights = prod(op.kernel) * inputs[0][-1] // op.groups * op.channels
+        channels = inputs[0][-1] // op.groups
+        weights = prod(op.kernel) * channels * op.channels
     if op.bias: bias = op.channels
     if op.norm: norm = 2 * op.channels
-    return Operator(op.name, op.kind, inputs, op.shape, op.kernel, op.stride, op.dilation,
-                    op.groups, weights, trainable=weights + bias + norm,
-                    params=weights + bias + 2 * norm)
+    return Operator(
+        op.name,
+        op.kind,
+        inputs,
+        op.shape,
+        op.kernel,
+        op.stride,
+        op.dilation,
+        op.groups,
+        weights,
+        trainable=weights + bias + norm,
+        params=weights + bias + 2 * norm,
+    )
 
-
+# %% ../../nbs/models/05_costs.ipynb #uf2e2
 def operators(
     model, # Registry name, spec, JSON file or `Layout`
     image_size=None, # Pixels; None: the spec's

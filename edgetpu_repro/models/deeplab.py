@@ -117,15 +117,16 @@ def deeplab(
     hw:tuple, # (height, width) of the images
     num_classes:int, # Channels of the logits
     dropout:float|None=None, # After the ASPP, in place of the spec's
-    drop_connect:float|None=None, # Stochastic depth of the backbone's last block, in place of its spec's
-) -> Layout: # (height, width, 3) in [-1, 1] -> 'logits' (height / 16, width / 16, num_classes); baseline / 4
+    drop_connect:float|None=None, # Stochastic depth of the backbone's last block; None: its spec's
+) -> Layout: # (height, width, 3) in [-1, 1] -> 'logits' of stride 16, of the baseline 4
     "Lay out a DeepLabV3+ model. Use `layout` or `build_model` for registered names and files."
     g = Layout(spec.name)
     maps = body(g, spec, g.input((*hw, 3)), drop_connect)
     if spec.level >= len(maps):
         raise UsageError(f"{spec.name}: backbone has {len(maps)} feature maps, "
                          f"there is no level {spec.level}")
-    if spec.low_map not in (None, *g.ops): raise unknown(f"operator of {spec.name}", spec.low_map, g.ops)
+    if spec.low_map not in (None, *g.ops):
+        raise unknown(f"operator of {spec.name}", spec.low_map, g.ops)
     x = aspp(g, maps[-1], spec, spec.dropout if dropout is None else dropout)
     low = g[spec.low_map] if spec.low_map else maps[spec.level]
     x = decoder(g, x, low, spec)

@@ -27,16 +27,22 @@ class Initializer:
     options:tuple = ()       # (keyword, value) pairs for it
 
     def for_groups(self, groups:int):
-        "The same for a group convolution: variance scaling counts the fan-out of one group, as if it were a layer of its own."
-        options = tuple((k, v * groups if k == "scale" else v) for k, v in self.options)
-        return replace(self, options=options)
+        """The same for a group convolution.
+
+        Variance scaling counts the fan-out of one group, as if it were a layer of its own.
+        """
+        options = dict(self.options)
+        if "scale" in options: options["scale"] *= groups
+        return replace(self, options=tuple(options.items()))
 
 
-FAN_OUT = Initializer("VarianceScaling", (("scale", 2.0), ("mode", "fan_out"), ("distribution", "truncated_normal")))
+FAN_OUT = Initializer(
+    "VarianceScaling", (("scale", 2.0), ("mode", "fan_out"), ("distribution", "truncated_normal")))
 GLOROT = Initializer("GlorotUniform")
 ZEROS = Initializer("Zeros")
 WEIGHT_DECAY = 5e-6 # L2 of kernels
-PLAIN = dict(norm=None, activation=None, bias=True, l2=0.0, padding="valid") # a 1x1 convolution that makes an output
+# a 1x1 convolution that makes an output
+PLAIN = dict(norm=None, activation=None, bias=True, l2=0.0, padding="valid")
 
 # %% ../../nbs/models/01_layout.ipynb #c007
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Operators:
         self.ops = {}          # name -> Op
         self.outputs = ()      # names
         self.features = ()     # names of the body's last feature map of each stride: 2, 4, 8, ...
-        self.application = None # what `blocks` builds the body with instead, if not from its operators
+        self.application = None # what `blocks` builds the body with, if not from its operators
 
     def __getitem__(self, name:str) -> Op: return self.ops[name]
     def __iter__(self): return iter(self.ops.values())
@@ -98,8 +104,10 @@ class Operators:
     ) -> Op:
         "Append an operator; raises `UsageError` for a name that is taken."
         if name in self.ops: raise UsageError(f"{self.name}: there are two operators {name!r}")
-        usual = {key: self.usual[key] for key, value in fields.items() if value is ...}
-        op = Op(name, kind, tuple(i.name for i in inputs), tuple(shape), **{**fields, **usual})
+        for key, value in fields.items():
+            if value is ...: fields[key] = self.usual[key]
+        sources = tuple(op.name for op in inputs)
+        op = Op(name, kind, sources, tuple(shape), **fields)
         self.ops[name] = op
         return op
 
@@ -108,7 +116,7 @@ class Operators:
         return self.append("input", name, (), shape, dtype="float32")
 
     def finish(self, *outputs:Op, features=()):
-        "Say which operators are outputs, and which are the feature maps of the body; returns the layout."
+        "Name the outputs, and the feature maps of the body; returns the layout."
         self.outputs = tuple(op.name for op in outputs)
         self.features = tuple(op.name for op in features)
         return self
@@ -189,7 +197,8 @@ class Resampling(Convolutions):
 
     def global_pool(self, x:Op, *, name:str) -> Op: # (1, 1, channels)
         "The mean over the whole map."
-        return self.append("global_pool", name, (x,), (1, 1, x.channels), kernel=x.shape[:2])
+        shape = (1, 1, x.channels)
+        return self.append("global_pool", name, (x,), shape, kernel=x.shape[:2])
 
     def resize(self, x:Op, hw:tuple, *, name:str, corner:bool=False) -> Op: # (*hw, channels)
         "Bilinear resize; the operator itself where it has this size already."
@@ -198,9 +207,9 @@ class Resampling(Convolutions):
 
     def upsample(self, x:Op, factor, *, name:str) -> Op:
         "Repeat each cell `factor` times along both axes."
-        factor = pair(factor)
-        hw = tuple(side * f for side, f in zip(x.shape[:2], factor))
-        return self.append("upsample", name, (x,), (*hw, x.channels), stride=factor)
+        (h, w, channels), (down, across) = x.shape, pair(factor)
+        shape = (h * down, w * across, channels)
+        return self.append("upsample", name, (x,), shape, stride=(down, across))
 
     def crop(self, x:Op, hw:tuple, *, name:str) -> Op: # (*hw, channels)
         "Cut off the bottom and the right; the operator itself where there is nothing to cut."

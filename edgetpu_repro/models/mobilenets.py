@@ -13,9 +13,11 @@ from .specs import round_channels
 
 # %% ../../nbs/models/10_mobilenets.ipynb #m005
 V1_STAGES = ( # channels, stride
-    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *5 * ((512, 1),), (1024, 2), (1024, 1))
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *5 * ((512, 1),),
+    (1024, 2), (1024, 1))
 V2_STAGES = ( # expansion, channels, repeats, stride of the first
-    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+    (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
 def _finish(g:Layout, x:Op, num_classes:int) -> Layout:
@@ -34,7 +36,7 @@ def mobilenet_v1(hw:tuple=(224, 224), num_classes:int=1000) -> Layout:
         x = g.conv(x, channels, name=f"pointwise{i}")
     return _finish(g, x, num_classes)
 
-
+# %% ../../nbs/models/10_mobilenets.ipynb #u522a
 def mobilenet_v2(hw:tuple=(224, 224), num_classes:int=1000, width:float=1.0) -> Layout:
     "MobileNetV2; `hw`: height and width of the image, `width`: multiplier of its channels."
     g = Layout("mobilenet_v2", **MOBILENET_V2_USUAL)
@@ -49,19 +51,24 @@ def mobilenet_v2(hw:tuple=(224, 224), num_classes:int=1000, width:float=1.0) -> 
     return _finish(g, x, num_classes)
 
 # %% ../../nbs/models/10_mobilenets.ipynb #m011
-V4 = { # stem, stages: kind (a, k, stride, expansion, channels[, repeats]) or (kernel, stride[, expansion], channels)
-    "s": (32, "c(3,2,32) c(1,1,32) c(3,2,96) c(1,1,64) u(5,5,2,3,96) u(0,3,1,2,96,4) u(3,0,1,4,96) u(3,3,2,6,128) "
-              "u(5,5,1,4,128) u(0,5,1,4,128) u(0,5,1,3,128) u(0,3,1,4,128,2) c(1,1,960)"),
-    "m": (32, "f(3,2,4,48) u(3,5,2,4,80) u(3,3,1,2,80) u(3,5,2,6,160) u(3,3,1,4,160,2) u(3,5,1,4,160) u(3,3,1,4,160) "
-              "u(3,0,1,4,160) u(0,0,1,2,160) u(3,0,1,4,160) u(5,5,2,6,256) u(5,5,1,4,256) u(3,5,1,4,256,2) u(0,0,1,4,256) "
-              "u(3,0,1,4,256) u(3,5,1,2,256) u(5,5,1,4,256) u(0,0,1,4,256,2) u(5,0,1,2,256) c(1,1,960)"),
-    "l": (24, "f(3,2,4,48) u(3,5,2,4,96) u(3,3,1,4,96) u(3,5,2,4,192) u(3,3,1,4,192,3) u(3,5,1,4,192) u(5,3,1,4,192,5) "
-              "u(3,0,1,4,192) u(5,5,2,4,512) u(5,5,1,4,512,3) u(5,0,1,4,512) u(5,3,1,4,512) u(5,0,1,4,512,2) u(5,3,1,4,512) "
-              "u(5,5,1,4,512) u(5,0,1,4,512,3) c(1,1,960)"),
+# stem, stages: kind (a, k, stride, expansion, channels[, repeats])
+# or (kernel, stride[, expansion], channels)
+V4 = {
+    "s": (32, """c(3,2,32) c(1,1,32) c(3,2,96) c(1,1,64)
+        u(5,5,2,3,96) u(0,3,1,2,96,4) u(3,0,1,4,96) u(3,3,2,6,128) u(5,5,1,4,128) u(0,5,1,4,128)
+        u(0,5,1,3,128) u(0,3,1,4,128,2) c(1,1,960)"""),
+    "m": (32, """f(3,2,4,48) u(3,5,2,4,80) u(3,3,1,2,80)
+        u(3,5,2,6,160) u(3,3,1,4,160,2) u(3,5,1,4,160) u(3,3,1,4,160) u(3,0,1,4,160) u(0,0,1,2,160)
+        u(3,0,1,4,160) u(5,5,2,6,256) u(5,5,1,4,256) u(3,5,1,4,256,2) u(0,0,1,4,256) u(3,0,1,4,256)
+        u(3,5,1,2,256) u(5,5,1,4,256) u(0,0,1,4,256,2) u(5,0,1,2,256) c(1,1,960)"""),
+    "l": (24, """f(3,2,4,48) u(3,5,2,4,96) u(3,3,1,4,96)
+        u(3,5,2,4,192) u(3,3,1,4,192,3) u(3,5,1,4,192) u(5,3,1,4,192,5) u(3,0,1,4,192)
+        u(5,5,2,4,512) u(5,5,1,4,512,3) u(5,0,1,4,512) u(5,3,1,4,512) u(5,0,1,4,512,2)
+        u(5,3,1,4,512) u(5,5,1,4,512) u(5,0,1,4,512,3) c(1,1,960)"""),
 }
 V4_IMAGES = dict(s=224, m=256, l=384) # pixels
 
-
+# %% ../../nbs/models/10_mobilenets.ipynb #u44cb
 def universal_block(
     g:Layout, # To append to
     x:Op,
@@ -78,28 +85,12 @@ def universal_block(
     y = g.conv(y, round_channels(x.channels * expand), name=f"{name}_expand")
     if kernel: y = g.depthwise(y, kernel, stride, name=f"{name}_depthwise")
     y = g.conv(y, out, activation=None, name=f"{name}_project")
-    return g.add([x, y], name=f"{name}_add") if stride == 1 and x.channels == out else y
-
-
-def mobilenet_v4(
-    size:str, # 's', 'm' or 'l'
-    hw:tuple|None=None, # (height, width) of the image; None: those of the paper
-    num_classes:int=1000,
-) -> Layout:
-    "MobileNetV4-Conv."
-    if size not in V4: raise unknown("size", size, V4)
-    stem, stages = V4[size]
-    g = Layout(f"mobilenet_v4_conv_{size}", **MOBILENET_V2_USUAL | dict(activation="relu"))
-    x = g.conv(g.input((*(hw or 2 * (V4_IMAGES[size],)), 3)), stem, 3, 2, name="stem")
-    for i, text in enumerate(stages.split()):
-        x = _stage(g, x, text[0], [int(n) for n in text[2:-1].split(",")], f"stage{i}")
-    x = g.global_pool(x, name="pool")
-    x = g.conv(x, 1280, name="top")
-    x = g.conv(x, num_classes, name="classifier", **PLAIN)
-    return g.finish(g.flatten(x, name="logits"))
+    if stride > 1 or x.channels != out: return y
+    return g.add([x, y], name=f"{name}_add")
 
 
 def _stage(g, x, kind, numbers, name):
+    "One entry of the table: a convolution, a fused bottleneck, or universal ones."
     if kind == "c":
         kernel, stride, out = numbers
         return g.conv(x, out, kernel, stride, name=name)
@@ -112,3 +103,23 @@ def _stage(g, x, kind, numbers, name):
         strided = stride if repeat == 0 else 1
         x = universal_block(g, x, before, kernel, strided, expand, out, f"{name}_{repeat}")
     return x
+
+# %% ../../nbs/models/10_mobilenets.ipynb #uffe0
+def mobilenet_v4(
+    size:str, # 's', 'm' or 'l'
+    hw:tuple|None=None, # (height, width) of the image; None: those of the paper
+    num_classes:int=1000,
+) -> Layout:
+    "MobileNetV4-Conv."
+    if size not in V4: raise unknown("size", size, V4)
+    stem, stages = V4[size]
+    g = Layout(f"mobilenet_v4_conv_{size}", **MOBILENET_V2_USUAL | dict(activation="relu"))
+    if hw is None: hw = (V4_IMAGES[size], V4_IMAGES[size])
+    x = g.conv(g.input((*hw, 3)), stem, 3, 2, name="stem")
+    for i, text in enumerate(stages.split()):
+        numbers = [int(n) for n in text[2:-1].split(",")]
+        x = _stage(g, x, text[0], numbers, f"stage{i}")
+    x = g.global_pool(x, name="pool")
+    x = g.conv(x, 1280, name="top")
+    x = g.conv(x, num_classes, name="classifier", **PLAIN)
+    return g.finish(g.flatten(x, name="logits"))

@@ -37,7 +37,8 @@ def spaghetti_layer(
         y = g.conv(x, x.channels * expansion, kernel, stride, groups, name=f"{name}_grouped")
         return g.conv(y, width, activation=None, name=f"{name}_projection")
     kernel, stride = numbers
-    y = g.depthwise(x, kernel, stride, bias=True, norm=None, activation=None, name=f"{name}_depthwise")
+    plain = dict(bias=True, norm=None, activation=None)
+    y = g.depthwise(x, kernel, stride, name=f"{name}_depthwise", **plain)
     return g.conv(y, width, name=f"{name}_pointwise")
 
 # %% ../../nbs/models/07_spaghettinet.ipynb #d007
@@ -58,7 +59,7 @@ def edge(
     y = g.max_pool(x, stride + 1, stride, name=f"{name}_pool")
     return g.conv(y, width, name=f"{name}_1x1_after_downsampling", **plain)
 
-
+# %% ../../nbs/models/07_spaghettinet.ipynb #u5c23
 def join(
     g:Layout, # To append to
     node:Node,
@@ -66,10 +67,13 @@ def join(
 ) -> Op:
     "What a node's first layer takes: its one source, or the activated sum of two."
     if len(sources) == 1: return sources[0][2]
-    ends = [edge(g, x, octave - node.octave, node.width, f"edge_{name}_{node.name}") for name, octave, x in sources]
-    finest = min(range(2), key=lambda i: sources[i][1])
-    hw = ends[finest].shape[:2]
-    cropped = [g.crop(x, hw, name=f"edge_{s[0]}_{node.name}_crop") for x, s in zip(ends, sources)]
+    names = [f"edge_{name}_{node.name}" for name, *_ in sources]
+    octaves = [octave for _, octave, _ in sources]
+    ends = []
+    for name, (_, octave, x) in zip(names, sources):
+        ends.append(edge(g, x, octave - node.octave, node.width, name))
+    hw = ends[octaves.index(min(octaves))].shape[:2] # of the finer one
+    cropped = [g.crop(x, hw, name=f"{name}_crop") for name, x in zip(names, ends)]
     return g.add(cropped, activation="relu6", name=f"{node.name}_sum")
 
 # %% ../../nbs/models/07_spaghettinet.ipynb #d009
@@ -95,7 +99,7 @@ def ssd_heads(
         outputs.append(g.identity(joined, name=name, dtype="float32"))
     return g.finish(*outputs, features=maps)
 
-
+# %% ../../nbs/models/07_spaghettinet.ipynb #uf58c
 def spaghettinet(
     spec:SpaghettiNet, # What to lay out
     hw:tuple, # (height, width) of the images
@@ -103,7 +107,8 @@ def spaghettinet(
 ) -> Layout: # (height, width, 3) in [-1, 1] -> 'box_encodings' and 'class_logits'
     "Lay out a SpaghettiNet. Use `layout` or `build_model` for registered names and files."
     g = Layout(spec.name, DETECTION_NORM, "relu6", TRUNCATED, BODY_L2)
-    done = {"s0": (1, g.conv(g.input((*hw, 3)), spec.stem, spec.stem_kernel, stride=2, name="stem"))}
+    stem = g.conv(g.input((*hw, 3)), spec.stem, spec.stem_kernel, stride=2, name="stem")
+    done = {"s0": (1, stem)} # {name: (octave, output)}
     for node in spec.nodes:
         x = join(g, node, [(name, *done[name]) for name in node.sources])
         for j, text in enumerate(node.layers):

@@ -22,18 +22,36 @@ from typing import ClassVar, get_args
 from ..core.errors import UsageError, unknown
 
 # %% ../../nbs/models/00_specs.ipynb #c005
-LIMITS = { # field: smallest and largest value
-    "kernel": (1, 31), "expand": (1, 64), "stride": (1, 2), "out": (0, 16384), "group_size": (1, 16384),
-    "stem": (1, 16384), "stem_kernel": (1, 31), "top": (1, 16384), "num_classes": (1, 65536),
-    "image_size": (32, 8192), "dropout": (0, 0.99), "drop_connect": (0, 0.99), "aspp": (1, 16384),
-    "pool": (1, 256), "level": (0, 4), "low_level": (1, 16384), "decoder": (1, 16384),
-    "filters": (1, 16384), "levels": (3, 8), "cells": (1, 32),
-    "octave": (1, 12), "width": (1, 16384),
+_CHANNELS = dict.fromkeys(
+    ("out", "group_size", "stem", "top", "aspp", "low_level", "decoder", "filters", "width"),
+    (1, 16384),
+)
+LIMITS = _CHANNELS | { # field: smallest and largest value
+    "out": (0, 16384),
+    "kernel": (1, 31),
+    "stem_kernel": (1, 31),
+    "expand": (1, 64),
+    "stride": (1, 2),
+    "num_classes": (1, 65536),
+    "image_size": (32, 8192),
+    "dropout": (0, 0.99),
+    "drop_connect": (0, 0.99),
+    "pool": (1, 256),
+    "level": (0, 4),
+    "levels": (3, 8),
+    "cells": (1, 32),
+    "octave": (1, 12),
 }
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text",
-         tuple: "a list", type(None): "nothing"}
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple: "a list",
+    type(None): "nothing",
+}
 
-
+# %% ../../nbs/models/00_specs.ipynb #ub301
 def fits(value, kind) -> bool:
     "Whether `value` has the type `kind`. A bool is no number, and infinity is none either."
     if isinstance(kind, UnionType): return any(fits(value, k) for k in get_args(kind))
@@ -65,7 +83,10 @@ KINDS = ("dw", "fused", "fused_grouped", "grouped")
 # %% ../../nbs/models/00_specs.ipynb #c007a
 @dataclass(frozen=True)
 class Block:
-    "One inverted bottleneck. A block with stride 1 and as many channels out as in adds its input, if `id_skip`."
+    """One inverted bottleneck.
+
+    A block with stride 1 and as many channels out as in adds its input, if `id_skip`.
+    """
     kind:str                 # one of `KINDS`
     kernel:int = 3           # side of the spatial filter
     expand:int = 4           # widened channels / input channels
@@ -84,7 +105,7 @@ class Block:
                              "that could have a stride")
 
     def groups(self, channels:int) -> int:
-        "Number of groups on an input of `channels` channels; `UsageError` where the group size does not divide."
+        "Number of groups on an input of so many channels; `UsageError` where they do not divide."
         if not self.kind.endswith("grouped"): return 1
         wide = channels * self.expand
         n, rest = divmod(wide, self.group_size)
@@ -123,7 +144,7 @@ class Classifier:
     top:int                  # channels before the classifier
     dropout:float            # before the classifier
     drop_connect:float       # stochastic depth, see above
-    num_classes:int = 1001   # unless told otherwise; the ImageNet models have 1000 classes and background
+    num_classes:int = 1001   # unless told otherwise: ImageNet's 1000 and background
     image_size:int = 224     # likewise
 
     def __post_init__(self):
@@ -191,7 +212,7 @@ class Reference:
         for pair in self.options: self._check_option(pair)
 
     def _check_option(self, pair):
-        "Raise `UsageError` for an option that the application does not have, or an absurd value of it."
+        "Raise `UsageError` for an option that the application does not have, or an absurd value."
         allowed = APPLICATIONS[self.application]
         if isinstance(pair, tuple) and len(pair) == 2 and pair[0] in allowed:
             value = pair[1]
@@ -240,7 +261,8 @@ def v1(
 V2_GROUPS = ( # kind, kernel, expand, stride of each block of the seven groups
     (("fused", 3, 1, 1),),
     (("fused", 3, 8, 2), ("fused_grouped", 3, 4, 1)),
-    (("fused", 3, 8, 2), ("fused_grouped", 3, 4, 1), ("fused", 3, 4, 1), ("fused_grouped", 3, 4, 1)),
+    (("fused", 3, 8, 2), ("fused_grouped", 3, 4, 1),
+     ("fused", 3, 4, 1), ("fused_grouped", 3, 4, 1)),
     (("fused", 3, 8, 2), ("dw", 3, 4, 1), ("dw", 3, 4, 1), ("dw", 3, 4, 1)),
     (("dw", 3, 8, 1), ("dw", 3, 4, 1), ("dw", 3, 4, 1), ("dw", 3, 4, 1)),
     (("dw", 3, 8, 2), ("dw", 3, 4, 1), ("dw", 3, 4, 1), ("dw", 3, 4, 1)),
@@ -269,27 +291,33 @@ def v2(size, widths, stem, stem_kernel, top, group_size, dropout, drop_connect) 
 
 # %% ../../nbs/models/00_specs.ipynb #c023
 AUTOSEG_BLOCKS = { # kind, kernel, expansion, stride, channels
-    "xs": """fused 3 1 1 12 · fused 3 6 2 24 · dw 3 3 1 24 · fused 3 3 2 60 · dw 3 6 1 40 · dw 5 3 2 40
-        dw 3 6 1 40 · fused 3 6 1 120 · dw 3 6 1 168 · dw 5 6 1 84 · dw 5 3 1 84 · dw 5 1 2 84 n
-        fused 1 6 1 288 n · dw 5 1 1 288 n · fused 1 3 1 96 n · dw 5 1 1 96 n · fused 1 6 1 96 n
-        dw 5 1 1 96 n · fused 1 6 1 96 n · dw 5 3 1 480""",
-    "s": """fused 3 1 1 12 · fused 3 6 2 36 · dw 5 3 1 20 · fused 5 6 2 60 · dw 3 3 1 60 · dw 5 6 2 120
-        dw 3 3 1 120 · dw 5 6 1 120 · dw 3 6 1 112 · dw 5 6 1 112 · dw 5 6 1 112 · dw 5 1 2 112 n
-        fused 1 6 1 192 n · dw 5 1 1 192 n · fused 1 6 1 96 n · dw 5 3 1 96 · dw 5 1 1 96 n
-        fused 1 6 1 192 n · dw 5 1 1 192 n · fused 1 3 1 160 n""",
-    "m": """dw 5 1 1 16 · fused 3 6 2 36 · dw 3 3 1 36 · fused 3 6 2 60 · dw 3 6 1 60 · fused 5 6 2 120
-        dw 5 6 1 120 · fused 3 6 1 80 · dw 3 6 1 168 · dw 5 6 1 168 · dw 5 1 1 168 n · fused 1 6 1 168 n
-        dw 3 1 2 168 n · fused 1 3 1 192 n · dw 5 1 1 192 n · fused 1 6 1 288 n · dw 5 1 1 288 n
-        fused 1 6 1 96 n · dw 5 1 1 96 n · fused 1 3 1 192 n · dw 5 1 1 192 n · fused 1 3 1 320 n""",
+    "xs": """fused 3 1 1 12 · fused 3 6 2 24 · dw 3 3 1 24 · fused 3 3 2 60 · dw 3 6 1 40
+        dw 5 3 2 40 · dw 3 6 1 40 · fused 3 6 1 120 · dw 3 6 1 168 · dw 5 6 1 84 · dw 5 3 1 84
+        dw 5 1 2 84 n · fused 1 6 1 288 n · dw 5 1 1 288 n · fused 1 3 1 96 n · dw 5 1 1 96 n
+        fused 1 6 1 96 n · dw 5 1 1 96 n · fused 1 6 1 96 n · dw 5 3 1 480""",
+    "s": """fused 3 1 1 12 · fused 3 6 2 36 · dw 5 3 1 20 · fused 5 6 2 60 · dw 3 3 1 60
+        dw 5 6 2 120 · dw 3 3 1 120 · dw 5 6 1 120 · dw 3 6 1 112 · dw 5 6 1 112 · dw 5 6 1 112
+        dw 5 1 2 112 n · fused 1 6 1 192 n · dw 5 1 1 192 n · fused 1 6 1 96 n · dw 5 3 1 96
+        dw 5 1 1 96 n · fused 1 6 1 192 n · dw 5 1 1 192 n · fused 1 3 1 160 n""",
+    "m": """dw 5 1 1 16 · fused 3 6 2 36 · dw 3 3 1 36 · fused 3 6 2 60 · dw 3 6 1 60
+        fused 5 6 2 120 · dw 5 6 1 120 · fused 3 6 1 80 · dw 3 6 1 168 · dw 5 6 1 168
+        dw 5 1 1 168 n · fused 1 6 1 168 n · dw 3 1 2 168 n · fused 1 3 1 192 n · dw 5 1 1 192 n
+        fused 1 6 1 288 n · dw 5 1 1 288 n · fused 1 6 1 96 n · dw 5 1 1 96 n
+        fused 1 3 1 192 n · dw 5 1 1 192 n · fused 1 3 1 320 n""",
 }
 
 
+def _rows(text:str) -> list:
+    "What stands between dots or on lines."
+    return re.split(r"\s*[·\n]\s*", text)
+
+
 def parse_blocks(
-    text:str, # Blocks between dots or on lines: kind, kernel, expansion, stride, channels, and `n` for no residual
+    text:str, # Blocks between dots or on lines, with `n` for no residual
 ) -> tuple: # of `Block`
-    "Read blocks in the notation of the tables above."
+    "Read blocks in the notation of the tables above: kind, kernel, expansion, stride, channels."
     blocks = []
-    for row in re.split(r"\s*[·\n]\s*", text):
+    for row in _rows(text):
         kind, *numbers = row.removesuffix(" n").split()
         blocks.append(Block(kind, *map(int, numbers), id_skip=not row.endswith(" n")))
     return tuple(blocks)
@@ -315,7 +343,7 @@ def check_segmentation(record):
 
 @dataclass(frozen=True)
 class DeepLab:
-    "A DeepLabV3+ model as data: pyramid pooling (ASPP) on the last feature map, a decoder on an earlier one."
+    "A DeepLabV3+ model: pyramid pooling (ASPP) on the last map, a decoder on an earlier one."
     task:ClassVar[str] = "segmentation"
     name:str
     backbone:str|Classifier  # the classifier whose body it takes, or its registered name
@@ -323,14 +351,15 @@ class DeepLab:
     aspp:int = 128           # filters of each branch of the ASPP and of their projection
     rates:tuple = (5, 10, 15) # dilations of the depthwise branches
     pool:int|None = 16       # window and stride of the pooling branch; None: the whole map
-    level:int = 3            # index of the feature map that the decoder takes; the logits have its stride
+    level:int = 3            # index of the decoder's feature map; the logits have its stride
     low_level:int = 48       # filters which that map is reduced to
     decoder:int = 256        # filters of the decoder
     dropout:float = 0.3      # after the ASPP
     image_size:int = 512     # unless told otherwise
     family:str = "deeplabv3plus"
     corner:bool = False      # resize as TensorFlow 1 did
-    low_map:str|None = None  # operator of the body whose output the decoder takes, in place of `level`
+    # operator of the body whose output the decoder takes, in place of `level`
+    low_map:str|None = None
 
     def __post_init__(self):
         check_segmentation(self)
@@ -342,7 +371,7 @@ class DeepLab:
 # %% ../../nbs/models/00_specs.ipynb #c027a
 @dataclass(frozen=True)
 class Autoseg:
-    "An Autoseg model as data: a BiFPN over six levels, the three last feature maps and three coarser ones."
+    "An Autoseg model: a BiFPN over six levels, the three last feature maps and three coarser ones."
     task:ClassVar[str] = "segmentation"
     name:str
     backbone:str|Classifier  # the classifier whose body it takes, or its registered name
@@ -380,7 +409,9 @@ class Node:
     def __post_init__(self):
         check_fields(self)
         for text in self.layers: parse_layer(text)
-        if len(self.sources) not in (1, 2): raise UsageError(f"node {self.name} has {len(self.sources)} sources; 1 or 2 are allowed")
+        count = len(self.sources)
+        if count not in (1, 2):
+            raise UsageError(f"node {self.name} has {count} sources; 1 or 2 are allowed")
 
 
 def parse_layer(
@@ -391,8 +422,9 @@ def parse_layer(
     numbers = tuple(map(int, found[2].split(","))) if found else ()
     wanted = dict(i=3, g=4, s=2)
     if not found or wanted.get(found[1]) != len(numbers) or 0 in numbers:
-        raise UsageError(f"{reprlib.repr(text)} is no layer; layers are i(kernel,expansion,stride), "
-                         "g(kernel,expansion,stride,groups) and s(kernel,stride)")
+        raise UsageError(
+            f"{reprlib.repr(text)} is no layer; layers are i(kernel,expansion,stride), "
+            "g(kernel,expansion,stride,groups) and s(kernel,stride)")
     return found[1], numbers
 
 # %% ../../nbs/models/00_specs.ipynb #det02
@@ -421,14 +453,15 @@ class SpaghettiNet:
         for name in self.outputs:
             if name not in known: raise unknown("output node", name, known)
 
-
+# %% ../../nbs/models/00_specs.ipynb #u480c
 @dataclass(frozen=True)
 class SSD:
     "An SSDLite detector as data: a body with two feature maps, four smaller ones, SSD heads."
     task:ClassVar[str] = "detection"
     name:str
     body:tuple|str           # blocks of MobileDet by stride, or the name of a classifier
-    extra:tuple = ((256, 512), (128, 256), (128, 256), (64, 128)) # (middle, output) channels of the smaller maps
+    # (middle, output) channels of the smaller maps
+    extra:tuple = ((256, 512), (128, 256), (128, 256), (64, 128))
     num_classes:int = 90     # unless told otherwise, without background
     image_size:int = 320     # likewise
     family:str = "ssdlite"
@@ -439,26 +472,29 @@ class SSD:
         image_hw(self.image_size)
 
 # %% ../../nbs/models/00_specs.ipynb #det04
-SPAGHETTI_GRAPH = """n0 2 s0 · n1 3 n0 · n2 4 n1 · n3 5 n2 · n4 6 n3 · n5 7 n4 · c0n0 5 n3 n4 · c0n1 4 n2 c0n0
-    c0n2 5 c0n1 c0n0 · c0n3 6 n5 c0n0 · c0n4 7 n5 c0n0 · c0n5 8 c0n4"""
+SPAGHETTI_GRAPH = """n0 2 s0 · n1 3 n0 · n2 4 n1 · n3 5 n2 · n4 6 n3 · n5 7 n4 · c0n0 5 n3 n4
+    c0n1 4 n2 c0n0 · c0n2 5 c0n1 c0n0 · c0n3 6 n5 c0n0 · c0n4 7 n5 c0n0 · c0n5 8 c0n4"""
 SPAGHETTI_LAYERS = { # width and layers of each node, in the order of the graph
-    "s": """48 g(3,8,2,3) · 64 g(3,4,2,4) g(3,4,1,4) x2 · 72 i(3,8,2) g(3,8,1,4) i(3,8,1) i(3,4,1)
-        88 i(3,8,2) i(3,8,1) i(3,4,1) x2 · 88 i(3,8,2) s(5,1) x3 · 88 s(5,2) s(3,1) · 144 i(3,4,1) x4
-        120 i(3,8,1) i(3,4,1) x3 · 168 i(3,4,1) · 136 i(3,4,1) s(3,1) · 136 i(3,4,1) · 64 s(3,1) x2""",
+    "s": """48 g(3,8,2,3) · 64 g(3,4,2,4) g(3,4,1,4) x2
+        72 i(3,8,2) g(3,8,1,4) i(3,8,1) i(3,4,1) · 88 i(3,8,2) i(3,8,1) i(3,4,1) x2
+        88 i(3,8,2) s(5,1) x3 · 88 s(5,2) s(3,1) · 144 i(3,4,1) x4 · 120 i(3,8,1) i(3,4,1) x3
+        168 i(3,4,1) · 136 i(3,4,1) s(3,1) · 136 i(3,4,1) · 64 s(3,1) x2""",
     "m": """48 g(3,8,2,3) · 64 g(3,8,2,4) g(3,4,1,4) x3 · 72 i(3,8,2) g(3,8,1,4) i(3,8,1) x2
-        96 i(3,8,2) i(3,8,1) x2 i(3,4,1) · 104 i(3,8,2) i(3,4,1) s(5,1) i(3,4,1) · 56 s(5,2) s(3,1)
-        152 i(3,8,1) i(3,4,1) x3 · 120 i(3,8,1) i(3,4,1) x3 · 168 i(3,4,1) s(3,1) · 136 s(3,1) x3
-        136 i(3,4,1) s(5,1) · 64 s(3,1) x2""",
-    "l": """48 g(3,8,2,3) · 64 g(3,8,2,4) g(3,8,1,4) x2 g(3,4,1,4) · 80 i(3,8,2) i(3,8,1) x2 i(3,4,1)
-        104 i(3,8,2) i(3,8,1) x3 · 88 i(3,8,2) i(5,4,1) i(3,4,1) i(3,8,1) · 56 i(5,4,2) s(5,1)
-        160 i(3,8,1) i(3,4,1) x3 · 120 i(3,8,1) i(3,4,1) x2 i(3,8,1) · 168 i(3,4,1) x4
-        112 i(3,8,1) i(3,4,1) s(3,1) · 128 i(3,4,1) x2 · 64 s(5,1) x2""",
+        96 i(3,8,2) i(3,8,1) x2 i(3,4,1) · 104 i(3,8,2) i(3,4,1) s(5,1) i(3,4,1)
+        56 s(5,2) s(3,1) · 152 i(3,8,1) i(3,4,1) x3 · 120 i(3,8,1) i(3,4,1) x3
+        168 i(3,4,1) s(3,1) · 136 s(3,1) x3 · 136 i(3,4,1) s(5,1) · 64 s(3,1) x2""",
+    "l": """48 g(3,8,2,3) · 64 g(3,8,2,4) g(3,8,1,4) x2 g(3,4,1,4)
+        80 i(3,8,2) i(3,8,1) x2 i(3,4,1) · 104 i(3,8,2) i(3,8,1) x3
+        88 i(3,8,2) i(5,4,1) i(3,4,1) i(3,8,1) · 56 i(5,4,2) s(5,1) · 160 i(3,8,1) i(3,4,1) x3
+        120 i(3,8,1) i(3,4,1) x2 i(3,8,1) · 168 i(3,4,1) x4 · 112 i(3,8,1) i(3,4,1) s(3,1)
+        128 i(3,4,1) x2 · 64 s(5,1) x2""",
 }
 MOBILEDET = ( # blocks at stride 2, 4, 8, 16, 32; `r` adds the input
     "t(25,75,16)",
     "f(3,8,2,16) f(3,4,1,16)r f(3,8,1,16)r f(3,4,1,16)r",
     "f(5,8,2,40) f(3,4,1,40)r f(3,4,1,40)r f(3,4,1,40)r",
-    "i(3,8,2,72) i(3,8,1,72)r f(3,4,1,72)r f(3,4,1,72)r i(5,8,1,96) i(5,8,1,96)r i(3,8,1,96)r i(3,8,1,96)r",
+    "i(3,8,2,72) i(3,8,1,72)r f(3,4,1,72)r f(3,4,1,72)r "
+    "i(5,8,1,96) i(5,8,1,96)r i(3,8,1,96)r i(3,8,1,96)r",
     "i(5,8,2,120) i(3,8,1,120)r i(5,4,1,120)r i(3,8,1,120)r i(5,8,1,384)",
 )
 
@@ -478,9 +514,9 @@ def spaghettinet(
     size:str, # 's', 'm' or 'l'
 ) -> SpaghettiNet:
     "A registered SpaghettiNet."
-    rows = lambda text: re.split(r"\s*[·\n]\s*", text)
+    graph, contents = _rows(SPAGHETTI_GRAPH), _rows(SPAGHETTI_LAYERS[size])
     nodes = []
-    for place, content in zip(rows(SPAGHETTI_GRAPH), rows(SPAGHETTI_LAYERS[size]), strict=True):
+    for place, content in zip(graph, contents, strict=True):
         name, octave, *sources = place.split()
         width, layers = content.split(maxsplit=1)
         nodes.append(Node(name, int(octave), tuple(sources), int(width), repeated(layers)))
@@ -488,6 +524,7 @@ def spaghettinet(
     return SpaghettiNet(f"spaghettinet_edgetpu_{size}", tuple(nodes), outputs)
 
 # %% ../../nbs/models/00_specs.ipynb #c031
+_AUTOSEG_SIZES = ("xs", "s", "m")
 SPECS = {spec.name: spec for spec in (
     v1("mobilenet_edgetpu_dm0p75", 0.75),
     v1("mobilenet_edgetpu", 1.0),
@@ -499,7 +536,7 @@ SPECS = {spec.name: spec for spec in (
     autoseg_backbone("s", 0.2),
     autoseg_backbone("m", 0.3),
     *deeplab_models(),
-    *(Autoseg(f"autoseg_edgetpu_{size}", f"autoseg_edgetpu_backbone_{size}") for size in ("xs", "s", "m")),
+    *(Autoseg(f"autoseg_edgetpu_{s}", f"autoseg_edgetpu_backbone_{s}") for s in _AUTOSEG_SIZES),
     *(spaghettinet(size) for size in "sml"),
     SSD("ssd_mobilenet_edgetpu", "mobilenet_edgetpu"),
     SSD("ssdlite_mobiledet_edgetpu", MOBILEDET),
@@ -529,17 +566,32 @@ class Variant:
     differs:str              # how
 
 
-VARIANTS = {variant.spec.name: variant for variant in (
-    Variant(replace(SPECS["mobilenet_edgetpu_dm0p75"], name="mobilenet_edgetpu_dm0p75_slim", top=1280),
-            "mobilenet_edgetpu_dm0p75",
-            "TF-Slim's MobileNet page, mobilenet_edgetpu_0.75; file of google-coral/edgetpu at 5020de93",
-            "the top keeps 1280 channels, where the page's code scales it to 960"),
-    Variant(replace(SPECS["deeplabv3plus_mobilenet_edgetpuv2_baseline"], name="deeplabv3plus_mobilenet_v2_mlperf",
-                    corner=True, low_map="block_2_depthwise"),
-            "deeplabv3plus_mobilenet_edgetpuv2_baseline",
-            "MLPerf Mobile, deeplabv3_mnv2_ade20k; files of mlcommons/mobile_open at 86a87371",
-            "the decoder takes the depthwise output before the page's map, and maps are resized as TensorFlow 1 did"),
-)}
+def _variant(name:str, of:str, source:str, differs:str, **fields) -> Variant:
+    "A registered model with some fields changed."
+    return Variant(replace(SPECS[of], name=name, **fields), of, source, differs)
+
+
+_VARIANTS = (
+    _variant(
+        "mobilenet_edgetpu_dm0p75_slim",
+        of="mobilenet_edgetpu_dm0p75",
+        source="TF-Slim's MobileNet page, mobilenet_edgetpu_0.75; "
+               "file of google-coral/edgetpu at 5020de93",
+        differs="the top keeps 1280 channels, where the page's code scales it to 960",
+        top=1280,
+    ),
+    _variant(
+        "deeplabv3plus_mobilenet_v2_mlperf",
+        of="deeplabv3plus_mobilenet_edgetpuv2_baseline",
+        source="MLPerf Mobile, deeplabv3_mnv2_ade20k; "
+               "files of mlcommons/mobile_open at 86a87371",
+        differs="the decoder takes the depthwise output before the page's map, "
+                "and maps are resized as TensorFlow 1 did",
+        corner=True,
+        low_map="block_2_depthwise",
+    ),
+)
+VARIANTS = {variant.spec.name: variant for variant in _VARIANTS}
 
 
 # %% ../../nbs/models/00_specs.ipynb #c032
@@ -558,7 +610,10 @@ def list_models(
 def get_spec(
     name:str, # Registry name, alias or variant
 ): # `Classifier`, `Reference`, `DeepLab` or `Autoseg`
-    "The data of a model, whose class says what it is; an unknown name raises a `UsageError` with the nearest names."
+    """The data of a model, whose class says what it is.
+
+    An unknown name raises a `UsageError` with the nearest names.
+    """
     name = ALIASES.get(name, name)
     if name in VARIANTS: return VARIANTS[name].spec
     if name not in SPECS: raise unknown("model", name, [*SPECS, *ALIASES, *VARIANTS])
@@ -624,7 +679,8 @@ def spec_from_json(
         raise UsageError(f"{where} is not JSON: {' '.join(str(e).split())[:100]}") from None
     if not isinstance(plain, dict):
         raise UsageError(f"{where} is no spec: it holds no JSON object")
-    if plain.get("class") in ("Block", "Node"): raise UsageError(f"{where} holds a part of a model, not a model")
+    if plain.get("class") in ("Block", "Node"):
+        raise UsageError(f"{where} holds a part of a model, not a model")
     try:
         spec = _from_plain(plain)
         backbone_of(spec)
@@ -647,7 +703,7 @@ def read_spec(
 
 # %% ../../nbs/models/00_specs.ipynb #c040
 def resolve_spec(
-    model, # Registry name or alias, a spec, or the path of a JSON file (a `Path`, or a text that ends in '.json')
+    model, # Registry name or alias, a spec, or the path of a JSON file (a text ends in '.json')
 ): # A spec
     "The spec that is meant; raises `UsageError`."
     if type(model) in CLASSES.values() and not isinstance(model, (Block, Node)): return model
@@ -658,8 +714,13 @@ def resolve_spec(
                      f"not {reprlib.repr(model)}")
 
 # %% ../../nbs/models/00_specs.ipynb #c043
-LAYOUTS = {Classifier: "classifiers.classifier", DeepLab: "deeplab.deeplab", Autoseg: "bifpn.autoseg",
-           SpaghettiNet: "spaghettinet.spaghettinet", SSD: "ssd.ssd"}
+LAYOUTS = {
+    Classifier: "classifiers.classifier",
+    DeepLab: "deeplab.deeplab",
+    Autoseg: "bifpn.autoseg",
+    SpaghettiNet: "spaghettinet.spaghettinet",
+    SSD: "ssd.ssd",
+}
 
 
 def _later(
@@ -671,7 +732,7 @@ def _later(
 
 
 def _check_options(function, options:dict, name:str):
-    "Raise `UsageError` for an option that a function of (spec, hw, num_classes, ...) does not have."
+    "Raise `UsageError` for an option that a function (spec, hw, num_classes, ...) does not have."
     known = list(inspect.signature(function).parameters)[3:]
     for option in options:
         if option not in known: raise unknown(f"option of {name}", option, known)
@@ -698,10 +759,10 @@ def sizes_of(
 # %% ../../nbs/models/00_specs.ipynb #c043a
 def layout(
     model, # Registry name, spec or JSON file
-    image_size=None, # Pixels: one number or (height, width), multiples of 32; None: the spec's (224 or 512)
+    image_size=None, # Pixels: one number or (height, width), multiples of 32; None: the spec's
     num_classes:int|None=None, # Outputs; None: the spec's (1001, 32 or 151)
     **options, # Of the architecture, such as `dropout=0.0`
-): # `Layout`: (height, width, 3) in [-1, 1] -> 'probabilities', or 'logits' (height, width, classes)
+): # `Layout`: (height, width, 3) in [-1, 1] -> 'probabilities', 'logits' or boxes
     "The layout of a model; raises `UsageError` for one that only Keras knows."
     spec = resolve_spec(model)
     hw, num_classes = sizes_of(spec, image_size, num_classes)
@@ -715,11 +776,14 @@ def layout(
 def build_model(
     model, # Registry name or alias (see `list_models`), a spec, or the path of its JSON file
     num_classes:int|None=None, # Outputs; None: the spec's (1001, 32 or 151)
-    image_size=None, # Pixels: one number or (height, width), multiples of 32; None: the spec's (224 or 512)
+    image_size=None, # Pixels: one number or (height, width), multiples of 32; None: the spec's
     group_conv:str="slices", # Implementation of group convolution: 'slices' or 'native'
     **options, # Of the architecture: `activation`, `dropout`, `drop_connect`
-): # A functional `keras.Model`: float32 NHWC in [-1, 1] -> 'probabilities', or 'logits' (height, width, classes)
-    "Build a model with fresh weights; raises `UsageError` for an unknown name, an impossible size or spec."
+): # A functional `keras.Model`: float32 NHWC in [-1, 1] -> 'probabilities', 'logits' or boxes
+    """Build a model with fresh weights.
+
+    Raises `UsageError` for an unknown name, an impossible size or spec.
+    """
     spec = resolve_spec(model)
     if has_layout(spec):
         g = layout(spec, image_size, num_classes, **options)

@@ -46,7 +46,7 @@ def depthwise_start(kernel:int) -> Initializer:
     "How MobileDet's depthwise kernels start: each filter by its own size."
     return Initializer("TruncatedNormal", (("stddev", (2 / kernel**2)**0.5 / 0.8796),))
 
-
+# %% ../../nbs/models/08_ssd.ipynb #uf837
 def mobiledet_block(
     g:Layout, # To append to
     x:Op,
@@ -65,11 +65,12 @@ def mobiledet_block(
     if kind == "f": y = g.conv(x, wide, kernel, stride, name=f"{name}_conv0")
     else:
         y = g.conv(x, wide, name=f"{name}_conv0")
-        y = g.depthwise(y, kernel, stride, initializer=depthwise_start(kernel), name=f"{name}_depthwise")
+        start = depthwise_start(kernel)
+        y = g.depthwise(y, kernel, stride, initializer=start, name=f"{name}_depthwise")
     y = g.conv(y, channels, activation=None, name=f"{name}_conv1")
     return g.add([x, y], name=f"{name}_add") if text.endswith("r") else y
 
-
+# %% ../../nbs/models/08_ssd.ipynb #ua067
 def mobiledet_maps(
     g:Layout, # To append to
     stages:tuple, # Blocks of stride 2, 4, 8, 16 and 32

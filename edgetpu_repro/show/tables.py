@@ -18,7 +18,10 @@ def records_frame(
     names=None, # Which runs, in this order; None: all there are
 ): # `pandas.DataFrame`, indexed by name
     "The records of one step as a data frame."
-    rows = [{"name": r["name"], **(r.get("parameters") or {}), **r["numbers"]} for r in read_records(profile, step, names)]
+    rows = []
+    for record in read_records(profile, step, names):
+        parameters = record.get("parameters") or {}
+        rows.append({"name": record["name"], **parameters, **record["numbers"]})
     return pd.DataFrame(rows).set_index("name") if rows else pd.DataFrame()
 
 
@@ -27,14 +30,34 @@ def host_line(
     step:str, # Which step's records
 ) -> str: # One sentence
     "On what machine, when and with what the numbers of a step were measured."
-    p = read_records(profile, step)[0]["provenance"]
-    return (f"measured on {p['host']['cpu']}, {p['host']['cores']} cores, {p['host']['system']}, "
-            f"TensorFlow {p['versions']['tensorflow']}, LiteRT {p['versions']['ai-edge-litert']}, {p['time'][:10]}")
+    origin = read_records(profile, step)[0]["provenance"]
+    host, versions = origin["host"], origin["versions"]
+    machine = f"{host['cpu']}, {host['cores']} cores, {host['system']}"
+    software = f"TensorFlow {versions['tensorflow']}, LiteRT {versions['ai-edge-litert']}"
+    return f"measured on {machine}, {software}, {origin['time'][:10]}"
 
 # %% ../../nbs/show/01_tables.ipynb #c010
 KINDS = ("", "published", "measured", "modelled")
 
 
+def _written(value, form:str) -> str:
+    "A number in its format, and a dash where there is none."
+    return "-" if pd.isna(value) else form.format(value)
+
+
+def _markdown(frame, formats:dict) -> str:
+    "A frame as a table, whose columns say their kind; numbers to the right."
+    columns, align = {}, []
+    for i, (kind, quantity) in enumerate(frame.columns):
+        name = f"{kind}: {quantity}" if kind else quantity
+        values = frame.iloc[:, i]
+        if form := formats.get(quantity): values = [_written(v, form) for v in values]
+        columns[name] = list(values)
+        align.append("right" if form else "left")
+    text = pd.DataFrame(columns, dtype=object)
+    return text.to_markdown(index=False, disable_numparse=True, colalign=align)
+
+# %% ../../nbs/show/01_tables.ipynb #u9a5c
 def save_table(
     frame, # Columns are (kind, quantity) pairs; see `KINDS`
     paths:Paths, # Of the profile
@@ -43,16 +66,12 @@ def save_table(
     note:str="", # Goes under the Markdown table
 ) -> str: # The Markdown
     "Write a table as CSV and Markdown to the profile's folder of tables."
-    for kind, quantity in frame.columns: assert kind in KINDS, f"column {quantity} must say its kind, one of {KINDS}"
+    for kind, quantity in frame.columns:
+        assert kind in KINDS, f"column {quantity} must say its kind, one of {KINDS}"
     flat = frame.copy()
     flat.columns = [" ".join(filter(None, column)) for column in frame.columns]
     with atomic_write(paths.tables/f"{name}.csv") as tmp: flat.to_csv(tmp, index=False)
-    text = flat.copy().astype(object)
-    for column, (_, quantity) in zip(flat.columns, frame.columns):
-        text[column] = [("-" if pd.isna(v) else formats[quantity].format(v)) if quantity in formats else v
-                        for v in flat[column]]
-    text.columns = [f"{kind}: {quantity}" if kind else quantity for kind, quantity in frame.columns]
-    numeric = [quantity in formats for _, quantity in frame.columns]
-    markdown = text.to_markdown(index=False, disable_numparse=True, colalign=["right" if n else "left" for n in numeric])
-    write_text(paths.tables/f"{name}.md", markdown + (f"\n\n{note}" if note else "") + "\n")
+    markdown = _markdown(frame, formats)
+    below = f"\n\n{note}" if note else ""
+    write_text(paths.tables/f"{name}.md", f"{markdown}{below}\n")
     return markdown

@@ -50,24 +50,30 @@ def set_layer(layer, source, model, other):
     "Copy the weights of a layer; raises `UsageError` where they have another shape."
     try: layer.set_weights(source.get_weights())
     except ValueError:
-        raise UsageError(f"layer {layer.name} of {other.name} has not the shape that {model.name} needs") from None
+        raise UsageError(f"layer {layer.name} of {other.name} has not the shape "
+                         f"that {model.name} needs") from None
+
+
+def _shapes(layer) -> list: return [w.shape for w in layer.weights]
 
 
 def copy_weights(
     model, # A Keras model; changed in place
     other, # A trained model of the same layers, with other classes maybe
-    heads:tuple=(), # Names of layers whose size depends on the classes, beside those with a channel a class
+    heads:tuple=(), # Layers whose size depends on the classes, beside those with a channel a class
 ) -> list: # Names of the layers that stay as they are, for they depend on the number of classes
     "Take weights by the names of layers; raises `UsageError` where one is missing or does not fit."
-    theirs, left = {l.name: l for l in other.layers}, []
+    theirs = {l.name: l for l in other.layers}
     classes = [shape[-1] for shape in shapes_of(model)]
-    for layer in (l for l in model.layers if l.weights):
+    left = []
+    for layer in model.layers:
+        if not layer.weights: continue
         if layer.name not in theirs:
             raise UsageError(f"{other.name} has no layer {layer.name}, which {model.name} needs")
         source = theirs[layer.name]
-        same = [w.shape for w in layer.weights] == [w.shape for w in source.weights]
+        fits = _shapes(layer) == _shapes(source)
         own = layer.name in heads or layer.weights[-1].shape[-1] in classes
-        if not same and own: left.append(layer.name)
+        if not fits and own: left.append(layer.name)
         else: set_layer(layer, source, model, other)
     return left
 
@@ -89,7 +95,10 @@ class TrainingTask:
         raise NotImplementedError
 
     def samples(self, dataset, split:str, limit:int|None=None, encoded:bool=False):
-        "`tf.data.Dataset` of (image uint8, target) of known length; encoded: images as the bytes of their files."
+        """`tf.data.Dataset` of (image uint8, target), of known length.
+
+        `encoded`: images as the bytes of their files.
+        """
         raise NotImplementedError
 
     def encoded(self, train) -> bool:
@@ -97,7 +106,7 @@ class TrainingTask:
         return False
 
     def augment(self, train, hw:tuple):
-        "Function of (image uint8, target, seed) -> (image (*hw, 3), target), or None where there is nothing to do."
+        "Function of (image uint8, target, seed) -> (image (*hw, 3), target), or None."
         return None
 
     def mix(self, train, classes:int):
@@ -105,7 +114,7 @@ class TrainingTask:
         return None
 
     def encode(self, model):
-        "Function of (image, target) -> (image, what the loss takes), after augmentation; None: the target itself."
+        "Function of (image, target) -> (image, what the loss takes); None: the target itself."
         return None
 
     def prepare(self, model, train):
@@ -120,14 +129,16 @@ class TrainingTask:
         return None
 
     def initial_weights(self, model, other) -> list:
-        "Start from a trained model; the names of the layers that stay as they are. `UsageError` where it does not fit."
+        """Start from a trained model; the names of the layers that stay as they are.
+
+        Raises `UsageError` where it does not fit.
+        """
         return copy_weights(model, other)
 
 # %% ../../nbs/tasks/01_base.ipynb #c011
-class ExportingTask:
-    "The part of a task that exports and timings ask."
-    FLOAT_ERROR, MIN_SQNR, MIN_AGREEMENT = 1e-4, 20, 0.95
-    unit:str = "outputs"     # what `agreement` counts
+class _Files:
+    "How a task finishes a graph, and knows its files."
+    name:str = ""
 
     def default_finalize(self, hw:tuple) -> str:
         "What finishes the graph of an image of (height, width), unless told otherwise."
@@ -140,7 +151,10 @@ class ExportingTask:
         return self.default_finalize(hw)
 
     def variants(self, hw:tuple) -> dict:
-        "{name: finalize_method} of the files that are exported and timed; the one of name '' is called by the model alone."
+        """{name: finalize_method} of the files that are exported and timed.
+
+        The one of name '' is called by the model alone.
+        """
         return {"": self.default_finalize(hw)}
 
     def finalize(self, outputs, method:str, argmax=None):
@@ -148,7 +162,10 @@ class ExportingTask:
         return outputs
 
     def names_for(self, builder, classes:int) -> tuple:
-        "Names of so many classes of a TFDS builder's dataset (None: not known), for metadata; empty where they do not fit."
+        """Names of so many classes of a TFDS builder's dataset (None: not known), for metadata.
+
+        Empty where they do not fit.
+        """
         return ()
 
     def output_names(self, shapes, dtypes) -> tuple:
@@ -159,10 +176,17 @@ class ExportingTask:
         "Whether a model of these outputs (shapes with the batch) is one of this task."
         raise NotImplementedError
 
+# %% ../../nbs/tasks/01_base.ipynb #uafaa
+class ExportingTask(_Files):
+    "The part of a task that exports and timings ask."
+    FLOAT_ERROR, MIN_SQNR, MIN_AGREEMENT = 1e-4, 20, 0.95
+    unit:str = "outputs"     # what `agreement` counts
+
     def check_float(self, wanted, got) -> dict: # float_error, of the largest output
         "Compare a float file with Keras; raises `UsageError` where they differ."
         wanted, got = np.asarray(wanted), np.asarray(got)
-        error = float(np.abs(wanted - got).max() / max(np.abs(wanted).max(), 1e-12))
+        largest = max(np.abs(wanted).max(), 1e-12)
+        error = float(np.abs(wanted - got).max() / largest)
         if error <= self.FLOAT_ERROR: return dict(float_error=error)
         raise UsageError(f"the float file differs from Keras by {error:.1e} of the largest output, "
                          f"{self.FLOAT_ERROR} is allowed")
@@ -175,10 +199,13 @@ class ExportingTask:
 
     def degraded(self, check:dict) -> list: # What is too low, in words
         "Whether a quantised file lost too much, from what `compare` found."
-        low, sqnr = [], check.get("sqnr_db", self.MIN_SQNR)
-        if sqnr < self.MIN_SQNR: low.append(f"SQNR of the output {sqnr:.1f} dB (at least {self.MIN_SQNR})")
-        if check["agreement"] < self.MIN_AGREEMENT:
-            low.append(f"agreement with the float file {check['agreement']:.1%} (at least {self.MIN_AGREEMENT:.0%})")
+        low = []
+        sqnr, agreement = check.get("sqnr_db", self.MIN_SQNR), check["agreement"]
+        if sqnr < self.MIN_SQNR:
+            low.append(f"SQNR of the output {sqnr:.1f} dB (at least {self.MIN_SQNR})")
+        if agreement < self.MIN_AGREEMENT:
+            low.append(f"agreement with the float file {agreement:.1%} "
+                       f"(at least {self.MIN_AGREEMENT:.0%})")
         return low
 
 # %% ../../nbs/tasks/01_base.ipynb #lw01
@@ -202,14 +229,16 @@ class WorkflowTask:
     def drawable(self, values, hw:tuple|None=None):
         """Targets or outputs of some images as one array (n, ...), for `draw` and for a file.
 
-        `values` are a batch, or a list of one target an image; `hw` is (height, width) of the model's input.
+        `values` are a batch, or a list of one target an image; `hw` is (height, width) of the
+        model's input.
         """
         return np.stack(values) if isinstance(values, (list, tuple)) else np.asarray(values)
 
     def draw(self, rows:dict, names:tuple):
         """Examples as a matplotlib figure.
 
-        `rows` maps titles to images (n, height, width, 3) uint8, and to targets and outputs as `drawable` makes them.
+        `rows` maps titles to images (n, height, width, 3) uint8, and to targets and outputs as
+        `drawable` makes them.
         """
         raise NotImplementedError
 
@@ -230,8 +259,9 @@ class Task(TrainingTask, ExportingTask, WorkflowTask):
     def evaluate(self, predict, batches, names, method:str|None=None) -> dict:
         """The metric of a split: fractions, and `images`.
 
-        `predict` maps float images (n, height, width, 3) in [-1, 1] to outputs; `batches` are of (such images,
-        targets); `method` finishes outputs that the model has not finished itself (None: the default).
+        `predict` maps float images (n, height, width, 3) in [-1, 1] to outputs; `batches` are of
+        (such images, targets); `method` finishes outputs that the model has not finished itself
+        (None: the default).
         """
         raise NotImplementedError
 
@@ -240,7 +270,7 @@ class Task(TrainingTask, ExportingTask, WorkflowTask):
         raise NotImplementedError
 
     def show(self, picture, output, names, top:int=5, hw:tuple|None=None) -> Prediction:
-        """The output for one picture (height, width, 3) uint8, without the batch, for people and for JSON.
+        """The output for one picture (height, width, 3) uint8, without the batch.
 
         `hw` is (height, width) of the model's input, at which an unfinished output is finished.
         """
@@ -250,8 +280,8 @@ class Task(TrainingTask, ExportingTask, WorkflowTask):
 class _Tasks(Mapping):
     "The tasks by name; `UsageError` for another."
     def __iter__(self):
-        names = dict.fromkeys(spec.task for spec in SPECS.values())
-        return (name for name in names if importlib.util.find_spec(f"edgetpu_repro.tasks.{name}"))
+        for name in dict.fromkeys(spec.task for spec in SPECS.values()):
+            if importlib.util.find_spec(f"edgetpu_repro.tasks.{name}"): yield name
 
     def __len__(self): return len(list(iter(self)))
     def __contains__(self, name): return name in list(iter(self))
@@ -271,7 +301,8 @@ def task_of_outputs(
     "The task that a model of these outputs serves; raises `UsageError` where there is none."
     for task in TASKS.values():
         if task.matches(shapes, dtypes): return task
-    raise UsageError(f"outputs of shape {', '.join(map(str, shapes))} are of no known task ({', '.join(TASKS)})")
+    given, known = ", ".join(map(str, shapes)), ", ".join(TASKS)
+    raise UsageError(f"outputs of shape {given} are of no known task ({known})")
 
 
 def task_of_model(

@@ -12,18 +12,22 @@ from keras import ops
 from ..core.errors import UsageError
 from ..data.augment import augment_images, mix_batch
 from ..data.labels import imagenet_names
-from .base import Prediction, Task, class_name
+from .base import Prediction, Task, TrainingTask, class_name
 
 # %% ../../nbs/tasks/02_classification.ipynb #c005
 class SmoothedCrossEntropy(keras.losses.CategoricalCrossentropy):
-    "Cross-entropy of integer labels, or of mixed ones (batch, classes), with label smoothing, on probabilities."
+    """Cross-entropy of probabilities, with label smoothing.
+
+    Labels are integers, or mixed ones (batch, classes).
+    """
     def __init__(self, num_classes, label_smoothing=0.0, name="cross_entropy", **kwargs):
         super().__init__(label_smoothing=label_smoothing, name=name, **kwargs)
         self.num_classes = num_classes
 
     def call(self, y_true, y_pred):
         "Losses (batch,) of labels (batch,) or (batch, classes)."
-        if len(y_true.shape) < len(y_pred.shape): y_true = ops.one_hot(ops.cast(y_true, "int32"), self.num_classes)
+        if len(y_true.shape) < len(y_pred.shape):
+            y_true = ops.one_hot(ops.cast(y_true, "int32"), self.num_classes)
         return super().call(y_true, y_pred)
 
 # %% ../../nbs/tasks/02_classification.ipynb #c008
@@ -32,40 +36,43 @@ def top_k(
     labels, # (n,) integers
     k:int=1,
 ) -> np.ndarray: # (n,) bool
-    "Whether the label is among the k likeliest classes; raises `UsageError` for a label that is no class."
+    "Whether the label is among the k likeliest classes; `UsageError` for one that is no class."
     outputs, labels = np.asarray(outputs), np.asarray(labels)
-    if labels.size and (labels.min() < 0 or labels.max() >= outputs.shape[-1]):
-        raise UsageError(f"labels {labels.min()}..{labels.max()} do not fit a model of {outputs.shape[-1]} classes")
+    classes = outputs.shape[-1]
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        given = f"{labels.min()}..{labels.max()}"
+        raise UsageError(f"labels {given} do not fit a model of {classes} classes")
     best = np.argsort(-outputs, axis=-1, kind="stable")[:, :k]
     return (best == labels[:, None]).any(-1)
 
 # %% ../../nbs/tasks/02_classification.ipynb #lw02
+def _class_of(label, names) -> str:
+    "The class that a label, or the highest of scores, stands for."
+    if np.ndim(label): label = np.argmax(label)
+    return class_name(names, int(label))
+
+
 def draw_labelled(
     rows:dict, # {title: images (n, height, width, 3) uint8, or labels (n,), or scores (n, classes)}
     names:tuple, # Of the classes
 ): # A matplotlib figure
     "Each image under its label and under what each model says."
     from matplotlib import pyplot as plt
-    images, said = rows["image"], {title: row for title, row in rows.items() if title != "image"}
+    images = rows["image"]
+    others = {title: row for title, row in rows.items() if title != "image"}
     size = 1.6 * len(images), 2.1
     fig, axes = plt.subplots(1, len(images), figsize=size, layout="constrained", squeeze=False)
     for i, ax in enumerate(axes[0]):
-        classes = {title: row[i].argmax() if np.ndim(row[i]) else row[i] for title, row in said.items()}
-        words = [f"{title}: {class_name(names, int(c))}" for title, c in classes.items()]
+        lines = [f"{title}: {_class_of(row[i], names)}" for title, row in others.items()]
         ax.imshow(images[i])
-        ax.set_title("\n".join(words), fontsize=7)
+        ax.set_title("\n".join(lines), fontsize=7)
         ax.axis("off")
     return fig
 
 # %% ../../nbs/tasks/02_classification.ipynb #c011
-def _is_distribution(scores) -> bool:
-    "Whether scores are probabilities, up to what 8 bits round."
-    return bool(scores.min() >= 0 and abs(scores.sum() - 1) < 0.2)
-
-
-class Classification(Task):
-    "One class for an image: probabilities (batch, classes)."
-    name, features, metric, unit = "classification", ("image", "label"), "top1", "images"
+class _Training(TrainingTask):
+    "What training a classifier takes."
+    name, features = "classification", ("image", "label")
 
     def label_names(self, dataset):
         "The dataset's, after 'background' where its settings want that class."
@@ -75,23 +82,70 @@ class Classification(Task):
         "Images, and labels that count from 1 where class 0 is background."
         background = int(dataset.settings.background)
 
-        def example(x): return x["image"] if encoded else dataset.resize(x["image"]), x["label"] + background
+        def example(x):
+            image = x["image"] if encoded else dataset.resize(x["image"])
+            return image, x["label"] + background
 
-        return dataset.split(split, self.features, limit, encoded).map(example, tf.data.AUTOTUNE)
+        examples = dataset.split(split, self.features, limit, encoded)
+        return examples.map(example, tf.data.AUTOTUNE)
 
     def encoded(self, train):
         "A random crop decodes only its part of a file."
         return train.crop_area is not None
 
-    def augment(self, train, hw): return augment_images(train, hw)
-    def mix(self, train, classes): return mix_batch(train.mixup, classes) if train.mixup else None
+    def augment(self, train, hw):
+        "Crop, mirror and policy."
+        return augment_images(train, hw)
 
-    def loss(self, model, train): return SmoothedCrossEntropy(model.output_shape[-1], train.label_smoothing)
-    def metrics(self, model): return ["accuracy"]
+    def mix(self, train, classes):
+        "MixUp, where the settings ask for it."
+        return mix_batch(train.mixup, classes) if train.mixup else None
 
-    def matches(self, shapes, dtypes=()): return len(shapes) == 1 and len(shapes[0]) == 2
-    def output_names(self, shapes, dtypes): return ("probabilities",)
-    def default_names(self, classes): return imagenet_names(classes)
+    def loss(self, model, train):
+        "Cross-entropy with label smoothing."
+        return SmoothedCrossEntropy(model.output_shape[-1], train.label_smoothing)
+
+    def metrics(self, model):
+        "Top-1."
+        return ["accuracy"]
+
+# %% ../../nbs/tasks/02_classification.ipynb #ub352
+def _is_distribution(scores) -> bool:
+    "Whether scores are probabilities, up to what 8 bits round."
+    return bool(scores.min() >= 0 and abs(scores.sum() - 1) < 0.2)
+
+
+def _likeliest(
+    output, # (classes,) scores
+    names,
+    top:int, # How many
+) -> Prediction:
+    "The classes of the highest scores; raises `UsageError` for scores that are not finite."
+    scores = np.asarray(output, "float64")
+    if not np.isfinite(scores).all():
+        raise UsageError("the model puts out numbers that are not finite")
+    kind, form = ("probability", ".1%") if _is_distribution(scores) else ("score", ".2f")
+    best = np.argsort(-scores, kind="stable")[:top].tolist()
+    rows = [{"class": i, "name": class_name(names, i), kind: float(scores[i])} for i in best]
+    line = ", ".join(f"{row['name']} {row[kind]:{form}}" for row in rows)
+    return Prediction(dict(classes=rows), line)
+
+# %% ../../nbs/tasks/02_classification.ipynb #u5c79
+class Classification(_Training, Task):
+    "One class for an image: probabilities (batch, classes)."
+    metric, unit = "top1", "images"
+
+    def matches(self, shapes, dtypes=()):
+        "One output of one score a class."
+        return len(shapes) == 1 and len(shapes[0]) == 2
+
+    def output_names(self, shapes, dtypes):
+        "Softmax is the last layer of every classifier here."
+        return ("probabilities",)
+
+    def default_names(self, classes):
+        "ImageNet's, where the number of classes fits."
+        return imagenet_names(classes)
 
     def names_for(self, builder, classes):
         "The names of the dataset's labels."
@@ -111,25 +165,23 @@ class Classification(Task):
 
     def statistics(self, dataset):
         "Images of each split, and the classes that occur in the training images."
-        labels = {split: [int(y) for _, y in self.samples(dataset, split)] for split in ("train", "test")}
-        images = {f"{split}_images": len(y) for split, y in labels.items()}
-        return dict(images, classes=len(set(labels["train"])))
+        train, test = (
+            [int(label) for _, label in self.samples(dataset, split)]
+            for split in ("train", "test"))
+        return dict(train_images=len(train), test_images=len(test), classes=len(set(train)))
 
-    def draw(self, rows, names): return draw_labelled(rows, names)
+    def draw(self, rows, names):
+        "Images under their labels."
+        return draw_labelled(rows, names)
 
     def headline(self, result):
         "Top-1 and top-5 in words."
-        return f"top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%} of {result['images']} images"
+        top1, top5 = f"{result['top1']:.2%}", f"{result['top5']:.2%}"
+        return f"top-1 {top1}, top-5 {top5} of {result['images']} images"
 
     def show(self, picture, output, names, top=5, hw=None):
-        "The likeliest classes: percent of probabilities, plain numbers of other scores; `UsageError` for NaN."
-        scores = np.asarray(output, "float64")
-        if not np.isfinite(scores).all(): raise UsageError("the model puts out numbers that are not finite")
-        kind = "probability" if _is_distribution(scores) else "score"
-        best = [int(i) for i in np.argsort(-scores, kind="stable")[:top]]
-        rows = [{"class": i, "name": class_name(names, i), kind: float(scores[i])} for i in best]
-        shape = ".1%" if kind == "probability" else ".2f"
-        return Prediction(dict(classes=rows), ", ".join(f"{r['name']} {r[kind]:{shape}}" for r in rows))
+        "The likeliest classes: percent of probabilities, plain numbers of other scores."
+        return _likeliest(output, names, top)
 
 
 TASK = Classification()

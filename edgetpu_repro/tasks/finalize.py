@@ -27,41 +27,66 @@ def step_name(
     return f"{step}{height}" if height == width else f"{step}{height}x{width}"
 
 
-def parse_finalize(
-    method:str, # Steps separated by commas, such as 'resize128,argmax,resize512,squeeze'
-) -> list: # of ('resize' or 'corner', (height, width)), ('argmax', None), ('squeeze', None)
-    "Check a `finalize_method`; raises `UsageError` for an unknown step or one that makes no sense there."
+_RESIZE = re.compile(r"(resize|corner)([1-9]\d*)(?:x([1-9]\d*))?")
+
+
+def _steps(method:str) -> list:
+    "The steps of a `finalize_method`; raises `UsageError` for an unknown one."
     steps = []
     for word in method.split(","):
         name = word.strip()
-        size = re.fullmatch(r"(resize|corner)([1-9]\d*)(?:x([1-9]\d*))?", name)
+        size = _RESIZE.fullmatch(name)
         if size: steps.append((size[1], (int(size[2]), int(size[3] or size[2]))))
         elif name in ("argmax", "squeeze"): steps.append((name, None))
         elif name != "none": raise unknown(f"step in finalize_method {method!r}", name, STEPS)
-        elif method.strip() != "none": raise UsageError(f"finalize_method {method!r}: 'none' stands alone")
+        elif method.strip() != "none":
+            raise UsageError(f"finalize_method {method!r}: 'none' stands alone")
+    return steps
+
+# %% ../../nbs/tasks/00_finalize.ipynb #u94ba
+def parse_finalize(
+    method:str, # Steps separated by commas, such as 'resize128,argmax,resize512,squeeze'
+) -> list: # of ('resize' or 'corner', (height, width)), ('argmax', None), ('squeeze', None)
+    "Check a `finalize_method`; `UsageError` for an unknown step or one that makes no sense there."
+    steps = _steps(method)
     names = [name for name, _ in steps]
-    if names.count("argmax") > 1: raise UsageError(f"finalize_method {method!r}: argmax can happen once")
-    if "squeeze" in names and ("argmax" not in names or names[-1] != "squeeze" or names.count("squeeze") > 1):
-        raise UsageError(f"finalize_method {method!r}: squeeze comes once, at the end, after argmax")
+    if names.count("argmax") > 1:
+        raise UsageError(f"finalize_method {method!r}: argmax can happen once")
+    if "squeeze" not in names: return steps
+    before = names[:-1]
+    if names[-1] != "squeeze" or "squeeze" in before or "argmax" not in before:
+        raise UsageError(f"finalize_method {method!r}: squeeze comes once, at the end, "
+                         "after argmax")
     return steps
 
 # %% ../../nbs/tasks/00_finalize.ipynb #c010
+def _gathered(x, hw:tuple):
+    "Rows and columns by index: output pixel i takes the input pixel in which its middle lies."
+    for axis, n in zip((1, 2), hw):
+        middles = 2 * np.arange(n) + 1 # in halves of an output pixel
+        x = ops.take(x, middles * x.shape[axis] // (2 * n), axis=axis)
+    return x
+
+
 def nearest(
     x, # (batch, height, width, 1), classes
     hw:tuple, # (height, width) wanted
 ): # (batch, *hw, 1)
-    "Nearest-neighbour resize of classes, exact: repetition where the size is a multiple, a gather by index otherwise."
-    batch, *size, _ = x.shape
-    if any(n % m for n, m in zip(hw, size)):
-        for axis, n in zip((1, 2), hw): x = ops.take(x, (2 * np.arange(n) + 1) * x.shape[axis] // (2 * n), axis=axis)
-        return x
-    batch = -1 if batch is None else batch
-    (m, w), (up, across) = size, [n // m for n, m in zip(hw, size)]
-    if across > 1: x = ops.reshape(ops.tile(ops.reshape(x, (batch, m, w, 1)), (1, 1, 1, across)), (batch, m, w * across, 1))
-    if up > 1: x = ops.reshape(ops.tile(ops.reshape(x, (batch, m, 1, hw[1])), (1, 1, up, 1)), (batch, *hw, 1))
+    "Nearest-neighbour resize of classes, exact: by repetition where the size is a multiple."
+    batch, height, width, _ = x.shape
+    if batch is None: batch = -1
+    up, rest_up = divmod(hw[0], height)
+    across, rest_across = divmod(hw[1], width)
+    if rest_up or rest_across: return _gathered(x, hw)
+    if across > 1:
+        columns = ops.tile(ops.reshape(x, (batch, height, width, 1)), (1, 1, 1, across))
+        x = ops.reshape(columns, (batch, height, hw[1], 1))
+    if up > 1:
+        rows = ops.tile(ops.reshape(x, (batch, height, 1, hw[1])), (1, 1, up, 1))
+        x = ops.reshape(rows, (batch, *hw, 1))
     return x
 
-
+# %% ../../nbs/tasks/00_finalize.ipynb #u1625
 def first_argmax(
     x, # (..., classes)
 ): # (..., 1) int32
@@ -72,7 +97,7 @@ def first_argmax(
 def finalize(
     logits, # (batch, height, width, classes)
     method:str, # As `parse_finalize` takes it
-    argmax=first_argmax, # The argmax to use: `12_export` passes one that TFLite has an operator for
+    argmax=first_argmax, # The argmax to use: the export passes one that TFLite has an operator for
 ): # Scores (batch, height, width, classes), or classes (batch, height, width[, 1]) int32
     "Apply the steps of a `finalize_method`."
     x, done = logits, False
@@ -89,11 +114,12 @@ def finalize_methods(
     hw:tuple, # (height, width) of the image
 ) -> dict: # {'default', 'fused2', 'fused4': finalize_method}
     "Default argmax, and argmax fused at a half and at a quarter of the image's size."
-    full, out = step_name("resize", hw), {}
+    full = step_name("resize", hw)
+    methods = {"default": f"{full},argmax"}
     for n in (2, 4):
-        small = step_name("resize", [side // n for side in hw])
-        out[f"fused{n}"] = f"{small},argmax,{full},squeeze"
-    return {"default": f"{full},argmax", **out}
+        low = step_name("resize", [side // n for side in hw])
+        methods[f"fused{n}"] = f"{low},argmax,{full},squeeze"
+    return methods
 
 # %% ../../nbs/tasks/00_finalize.ipynb #c016
 def moved_bytes(
@@ -101,8 +127,10 @@ def moved_bytes(
     classes:int, # Channels of the logits
 ) -> int: # Bytes
     "What the steps after int8 logits write: a byte a score, four a class (int32)."
-    total, side, is_mask = 0, 0, False
+    total, side, each = 0, 0, classes # bytes a pixel
     for step, size in parse_finalize(finalize_method):
-        is_mask, side = is_mask or step == "argmax", size[0] if size else side
-        if step != "squeeze": total += side * side * (4 if is_mask else classes)
+        if step == "squeeze": continue
+        if step == "argmax": each = 4
+        if size: side = size[0]
+        total += side * side * each
     return total

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BODY', 'TASK', 'mask_labels', 'load_masks', 'masked_cross_entropy', 'accuracy', 'confusion', 'scores_of', 'palette',
-           'color_mask', 'take_backbone', 'pixel_statistics', 'draw_masks', 'Segmentation']
+           'color_mask', 'take_backbone', 'pixel_statistics', 'draw_masks', 'largest_classes', 'Segmentation']
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c002
 import numpy as np, tensorflow as tf
@@ -15,7 +15,8 @@ from ..core.errors import UsageError, unknown
 from ..data.augment import augment_masks
 from ..data.labels import MASK_LABELS, VOID
 from ..models.blocks import freeze_large_filters
-from .base import Prediction, Task, class_name, set_layer, shapes_of
+from .base import ExportingTask, Prediction, Task, TrainingTask
+from .base import class_name, set_layer, shapes_of
 from .finalize import finalize, finalize_methods, first_argmax, parse_finalize
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c005
@@ -41,22 +42,27 @@ def _size(image):
     return tf.strings.reduce_join(tf.strings.as_string(tf.shape(image)[:2]), separator="x")
 
 
+def _check_size(image, mask, name:str):
+    "An operation that fails where an image of dataset `name` and its mask differ in size."
+    fits = tf.reduce_all(tf.shape(image)[:2] == tf.shape(mask)[:2])
+    start = f"bad example in {name}: image of "
+    message = tf.strings.join([start, _size(image), " pixels has a mask of ", _size(mask)])
+    return tf.debugging.Assert(fits, [message])
+
+# %% ../../nbs/tasks/03_segmentation.ipynb #u0b87
 def load_masks(
     dataset, # From `open_dataset`
     split:str, # As `Dataset.split` takes it
     limit:int|None=None, # First so many images; None: as the settings say
-): # `tf.data.Dataset` of (image uint8, mask uint8 (height, width)), in the order of the files, with known length
-    "A segmentation split, decoded and resized, void as 255."
+): # `tf.data.Dataset` of (image uint8, mask uint8 (height, width)), of known length
+    "A segmentation split in the order of the files, decoded and resized, void as 255."
     table = tf.constant(mask_labels(dataset.settings).table())
     ds = dataset.split(split, ("image", "segmentation_mask"), limit)
     _check_channels(dataset)
 
     def example(x):
         image, mask = x["image"], x["segmentation_mask"]
-        fits = tf.reduce_all(tf.shape(image)[:2] == tf.shape(mask)[:2])
-        start = f"bad example in {dataset.name}: image of "
-        message = tf.strings.join([start, _size(image), " pixels has a mask of ", _size(mask)])
-        with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
+        with tf.control_dependencies([_check_size(image, mask, dataset.name)]):
             mask = tf.image.resize(mask, dataset.hw, "nearest")[..., 0]
         return dataset.resize(image), tf.gather(table, tf.cast(mask, tf.int32))
 
@@ -71,7 +77,8 @@ def masked_cross_entropy(
     masks, logits = ops.cast(masks, "int32"), ops.cast(logits, "float32")
     valid = ops.cast(masks != VOID, logits.dtype)
     logits = ops.image.resize(logits, masks.shape[1:3], "bilinear")
-    losses = ops.sparse_categorical_crossentropy(ops.where(masks == VOID, 0, masks), logits, from_logits=True)
+    classes = ops.where(masks == VOID, 0, masks)
+    losses = ops.sparse_categorical_crossentropy(classes, logits, from_logits=True)
     return ops.sum(losses * valid) / ops.maximum(ops.sum(valid), 1)
 
 
@@ -80,9 +87,10 @@ def accuracy(
     logits, # (batch, smaller height, smaller width, classes)
 ): # Scalar
     "Share of the cells of the logits whose middle pixel has the right class; void counts as wrong."
-    down = [m // s for m, s in zip(masks.shape[1:3], logits.shape[1:3])]
-    middle = masks[:, down[0] // 2::down[0], down[1] // 2::down[1]]
-    return ops.mean(ops.cast(ops.argmax(logits, -1) == ops.cast(middle, "int32"), "float32"))
+    down, across = [m // s for m, s in zip(masks.shape[1:3], logits.shape[1:3])]
+    middle = masks[:, down // 2::down, across // 2::across]
+    right = ops.argmax(logits, -1) == ops.cast(middle, "int32")
+    return ops.mean(ops.cast(right, "float32"))
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c011
 def _refuse_others(what:str, values, num_classes:int, ignore_label:int):
@@ -99,7 +107,7 @@ def confusion(
     num_classes:int,
     ignore_label:int=VOID, # Pixels of the labels that do not count
 ) -> np.ndarray: # (num_classes, num_classes) int64: pixels by label and prediction
-    "Count pixels; raises `UsageError` where a label or a prediction is no class, or the shapes differ."
+    "Count pixels; `UsageError` where a label or a prediction is no class, or the shapes differ."
     labels, masks = np.asarray(labels, "int64"), np.asarray(masks, "int64")
     if labels.shape != masks.shape:
         raise UsageError(f"masks of shape {masks.shape} do not fit labels of shape {labels.shape}")
@@ -109,28 +117,31 @@ def confusion(
     pairs = labels[valid] * num_classes + masks[valid]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
-
+# %% ../../nbs/tasks/03_segmentation.ipynb #u5cf4
 def scores_of(
     counts, # From `confusion`, summed over a split
     names, # Of the classes
-) -> dict: # miou, pixel_accuracy (fractions), iou {class: fraction, None where it neither is nor was predicted}
+) -> dict: # miou, pixel_accuracy (fractions), iou {class: fraction or None}
     "What a confusion matrix says; raises `UsageError` where it is empty."
     if not counts.sum(): raise UsageError("every pixel of the split is void")
-    hits, union = counts.diagonal(), counts.sum(0) + counts.sum(1) - counts.diagonal()
+    hits = counts.diagonal()
+    union = counts.sum(0) + counts.sum(1) - hits
     iou = [float(h / u) if u else None for h, u in zip(hits, union)]
     miou = float(np.mean([v for v in iou if v is not None]))
-    return dict(miou=miou, pixel_accuracy=float(hits.sum() / counts.sum()), iou=dict(zip(names, iou)))
+    accuracy = float(hits.sum() / counts.sum())
+    return dict(miou=miou, pixel_accuracy=accuracy, iou=dict(zip(names, iou)))
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c014
 def palette(
     classes:int,
 ) -> np.ndarray: # (classes, 3) uint8
     "Colours that are far apart for neighbouring classes, those of PASCAL VOC's masks."
-    c, out = np.arange(classes), np.zeros((classes, 3), int)
-    for bit in range(8):
-        for channel in range(3): out[:, channel] |= ((c >> channel) & 1) << (7 - bit)
-        c = c >> 3
-    return out.astype("uint8")
+    number = np.arange(classes)
+    colours = np.zeros((classes, 3), int)
+    for bit in range(7, -1, -1): # each colour takes every third bit of the number, the lowest first
+        for channel in range(3): colours[:, channel] |= ((number >> channel) & 1) << bit
+        number = number >> 3
+    return colours.astype("uint8")
 
 
 def color_mask(
@@ -138,7 +149,8 @@ def color_mask(
     size:tuple|None=None, # (width, height) of the picture that it belongs to; None: its own
 ) -> Image.Image: # With a palette: its pixels are the classes
     "A mask as a picture; raises `UsageError` for a class above 255."
-    if mask.max() > 255: raise UsageError(f"class {mask.max()} does not fit into a picture of 256 colours")
+    if mask.max() > 255:
+        raise UsageError(f"class {mask.max()} does not fit into a picture of 256 colours")
     image = Image.fromarray(mask.astype("uint8"), "P")
     image.putpalette(palette(256).ravel().tolist())
     return image.resize(size, Image.Resampling.NEAREST) if size else image
@@ -151,56 +163,63 @@ def take_backbone(
     model, # A segmentation model of this package; changed in place
     classifier, # A trained classifier on the same backbone
 ) -> int: # How many layers were taken
-    "Copy the weights of stem and blocks; raises `UsageError` where one is missing or has another shape."
+    "Copy the weights of stem and blocks; `UsageError` where one is missing or has another shape."
     ours = [l for l in model.layers if l.weights and l.name.startswith(BODY)]
     if not ours: raise UsageError(f"{model.name} has no backbone of ours to take weights into")
     theirs = {l.name: l for l in classifier.layers}
     for layer in ours:
         if layer.name not in theirs:
-            raise UsageError(f"{classifier.name} has no layer {layer.name}, which {model.name} needs")
+            raise UsageError(f"{classifier.name} has no layer {layer.name}, "
+                             f"which {model.name} needs")
         set_layer(layer, theirs[layer.name], model, classifier)
     return len(ours)
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #lw03
+def _pixels(samples) -> np.ndarray: # (256,) how often each number occurs
+    "Count the numbers in the masks of a split."
+    counts = np.zeros(256, int)
+    for _, mask in samples.as_numpy_iterator(): counts += np.bincount(mask.ravel(), minlength=256)
+    return counts
+
+
 def pixel_statistics(task, dataset) -> dict:
     "Images of each split, and the share of each class in the training pixels that are not void."
-    names, numbers, shares = task.label_names(dataset), {}, []
+    names = task.label_names(dataset)
+    numbers, shares = {}, []
     for split in ("train", "test"):
         samples = task.samples(dataset, split)
         numbers[f"{split}_images"] = len(samples)
-        pixels = sum(np.bincount(mask.ravel(), minlength=256) for _, mask in samples.as_numpy_iterator())
+        pixels = _pixels(samples)
         known = pixels[:len(names)]
         if known.sum() + pixels[VOID] != pixels.sum():
-            raise UsageError(f"a mask of {dataset.name}, split {split}, holds a number that is no class")
+            raise UsageError(
+                f"a mask of {dataset.name}, split {split}, holds a number that is no class")
         if split == "train": shares = (known / known.sum()).round(4).tolist()
     return dict(numbers, classes=len(names), train_shares=dict(zip(names, shares)))
 
-
+# %% ../../nbs/tasks/03_segmentation.ipynb #ue45a
 def draw_masks(
     rows:dict, # {title: images (n, height, width, 3) uint8, or masks (n, height, width)}
     names:tuple, # Of the classes
 ): # A matplotlib figure
     "A row of pictures for the images, the truth and each way to make a mask; void is white."
     from matplotlib import pyplot as plt
-    n, (height, width) = len(rows["image"]), rows["image"].shape[1:3]
+    n, height, width = rows["image"].shape[:3]
     size = 2.2 * n, 2.2 * len(rows) * height / width
+    colours = dict(vmin=0, vmax=len(names) - 1, cmap="tab20", interpolation="nearest")
     fig, axes = plt.subplots(len(rows), n, figsize=size, layout="constrained", squeeze=False)
     for line, (title, row) in zip(axes, rows.items()):
         line[0].set_ylabel(title)
         for ax, picture in zip(line, row):
             if picture.ndim == 2: picture = np.where(picture == VOID, np.nan, picture)
-            ax.imshow(picture, vmin=0, vmax=len(names) - 1, cmap="tab20", interpolation="nearest")
+            ax.imshow(picture, **colours)
             ax.set(xticks=[], yticks=[])
     return fig
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c020
-def _is_mask(shape) -> bool: return len(shape) == 3 or shape[-1] == 1
-
-
-class Segmentation(Task):
-    "A class for every pixel: logits (batch, height / s, width / s, classes), or classes (batch, height, width)."
-    name, features, metric, unit = "segmentation", ("image", "segmentation_mask"), "miou", "pixels"
-    MASK_AGREEMENT = 0.999
+class _Training(TrainingTask):
+    "What training a segmentation model takes."
+    name, features = "segmentation", ("image", "segmentation_mask")
 
     def label_names(self, dataset):
         "Of the numbers in the masks."
@@ -216,14 +235,23 @@ class Segmentation(Task):
         return augment_masks(train.flip, train.scale_jitter)
 
     def prepare(self, model, train):
-        "A mask of 8 bits whose 255 is void has room for 255 classes; wide layers are frozen if the settings say so."
+        """Freeze wide layers if the settings say so.
+
+        Refuses more than 255 classes: a mask of 8 bits whose 255 is void has no room for them.
+        """
         classes = model.output_shape[-1]
         if classes > VOID:
-            raise UsageError(f"{model.name} has {classes} classes; a mask of 8 bits whose {VOID} is void allows {VOID}")
+            raise UsageError(f"{model.name} has {classes} classes; "
+                             f"a mask of 8 bits whose {VOID} is void allows {VOID}")
         if train.freeze_large_filters: freeze_large_filters(model, train.freeze_large_filters)
 
-    def loss(self, model, train): return masked_cross_entropy
-    def metrics(self, model): return [accuracy]
+    def loss(self, model, train):
+        "Cross-entropy over the pixels that are not void."
+        return masked_cross_entropy
+
+    def metrics(self, model):
+        "Accuracy of the cells of the logits."
+        return [accuracy]
 
     def initial_weights(self, model, other):
         "From the same model, or from the classifier on its backbone."
@@ -231,7 +259,18 @@ class Segmentation(Task):
         take_backbone(model, other)
         return []
 
-    def default_finalize(self, hw): return finalize_methods(hw)["default"]
+# %% ../../nbs/tasks/03_segmentation.ipynb #ufe0d
+def _is_mask(shape) -> bool: return len(shape) == 3 or shape[-1] == 1
+def _is_float(dtype) -> bool: return np.issubdtype(dtype, np.floating)
+
+
+class _Exporting(ExportingTask):
+    "What exporting a segmentation model takes."
+    unit, MASK_AGREEMENT = "pixels", 0.999
+
+    def default_finalize(self, hw):
+        "The argmax, in the size of the image."
+        return finalize_methods(hw)["default"]
 
     def check_finalize(self, method, hw):
         "Steps after the logits, checked; the default for None."
@@ -239,14 +278,22 @@ class Segmentation(Task):
         parse_finalize(method)
         return method.replace(" ", "")
 
-    def variants(self, hw): return finalize_methods(hw)
-    def finalize(self, outputs, method, argmax=first_argmax): return finalize(outputs, method, argmax)
+    def variants(self, hw):
+        "Default argmax, and fused ones."
+        return finalize_methods(hw)
 
-    def matches(self, shapes, dtypes=()): return len(shapes) == 1 and len(shapes[0]) in (3, 4)
+    def finalize(self, outputs, method, argmax=first_argmax):
+        "The steps of the method."
+        return finalize(outputs, method, argmax)
+
+    def matches(self, shapes, dtypes=()):
+        "One output of logits, or of classes."
+        return len(shapes) == 1 and len(shapes[0]) in (3, 4)
 
     def output_names(self, shapes, dtypes):
         "A mask where the file has taken the argmax itself, logits otherwise."
-        whole = np.issubdtype(np.dtype(dtypes[0]), np.signedinteger) and np.dtype(dtypes[0]).itemsize > 1
+        kind = np.dtype(dtypes[0])
+        whole = np.issubdtype(kind, np.signedinteger) and kind.itemsize > 1
         return ("mask" if whole else "logits",)
 
     def names_for(self, builder, classes):
@@ -255,14 +302,10 @@ class Segmentation(Task):
         known = [m.names for name, m in MASK_LABELS.items() if name.startswith(builder.name)]
         return next((names for names in known if len(names) == classes), ())
 
-    def classes(self, shapes, dtypes=()):
-        "The channels of logits; a mask does not say."
-        return None if _is_mask(shapes[0]) else shapes[0][-1]
-
     def check_float(self, wanted, got):
         "Logits as always; of masks, that nearly all pixels agree."
         wanted, got = np.asarray(wanted), np.asarray(got)
-        if np.issubdtype(wanted.dtype, np.floating): return super().check_float(wanted, got)
+        if _is_float(wanted.dtype): return super().check_float(wanted, got)
         agreement = float((wanted == got).mean())
         if agreement >= self.MASK_AGREEMENT: return dict(float_agreement=agreement)
         raise UsageError(f"the float file differs from Keras: {agreement:.2%} of the pixels agree, "
@@ -271,25 +314,50 @@ class Segmentation(Task):
     def compare(self, wanted, got):
         "Logits as always; of masks, which share of the pixels agrees."
         wanted, got = np.asarray(wanted), np.asarray(got)
-        if np.issubdtype(wanted.dtype, np.floating): return super().compare(wanted, got)
+        if _is_float(wanted.dtype): return super().compare(wanted, got)
         return dict(agreement=float((wanted == got).mean()))
+
+    def timed_variants(self, hw):
+        "Default argmax, and the fused one that the page times."
+        variants = self.variants(hw)
+        return {name: variants[name] for name in ("default", "fused4")}
+
+# %% ../../nbs/tasks/03_segmentation.ipynb #u6c31
+def largest_classes(
+    mask, # Classes (height, width)
+    names:tuple, # Of the classes
+    top:int, # How many
+) -> list: # of {class, name, share}
+    "The classes that take most of a mask."
+    share = np.bincount(mask.ravel()) / mask.size
+    best = [i for i in np.argsort(-share, kind="stable")[:top].tolist() if share[i] > 0]
+    return [{"class": i, "name": class_name(names, i), "share": float(share[i])} for i in best]
+
+# %% ../../nbs/tasks/03_segmentation.ipynb #u51cb
+class Segmentation(_Training, _Exporting, Task):
+    "A class for every pixel: logits (n, rows, columns, classes), or classes (n, height, width)."
+    metric = "miou"
+
+    def classes(self, shapes, dtypes=()):
+        "The channels of logits; a mask does not say."
+        return None if _is_mask(shapes[0]) else shapes[0][-1]
 
     def masks(self,
         outputs, # Logits, or classes
         method:str, # Finishes logits; classes are finished
     ): # (n, height, width) classes
         "Masks from the outputs of a model."
-        scores = np.issubdtype(outputs.dtype, np.floating) and not _is_mask(outputs.shape)
+        scores = _is_float(outputs.dtype) and not _is_mask(outputs.shape)
         if scores: outputs = np.asarray(finalize(outputs, method))
         return outputs[..., 0] if outputs.ndim == 4 else outputs
 
     def default_names(self, classes):
         "ADE20K's, for as many classes as its released models have."
-        known = {len(MASK_LABELS[name].names): MASK_LABELS[name].names for name in ("ade20k_32", "ade20k")}
-        return known.get(classes, ())
+        names = [MASK_LABELS[name].names for name in ("ade20k_32", "ade20k")]
+        return {len(known): known for known in names}.get(classes, ())
 
     def evaluate(self, predict, batches, names, method=None):
-        "miou and pixel_accuracy (fractions) over a whole split, void ignored; iou by class, images."
+        "miou and pixel_accuracy (fractions) of a whole split, void ignored; iou by class, images."
         counts, n = np.zeros((len(names), len(names)), "int64"), 0
         for images, labels in batches:
             steps = self.check_finalize(method, tuple(images.shape[1:3]))
@@ -298,26 +366,28 @@ class Segmentation(Task):
         if not n: raise UsageError("the split is empty")
         return dict(scores_of(counts, names), images=n)
 
-    def timed_variants(self, hw):
-        "Default argmax, and the fused one that the page times."
-        return {name: method for name, method in self.variants(hw).items() if name in ("default", "fused4")}
+    def statistics(self, dataset):
+        "Images, and how the pixels fall into classes."
+        return pixel_statistics(self, dataset)
 
-    def statistics(self, dataset): return pixel_statistics(self, dataset)
-    def draw(self, rows, names): return draw_masks(rows, names)
+    def draw(self, rows, names):
+        "Images above their masks."
+        return draw_masks(rows, names)
 
     def headline(self, result):
         "mIoU and pixel accuracy in words."
-        return f"mIoU {result['miou']:.2%}, pixel accuracy {result['pixel_accuracy']:.2%} of {result['images']} images"
+        miou, accuracy = f"{result['miou']:.2%}", f"{result['pixel_accuracy']:.2%}"
+        return f"mIoU {miou}, pixel accuracy {accuracy} of {result['images']} images"
 
     def show(self, picture, output, names, top=5, hw=None):
-        "The largest classes with their shares of the picture, and the mask in the size of the picture."
+        "The largest classes with their shares, and the mask in the size of the picture."
         output = np.asarray(output)[None]
-        if not np.isfinite(output).all(): raise UsageError("the model puts out numbers that are not finite")
-        mask = self.masks(output, self.default_finalize(hw) if hw else "argmax")[0].astype(int)
-        share = np.bincount(mask.ravel()) / mask.size
-        best = [int(i) for i in np.argsort(-share, kind="stable")[:top] if share[i] > 0]
-        rows = [{"class": i, "name": class_name(names, i), "share": float(share[i])} for i in best]
-        line = ", ".join(f"{r['name']} {r['share']:.1%}" for r in rows)
+        if not np.isfinite(output).all():
+            raise UsageError("the model puts out numbers that are not finite")
+        method = self.default_finalize(hw) if hw else "argmax"
+        mask = self.masks(output, method)[0].astype(int)
+        rows = largest_classes(mask, names, top)
+        line = ", ".join(f"{row['name']} {row['share']:.1%}" for row in rows)
         return Prediction(dict(classes=rows), line, color_mask(mask, picture.shape[1::-1]))
 
 

@@ -18,8 +18,15 @@ from ..core.files import atomic_write, read_json, write_text
 # %% ../../nbs/train/05_checkpoints.ipynb #c005
 def _state(model) -> dict: # {name: Keras variable}
     "All that the next step depends on, apart from the position in the data."
-    groups = dict(model=model.variables, optimizer=model.optimizer.variables, metrics=model.metrics_variables)
-    return {f"{group}/{i}": v for group, variables in groups.items() for i, v in enumerate(variables)}
+    groups = dict(
+        model=model.variables,
+        optimizer=model.optimizer.variables,
+        metrics=model.metrics_variables,
+    )
+    found = {}
+    for group, variables in groups.items():
+        for i, v in enumerate(variables): found[f"{group}/{i}"] = v
+    return found
 
 
 def save_state(
@@ -27,18 +34,19 @@ def save_state(
     path, # '.npz'
     **note, # What else to keep, as JSON
 ):
-    "Write the state of a training, atomically; one that is not finite raises a `FloatingPointError` instead."
+    "Write the state of a training, atomically; `FloatingPointError` for one that is not finite."
     if keras.config.backend() == "jax": model.jax_state_sync()
     arrays = {name: ops.convert_to_numpy(v) for name, v in _state(model).items()}
     for a in arrays.values():
         if a.dtype.kind == "f" and not np.isfinite(a).all(): raise FloatingPointError("a weight")
     with atomic_write(path) as tmp: np.savez(tmp, note=json.dumps(note), **arrays)
 
-
+# %% ../../nbs/train/05_checkpoints.ipynb #u3a55
 class DamagedCheckpoint(UsageError): "A checkpoint that cannot be read; the one before it may."
 
 
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+DAMAGE = (
+    OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def _read(path) -> tuple: # (arrays by name, note)
@@ -47,7 +55,8 @@ def _read(path) -> tuple: # (arrays by name, note)
         with np.load(path) as file: arrays = {name: file[name] for name in file.files}
         return arrays, json.loads(str(arrays.pop("note")))
     except DAMAGE as e:
-        raise DamagedCheckpoint(f"checkpoint {path} is damaged: {' '.join(str(e).split())}") from None
+        why = " ".join(str(e).split())
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged: {why}") from None
 
 
 def _shapes(values) -> dict: return {name: tuple(v.shape) for name, v in values.items()}
@@ -57,8 +66,9 @@ def load_state(
     model, # Compiled, with variables made
     path, # From `save_state`
 ) -> dict: # The note
-    "Put the state of a training back; `UsageError` for a damaged file, or one of another model, and changes nothing then."
-    variables, (arrays, note) = _state(model), _read(path)
+    "Put the state of a training back; `UsageError` for a damaged file, or one of another model."
+    arrays, note = _read(path)
+    variables = _state(model)
     if _shapes(arrays) != _shapes(variables):
         raise UsageError(f"checkpoint {path} is not one of {model.name} with this optimiser")
     for name, value in arrays.items(): variables[name].assign(value)
@@ -83,7 +93,7 @@ def restore(
     folder, # With checkpoints, or not there
     identity:dict, # What the training is
 ) -> dict|None: # The note of the newest sound checkpoint
-    "Go back to the newest sound checkpoint; raises `UsageError` where it belongs to another training."
+    "Go back to the newest sound checkpoint; `UsageError` where it is of another training."
     for path in sorted(Path(folder).glob("step-*.npz"), reverse=True):
         try: note = load_state(model, path)
         except DamagedCheckpoint as e:

@@ -65,16 +65,20 @@ def _tpu():
 
 def _mirrored():
     "TensorFlow's strategy for all GPUs of a host, or for its (virtual) CPUs."
-    gpus = [d.name.removeprefix("/physical_device:") for d in tf.config.list_physical_devices("GPU")]
+    gpus = [d.name for d in tf.config.list_physical_devices("GPU")]
     cpus = [d.name for d in tf.config.list_logical_devices("CPU")]
+    gpus = [name.removeprefix("/physical_device:") for name in gpus]
     return tf.distribute.MirroredStrategy(gpus or cpus)
 
-
+# %% ../../nbs/train/04_devices.ipynb #uaf4c
 @contextmanager
 def devices(
     strategy:str="off", # 'off': one device; 'mirrored': all of them; 'tpu': TensorFlow on a TPU
 ):
-    "Build and train inside, to use the devices of a strategy; raises `UsageError` where it is not to be had."
+    """Build and train inside, to use the devices of a strategy.
+
+    Raises `UsageError` where it is not to be had.
+    """
     if strategy not in STRATEGIES: raise unknown("distribution_strategy", strategy, STRATEGIES)
     backend = keras.config.backend()
     if strategy == "off": yield
@@ -84,11 +88,12 @@ def devices(
         chosen = _tpu() if strategy == "tpu" else _mirrored()
         with chosen.scope(): yield
     else:
-        raise UsageError(f"distribution_strategy {strategy!r} needs the TensorFlow or the JAX backend, not {backend}")
+        raise UsageError(f"distribution_strategy {strategy!r} needs the TensorFlow "
+                         f"or the JAX backend, not {backend}")
 
 
 def synchronize_norms(model):
-    "Let BatchNorm take its moments over the batches of all TensorFlow devices. On JAX it does so anyway."
+    "Let BatchNorm take its moments over all TensorFlow devices. On JAX it does so anyway."
     if keras.config.backend() != "tensorflow" or on_one_tensorflow_device(): return
     for layer in flat_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization): layer.synchronized = True

@@ -22,9 +22,16 @@ from ..models.specs import spec_from_json, spec_to_json
 
 # %% ../../nbs/train/00_experiments.ipynb #c005
 TRAIN_IMAGES = {
-    "imagenet2012": 1_281_167, "ade20k": 20_210, "cifar10": 50_000, "camvid": 367, "digit_scenes": 4_000,
-    "coco/2017": 118_287, "bccd": 205}
-EXPERIMENTS = [name for name in (*SPECS, *ALIASES) if get_spec(name).family != "reference"] # names of `experiment`
+    "imagenet2012": 1_281_167,
+    "ade20k": 20_210,
+    "cifar10": 50_000,
+    "camvid": 367,
+    "digit_scenes": 4_000,
+    "coco/2017": 118_287,
+    "bccd": 205,
+}
+_NAMES = (*SPECS, *ALIASES)
+EXPERIMENTS = [name for name in _NAMES if get_spec(name).family != "reference"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,14 @@ class Experiment:
         "The spec of the model."
         return spec_from_json(self.spec, self.model) if self.spec else resolve_spec(self.model)
 
-
+# %% ../../nbs/train/00_experiments.ipynb #u682a
 TABLES = ("classification", "segmentation", "detection", "on-device") # of published numbers
-METRICS = (("top1", "top-1"), ("top1_8bit", "top-1 in 8 bits"), ("miou_default", "mIoU"),
-           ("map", "COCO mAP of the uint8 model"))
+METRICS = (
+    ("top1", "top-1"),
+    ("top1_8bit", "top-1 in 8 bits"),
+    ("miou_default", "mIoU"),
+    ("map", "COCO mAP of the uint8 model"),
+)
 
 
 def _expected(spec) -> str:
@@ -61,7 +72,7 @@ def _expected(spec) -> str:
 
 
 def _cost(spec, data, train) -> str:
-    "What a training takes: images, and multiply-accumulates; the backward pass takes twice as many as the forward pass."
+    "What a training takes: images, and multiply-accumulates."
     images = data.train_images or TRAIN_IMAGES.get(data.name)
     if not images: return f"{train.epochs} epochs"
     cost = f"{train.epochs} epochs of {images:,} images"
@@ -79,9 +90,18 @@ def experiment(
     data = settings.data_settings(spec.name, spec.task)
     train = settings.train_settings(spec.name, spec.task)
     expect = _expected(spec) if profile == "paper" else settings.expectation(spec.name, spec.task)
-    name = model if isinstance(model, str) and not model.endswith(".json") else spec.name
-    own = None if SPECS.get(spec.name) == spec else spec_to_json(spec)
-    return Experiment(name, spec.name, profile, settings.seed, data, train, _cost(spec, data, train), expect, own)
+    is_name = isinstance(model, str) and not model.endswith(".json")
+    return Experiment(
+        name=model if is_name else spec.name,
+        model=spec.name,
+        profile=profile,
+        seed=settings.seed,
+        data=data,
+        train=train,
+        cost=_cost(spec, data, train),
+        expect=expect,
+        spec=None if SPECS.get(spec.name) == spec else spec_to_json(spec),
+    )
 
 # %% ../../nbs/train/00_experiments.ipynb #c009
 def _value(text:str):
@@ -98,7 +118,9 @@ def _assigned(
     parts:dict, # {'data': DataSettings, 'train': TrainSettings}
 ):
     "Which field of which part gets which value; raises `UsageError` for one that does not exist."
-    places = {f.name: part for part, cls in parts.items() for f in dataclasses.fields(cls)}
+    places = {}
+    for part, cls in parts.items():
+        for field in dataclasses.fields(cls): places[field.name] = part
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals: raise UsageError(f"--set takes field=value, not {text!r}")
@@ -106,7 +128,7 @@ def _assigned(
         if name not in places or part not in ("", places[name]): raise unknown("field", key, places)
         yield places[name], name, _value(value)
 
-
+# %% ../../nbs/train/00_experiments.ipynb #ueac1
 def set_data_fields(
     data:DataSettings,
     assignments, # 'field=value' or 'data.field=value'
@@ -121,8 +143,12 @@ def set_fields(
     experiment:Experiment,
     assignments, # 'field=value' or 'train.field=value'
 ) -> Experiment: # With these fields
-    "Change fields of an experiment; `UsageError` for an unknown field, naming the nearest, or a value that it does not take."
-    for part, name, value in _assigned(assignments, dict(data=DataSettings, train=TrainSettings)):
+    """Change fields of an experiment.
+
+    Raises `UsageError` for an unknown field, naming the nearest, or a value that it does not take.
+    """
+    parts = dict(data=DataSettings, train=TrainSettings)
+    for part, name, value in _assigned(assignments, parts):
         changed = replace_fields(getattr(experiment, part), {name: value}, f"{part}.")
         experiment = dataclasses.replace(experiment, **{part: changed})
     cost = _cost(experiment.resolve(), experiment.data, experiment.train)

@@ -18,24 +18,29 @@ from .recipes import on_one_tensorflow_device
 def _matrix_product(layer, inputs, kernel):
     "A 1x1 convolution of stride 1."
     channels = inputs.shape[-1]
-    out = ops.matmul(ops.reshape(inputs, (-1, channels)), ops.reshape(kernel, (channels, layer.filters)))
-    return ops.reshape(out, (-1, *inputs.shape[1:3], layer.filters))
+    pixels = ops.reshape(inputs, (-1, channels))
+    matrix = ops.reshape(kernel, (channels, layer.filters))
+    return ops.reshape(ops.matmul(pixels, matrix), (-1, *inputs.shape[1:3], layer.filters))
 
 
 def _fused_norm(layer, inputs, training=None, mask=None):
     "BatchNorm in one operator; not where it does not learn."
     if not (training and layer.trainable):
         return type(layer).call(layer, inputs, training=training, mask=mask)
-    gamma, beta = tf.convert_to_tensor(layer.gamma), tf.convert_to_tensor(layer.beta)
     out, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-        inputs, gamma, beta, epsilon=layer.epsilon, is_training=True)
+        inputs,
+        tf.convert_to_tensor(layer.gamma),
+        tf.convert_to_tensor(layer.beta),
+        epsilon=layer.epsilon,
+        is_training=True,
+    )
     count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
     biased = variance * (count - 1) / count # the operator divides by count - 1, Keras by count
     for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, biased)):
         moving.assign(moving * layer.momentum + now * (1 - layer.momentum))
     return out
 
-
+# %% ../../nbs/train/03_fast.ipynb #u1e20
 def _is_product(layer) -> bool:
     "Whether a layer is a 1x1 convolution of stride 1, without groups."
     if type(layer) is not keras.layers.Conv2D: return False
@@ -52,9 +57,13 @@ def _is_norm(layer) -> bool:
 def fast_operators(
     model, # A Keras model
 ):
-    "Inside, 1x1 convolutions and BatchNorms run through faster operators, if TensorFlow trains on one device."
+    """Inside, 1x1 convolutions and BatchNorms run through faster operators.
+
+    Only where TensorFlow trains, and on one device.
+    """
     layers = flat_layers(model) if on_one_tensorflow_device() else []
-    products, norms = [l for l in layers if _is_product(l)], [l for l in layers if _is_norm(l)]
+    products = [l for l in layers if _is_product(l)]
+    norms = [l for l in layers if _is_norm(l)]
     for l in products: l.convolution_op = partial(_matrix_product, l)
     for l in norms: l.call = partial(_fused_norm, l)
     try: yield
@@ -70,7 +79,7 @@ def _one(spec):
 
 def make_variables(
     model, # Compiled
-    targets=None, # Specifications of the targets, as `tf.data.Dataset.element_spec` gives them; None: a class a position
+    targets=None, # As in `tf.data.Dataset.element_spec`; None: a class a position
 ):
     "Make the variables of optimiser, loss and metrics, so that the training step is traced once."
     model.optimizer.build(model.trainable_variables)

@@ -19,7 +19,7 @@ from ..core.records import seed_for
 from ..core.settings import TrainSettings
 from ..models.specs import backbone_of, build_model
 from ..data.datasets import batches, open_dataset, reading, training_batches
-from ..tasks.base import TASKS, task_of_model
+from ..tasks.base import TASKS, shapes_of, task_of_model
 from .checkpoints import keep_history, restore, save_state
 from .devices import in_precision, synchronize_norms
 from .experiments import Experiment
@@ -59,30 +59,37 @@ class _Keeper(keras.callbacks.Callback):
     "Count steps, stop where the loss is not finite, and write checkpoints."
     def __init__(self, folder, identity, step, history, metrics):
         super().__init__()
-        self.folder, self.identity, self.step, self.history = Path(folder), identity, step, history
+        self.folder, self.identity = Path(folder), identity
+        self.step, self.history = step, history
         self.metrics_before, self.stop = metrics, _Stop()
 
     def not_finite(self, what):
         "The error for a loss or a weight that is not finite."
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        return UsageError(f"{what} of {self.model.name} is not finite at step {self.step}, with a learning rate of {rate:.3g}; "
-                          f"lower the learning rate. The last good checkpoint stays in {self.folder}")
+        return UsageError(
+            f"{what} of {self.model.name} is not finite at step {self.step}, "
+            f"with a learning rate of {rate:.3g}; lower the learning rate. "
+            f"The last good checkpoint stays in {self.folder}")
 
     def save(self):
         "Write a checkpoint, and keep the one before it."
         path = self.folder/f"step-{self.step:09d}.npz"
-        try: save_state(self.model, path, step=self.step, history=self.history, identity=self.identity)
+        note = dict(step=self.step, history=self.history, identity=self.identity)
+        try: save_state(self.model, path, **note)
         except FloatingPointError as e: raise self.not_finite(e) from None
         for old in sorted(self.folder.glob("step-*.npz"))[:-2]: old.unlink()
 
     def on_train_begin(self, logs=None): self.stop.listen()
     def on_train_end(self, logs=None): self.stop.release()
 
-    def on_epoch_begin(self, epoch, logs=None): # Keras has just set them to zero
-        for variable, value in zip(self.model.metrics_variables, self.metrics_before): variable.assign(value)
+    def on_epoch_begin(self, epoch, logs=None):
+        "Put metrics back: Keras has just set them to zero."
+        pairs = zip(self.model.metrics_variables, self.metrics_before)
+        for variable, value in pairs: variable.assign(value)
         self.metrics_before = ()
 
     def on_train_batch_end(self, batch, logs=None):
+        "Count; refuse a loss that is not finite; stop where a signal was heard."
         self.step += 1
         if not math.isfinite(logs["loss"]): raise self.not_finite("the loss")
         if not self.stop.heard: return
@@ -91,6 +98,7 @@ class _Keeper(keras.callbacks.Callback):
         self.stop.leave()
 
     def on_epoch_end(self, epoch, logs=None):
+        "Take the epoch into the history, and save."
         self.history.append({name: float(value) for name, value in logs.items()})
         self.save()
 
@@ -99,56 +107,78 @@ class _Training:
     "One training: the compiled network, its data, its checkpoints."
     def __init__(self, model, images, settings, seed, path, task, cache):
         self.model, self.settings, self.path = model, settings, Path(path)
-        self.folder, self.per_epoch = self.path.with_suffix(".checkpoints"), len(images) // settings.batch_size
-        hw, classes = model.input_shape[1:3], task.classes([tuple(o.shape) for o in model.outputs])
+        self.folder = self.path.with_suffix(".checkpoints")
+        self.per_epoch = len(images) // settings.batch_size
+        self.steps = self.per_epoch * settings.epochs
+        hw, classes = model.input_shape[1:3], task.classes(shapes_of(model))
         self.encode = task.encode(model)
-        self.data = partial(training_batches, images, settings.batch_size, seed, task.augment(settings, hw),
-                            task.mix(settings, classes), cache=cache, encode=self.encode)
+        self.data = partial(
+            training_batches,
+            images,
+            settings.batch_size,
+            seed,
+            task.augment(settings, hw),
+            task.mix(settings, classes),
+            cache=cache,
+            encode=self.encode,
+        )
         _, targets = self.data().element_spec # says what does not fit before anything is built
         keras.utils.set_random_seed(seed)
         self.network = in_precision(model, settings.precision)
         compile_model(self.network, settings, self.per_epoch, task)
         synchronize_norms(self.network)
         make_variables(self.network, targets)
-        self.identity = dict(asdict(settings), model=model.name, classes=classes, image_size=hw,
-                             images=len(images), seed=seed)
-
-    @property
-    def steps(self): return self.per_epoch * self.settings.epochs
+        data = dict(classes=classes, image_size=hw, images=len(images), seed=seed)
+        self.identity = dict(asdict(settings), model=model.name, **data)
 
     def restore(self):
         "Step and history to go on from."
         return restore(self.network, self.folder, self.identity)
 
-    def fit(self, note, validation, verbose, callbacks):
-        "The rest of an epoch, or all that is left; the keeper, who knows how far it came."
-        epoch, done = divmod(note["step"], self.per_epoch)
-        last, metrics = self.settings.epochs, ()
-        if done: last, metrics = epoch + 1, [ops.convert_to_numpy(v) for v in self.network.metrics_variables]
-        keeper = _Keeper(self.folder, self.identity, note["step"], note["history"], metrics)
-        average = [keras.callbacks.SwapEMAWeights()] if self.settings.ema and validation is not None else []
-        try:
-            with fast_operators(self.network):
-                self.network.fit(self.data(start=note["step"]), initial_epoch=epoch, epochs=last,
-                                 steps_per_epoch=self.per_epoch - done, verbose=verbose, shuffle=False,
-                                 validation_data=validation, callbacks=[*average, keeper, *callbacks])
-        finally: keeper.stop.release()
-        return keeper
+# %% ../../nbs/train/06_loop.ipynb #ua330
+def _fit(training, note, validation, verbose, callbacks):
+    "The rest of an epoch, or all that is left; the keeper, who knows how far it came."
+    network, settings = training.network, training.settings
+    epoch, done = divmod(note["step"], training.per_epoch)
+    last, metrics = settings.epochs, ()
+    if done:
+        last = epoch + 1
+        metrics = [ops.convert_to_numpy(v) for v in network.metrics_variables]
+    keeper = _Keeper(training.folder, training.identity, note["step"], note["history"], metrics)
+    callbacks = [keeper, *callbacks]
+    if settings.ema and validation is not None:
+        callbacks.insert(0, keras.callbacks.SwapEMAWeights())
+    try:
+        with fast_operators(network):
+            network.fit(
+                training.data(start=note["step"]),
+                initial_epoch=epoch,
+                epochs=last,
+                steps_per_epoch=training.per_epoch - done,
+                verbose=verbose,
+                shuffle=False,
+                validation_data=validation,
+                callbacks=callbacks,
+            )
+    finally: keeper.stop.release()
+    return keeper
 
-    def run(self, validation, verbose, callbacks):
-        "Go on from where the checkpoints are to the end; the history."
-        note = self.restore() or dict(step=0, history=[])
-        if note["step"]:
-            print(f"going on after step {note['step']} of {self.steps}, "
-                  f"epoch {note['step'] / self.per_epoch:.2f} of {self.settings.epochs}")
-        if note["step"] == self.steps: # stopped before saving
-            self.network.optimizer.finalize_variable_values(self.network.trainable_variables)
-        while note["step"] < self.steps:
-            keeper = self.fit(note, validation, verbose, callbacks)
-            note = dict(step=keeper.step, history=keeper.history)
-            if note["step"] < self.steps: note = self.restore() # fit's end has put averages in
-        if self.network is not self.model: self.model.set_weights(self.network.get_weights())
-        return note["history"]
+# %% ../../nbs/train/06_loop.ipynb #ua225
+def _run(training, validation, verbose, callbacks):
+    "Go on from where the checkpoints are to the end; the history."
+    network, steps = training.network, training.steps
+    note = training.restore() or dict(step=0, history=[])
+    if note["step"]:
+        print(f"going on after step {note['step']} of {steps}, "
+              f"epoch {note['step'] / training.per_epoch:.2f} of {training.settings.epochs}")
+    if note["step"] == steps:
+        network.optimizer.finalize_variable_values(network.trainable_variables)
+    while note["step"] < steps:
+        keeper = _fit(training, note, validation, verbose, callbacks)
+        note = dict(step=keeper.step, history=keeper.history)
+        if note["step"] < steps: note = training.restore()
+    if network is not training.model: training.model.set_weights(network.get_weights())
+    return note["history"]
 
 # %% ../../nbs/train/06_loop.ipynb #c009
 def train_model(
@@ -163,13 +193,17 @@ def train_model(
     cache:bool=True, # Keep the images in memory
     task=None, # A `Task`; None: what the model's outputs say
 ) -> list: # One dict an epoch: loss, metrics, and of `validation` val_loss, val_...
-    "Train a model by a recipe and save it; raises `UsageError` where data do not fit or the loss is not finite."
+    """Train a model by a recipe and save it.
+
+    Raises `UsageError` where data do not fit or the loss is not finite.
+    """
     start = time.perf_counter()
     task = task or task_of_model(model)
     with reading():
         training = _Training(model, images, settings, seed, path, task, cache)
-        if validation is not None: validation = batches(validation, settings.batch_size, training.encode)
-        history = training.run(validation, verbose, callbacks)
+        if validation is not None:
+            validation = batches(validation, settings.batch_size, training.encode)
+        history = _run(training, validation, verbose, callbacks)
     keep_history(path, history, len(images), time.perf_counter() - start)
     with atomic_write(path) as tmp: model.save(tmp)
     shutil.rmtree(training.folder, ignore_errors=True)
@@ -182,12 +216,14 @@ def _start(
     init, # As `train_experiment` takes it
     samples, # Training images, decoded
 ):
-    "Take the weights to start from, and say which layers they do not reach; raises `UsageError` where they do not fit."
+    "Take the weights to start from, and report which layers they do not reach."
     def pictures(): return next(iter(batches(samples, 64)))[0]
 
-    trained = isinstance(init, keras.Model)
-    left = task.initial_weights(model, init) if trained else init(model, pictures)
-    if left: print(f"{', '.join(left)}: not from the weights to start from, trained anew", file=sys.stderr)
+    if isinstance(init, keras.Model): left = task.initial_weights(model, init)
+    else: left = init(model, pictures)
+    if not left: return
+    names = ", ".join(left)
+    print(f"{names}: not from the weights to start from, trained anew", file=sys.stderr)
 
 
 def _build(
@@ -201,28 +237,37 @@ def _build(
     return build_model(spec, classes, e.data.image_size, **changed)
 
 
+def _warn_of_scratch(e:Experiment, spec):
+    "A recipe that starts from a backbone gets none."
+    print(f"WARNING: the recipe starts from a trained {backbone_of(spec).name}; "
+          f"without one, {e.model} starts from scratch", file=sys.stderr)
+
+# %% ../../nbs/train/06_loop.ipynb #uc61b
 def train_experiment(
     e:Experiment, # From `experiment`
     path, # Where the trained model goes, '.keras'
-    init=None, # A trained model, or a function of (model, function that gives 64 training images) -> names of layers not reached
+    init=None, # A trained model, or a function of (model, function that gives 64 training images)
     validate:bool=False, # Evaluate the test split after every epoch
     verbose:int=2, # As Keras's `fit`
 ) -> tuple: # (the trained model, number of images, one dict an epoch)
-    "Train the model of an experiment, or go on with it; raises `UsageError` where something does not fit."
-    spec, seed, dataset = e.resolve(), seed_for(e.seed, "train", e.model), open_dataset(e.data)
+    """Train the model of an experiment, or go on with it. `UsageError` where something is amiss.
+
+    `init` as a function sets the initial weights and returns the names of layers that it left.
+    """
+    spec, dataset = e.resolve(), open_dataset(e.data)
+    seed = seed_for(e.seed, "train", e.model)
     task = TASKS[spec.task]
     images = task.samples(dataset, "train", encoded=task.encoded(e.train))
     validation = task.samples(dataset, "test") if validate else None
     classes = len(task.label_names(dataset))
-    keras.utils.set_random_seed(seed) # the initial weights
+    keras.utils.set_random_seed(seed)
     model = _build(e, spec, classes)
     if init is not None: _start(model, task, init, task.samples(dataset, "train"))
-    elif e.train.from_backbone:
-        print(f"WARNING: the recipe starts from a trained {backbone_of(spec).name}; "
-              f"without one, {e.model} starts from scratch", file=sys.stderr)
+    elif e.train.from_backbone: _warn_of_scratch(e, spec)
     size = "x".join(map(str, model.input_shape[1:3]))
-    print(f"{e.name}: {len(images)} images of {size} pixels, {classes} classes, {model.count_params():,} parameters")
+    print(f"{e.name}: {len(images)} images of {size} pixels, {classes} classes, "
+          f"{model.count_params():,} parameters")
+    options = dict(validation=validation, cache=e.data.cache, task=task)
     with dataset.reading():
-        history = train_model(model, images, e.train, seed, path, verbose, validation=validation,
-                              cache=e.data.cache, task=task)
+        history = train_model(model, images, e.train, seed, path, verbose, **options)
     return model, len(images), history

@@ -29,7 +29,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         "What Keras saves."
         return dict(schedule=keras.optimizers.schedules.serialize(self.schedule), steps=self.steps)
 
-
+# %% ../../nbs/train/02_recipes.ipynb #u7bd8
 SCHEDULES = ("cosine", "polynomial", "staircase")
 
 
@@ -39,7 +39,8 @@ def _decay(
     per_epoch:int, # Steps
 ): # Keras schedule
     "The schedule of a recipe, without its warm-up; raises `UsageError` for an unknown one."
-    steps, schedules = settings.epochs * per_epoch, keras.optimizers.schedules
+    schedules = keras.optimizers.schedules
+    steps = settings.epochs * per_epoch
     if settings.schedule == "cosine": return schedules.CosineDecay(peak, steps)
     if settings.schedule == "polynomial":
         return schedules.PolynomialDecay(peak, steps, 0.0, settings.power)
@@ -55,10 +56,13 @@ def _cosine_after_line(
     warmup:int, # Steps of the line
     per_epoch:int, # Steps
 ): # Keras schedule
-    "A line from `warmup_rate`, then a cosine to zero, as TF1's detectors have it; raises `UsageError` for another schedule."
-    if settings.schedule != "cosine": raise UsageError(f"warmup_rate is of schedule cosine, not {settings.schedule}")
+    "A line from `warmup_rate`, then a cosine to zero, as TF1's detectors have it."
+    if settings.schedule != "cosine":
+        raise UsageError(f"warmup_rate is of schedule cosine, not {settings.schedule}")
     rest = settings.epochs * per_epoch - warmup
-    if rest < 1: raise UsageError(f"a warm-up of {settings.warmup_epochs} epochs leaves nothing of {settings.epochs}")
+    if rest < 1:
+        raise UsageError(f"a warm-up of {settings.warmup_epochs} epochs "
+                         f"leaves nothing of {settings.epochs}")
     return keras.optimizers.schedules.CosineDecay(
         settings.warmup_rate, rest, warmup_target=peak, warmup_steps=warmup)
 
@@ -67,9 +71,12 @@ def learning_rate(
     settings:TrainSettings,
     per_epoch:int, # Steps
 ): # Keras schedule: step -> learning rate
-    "The learning rate of a recipe, scaled to the batch where the recipe says so; `UsageError` for an unknown schedule."
-    meant_for = settings.learning_rate_images
-    peak = settings.learning_rate * (settings.batch_size / meant_for if meant_for else 1)
+    """The learning rate of a recipe, scaled to the batch where the recipe says so.
+
+    Raises `UsageError` for an unknown schedule.
+    """
+    peak = settings.learning_rate
+    if settings.learning_rate_images: peak *= settings.batch_size / settings.learning_rate_images
     warmup = max(1, round(settings.warmup_epochs * per_epoch))
     if settings.warmup_rate is None: return WarmUp(_decay(settings, peak, per_epoch), warmup)
     return _cosine_after_line(settings, peak, warmup, per_epoch)
@@ -90,7 +97,7 @@ class Adam(_L2InGradient, keras.optimizers.Adam): "Keras's Adam."
 class RMSprop(_L2InGradient, keras.optimizers.RMSprop): "Keras's RMSprop; epsilon under the root."
 class SGD(_L2InGradient, keras.optimizers.SGD): "Keras's SGD."
 
-
+# %% ../../nbs/train/02_recipes.ipynb #u2fc6
 def _handle(variable):
     "TensorFlow's resource of a variable."
     return (variable if isinstance(variable, tf.Variable) else variable.value).handle
@@ -105,13 +112,21 @@ class _OneOperator:
         first, second = adam_moments(self, variable)
         step = number(self.iterations + 1)
         tf.raw_ops.ResourceApplyAdam(
-            var=_handle(variable), m=_handle(first), v=_handle(second), grad=gradient,
-            lr=number(learning_rate), beta1=number(self.beta_1), beta2=number(self.beta_2),
+            var=_handle(variable),
+            m=_handle(first),
+            v=_handle(second),
+            grad=gradient,
+            lr=number(learning_rate),
+            beta1=number(self.beta_1),
+            beta2=number(self.beta_2),
             epsilon=number(self.epsilon),
-            beta1_power=number(self.beta_1)**step, beta2_power=number(self.beta_2)**step)
+            beta1_power=number(self.beta_1)**step,
+            beta2_power=number(self.beta_2)**step,
+        )
 
 
-class FusedAdam(_L2InGradient, _OneOperator, keras.optimizers.Adam): "Keras's Adam in one operator a variable."
+class FusedAdam(_L2InGradient, _OneOperator, keras.optimizers.Adam):
+    "Keras's Adam in one operator a variable."
 
 # %% ../../nbs/train/02_recipes.ipynb #c010
 def extract_l2(
@@ -125,7 +140,7 @@ def extract_l2(
         v.regularizer = None
     return found
 
-
+# %% ../../nbs/train/02_recipes.ipynb #u9bda
 def on_one_tensorflow_device() -> bool:
     "Whether TensorFlow trains, and on one device."
     one = tf.distribute.get_strategy().num_replicas_in_sync == 1
@@ -144,29 +159,32 @@ def _optimizer(
         adam = FusedAdam if on_one_tensorflow_device() else Adam
         return adam(epsilon=settings.epsilon, **common)
     if settings.optimizer == "rmsprop":
-        return RMSprop(rho=settings.rho, momentum=settings.momentum, epsilon=settings.epsilon, **common)
-    if settings.optimizer == "sgd": return SGD(momentum=settings.momentum, nesterov=settings.nesterov, **common)
+        common = dict(common, rho=settings.rho, epsilon=settings.epsilon)
+        return RMSprop(momentum=settings.momentum, **common)
+    if settings.optimizer == "sgd":
+        return SGD(momentum=settings.momentum, nesterov=settings.nesterov, **common)
     raise unknown("optimizer", settings.optimizer, OPTIMIZERS)
 
-
+# %% ../../nbs/train/02_recipes.ipynb #ud5c8
 def make_optimizer(
-    model, # Gives its L2 factors to the optimiser, unless gradients are clipped: then L2 counts as part of them
+    model, # Gives its L2 factors to the optimiser, unless gradients are clipped
     settings:TrainSettings,
     per_epoch:int, # Steps
 ): # A Keras optimiser
     "The optimiser of a recipe; raises `UsageError` for an unknown one."
-    common = dict(learning_rate=learning_rate(settings, per_epoch), global_clipnorm=settings.clip_norm)
+    rate = learning_rate(settings, per_epoch)
+    common = dict(learning_rate=rate, global_clipnorm=settings.clip_norm)
     if settings.ema: common |= dict(use_ema=True, ema_momentum=settings.ema)
     optimizer = _optimizer(settings, common)
     if not settings.clip_norm: optimizer.l2 = extract_l2(model)
-    scaled = settings.precision == "mixed_float16"
-    return keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer
+    if settings.precision != "mixed_float16": return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)
 
 # %% ../../nbs/train/02_recipes.ipynb #c014
 def _on_cpu() -> bool:
     "Whether TensorFlow has nothing but the CPU."
     if keras.config.backend() != "tensorflow": return False
-    return not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
+    return not any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
 
 
 def compile_model(
@@ -175,9 +193,16 @@ def compile_model(
     per_epoch:int, # Steps
     task=None, # A `Task`; None: what the outputs say
 ):
-    "Attach optimiser, loss and metric, and freeze what the settings freeze; raises `UsageError` where something does not fit."
+    """Attach optimiser, loss and metric, and freeze what the settings freeze.
+
+    Raises `UsageError` where something does not fit.
+    """
     task = task or task_of_model(model)
     task.prepare(model, settings)
-    optimizer = make_optimizer(model, settings, per_epoch)
-    model.compile(optimizer, task.loss(model, settings), metrics=task.metrics(model),
-                  auto_scale_loss=False, jit_compile=False if _on_cpu() else "auto")
+    model.compile(
+        make_optimizer(model, settings, per_epoch),
+        task.loss(model, settings),
+        metrics=task.metrics(model),
+        auto_scale_loss=False,
+        jit_compile=False if _on_cpu() else "auto",
+    )

@@ -277,3 +277,62 @@ def test_a_training_may_start_from_a_detector_of_other_classes(trained, capfd):
     assert TASK.initial_weights(ours, theirs) == [f"class{i}" for i in range(5)]
     for name in ("stem", "c0n4_0_projection", "box2", "class3_depthwise"):
         assert np.array_equal(ours.get_layer(name).get_weights()[0], theirs.get_layer(name).get_weights()[0])
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    "The files of that detector."
+    common = ("export", "--model_name", MODEL, "--ckpt_path", trained / f"{MODEL}.keras", "--output_dir", trained,
+              "--image_size", 64, "--dataset_dir", os.environ.get("EDGETPU_REPRO_TFDS_DIR", ROOT / "build/data"),
+              "--num_calibration_steps", 4, "--allow_degraded")
+    both = ("--finalize_method", "none", "--finalize_method", "nms")
+    answered(*common, "--quantize", *both, "--max_detections", 7, "--report")
+    other = ("--quantizer", "aeq", "--recipe", "a16w8", "--rule", ":class0=float")
+    answered(*common, *other, "--batch_size", 2, "--target", "cpu")
+    return trained
+
+
+def test_options_of_an_export_are_honoured(exported):
+    from edgetpu_repro.tflite.metadata import read_labels
+    cards = {p.name.removesuffix(".tflite.json"): json.loads(p.read_text()) for p in exported.glob("*.tflite.json")}
+    assert set(cards) == {f"{MODEL}_int8", f"{MODEL}_nms_int8", f"{MODEL}_cpu_a16w8"}
+    assert not any("DEQUANTIZE" in refused for refused in cards[f"{MODEL}_nms_int8"]["refused_by_edgetpu"])
+    assert cards[f"{MODEL}_nms_int8"]["max_detections"] == 7 and cards[f"{MODEL}_nms_int8"]["outputs"][0]["shape"] == [1, 7, 4]
+    wide = cards[f"{MODEL}_cpu_a16w8"]
+    assert wide["inputs"][0]["shape"][0] == 2 and wide["rules"] == [":class0=float"] and "SPLIT" not in wide["operators"]
+    assert (exported / f"{MODEL}_int8_layers.csv").exists()
+    for name in cards: assert read_labels((exported / f"{name}.tflite").read_bytes()) == tuple("0123456789")
+    assert all(0 <= card["check"]["agreement"] <= 1 and card["check"]["sqnr_db"] > 5 for card in cards.values())
+
+
+def test_suppression_takes_one_picture_a_call(inside, trained):
+    done = inside("export", "--model_name", MODEL, "--output_dir", trained / "no", "--image_size", 64, "--finalize_method", "nms", "--batch_size", 2)
+    assert done.returncode == 2 and "takes one picture a call" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("file", [f"{MODEL}_int8.tflite", f"{MODEL}_nms_int8.tflite", f"{MODEL}_cpu_a16w8.tflite"])
+def test_evaluate_takes_every_kind_of_file(cli, exported, tmp_path, file):
+    boxes = [(1, 7, [10, 10, 20, 20])]
+    ten = coco_json(tmp_path, boxes, TWO, [(i, str(i)) for i in range(1, 11)])
+    given = ("--annotations", ten, "--images", tmp_path) if "cpu" in file else ("--profile", "smoke", "--set", "test_images=6")
+    done = cli("evaluate", exported / file, *given, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["suppression"] == ("in the file" if "nms" in file else "nms_regular") and result["images"] == (2 if "cpu" in file else 6)
+
+
+def test_predict_draws_boxes(cli, exported, tmp_path):
+    from PIL import Image
+    Image.new("RGB", (80, 60), "white").save(tmp_path / "white.png")
+    done = cli("predict", exported / f"{MODEL}_nms_int8.tflite", tmp_path / "white.png", "--output_dir", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    answer, = json.loads(done.stdout)
+    assert Image.open(answer["detections"]).size == (80, 60) and answer["detections"].endswith("white_detections.png")
+    assert all(set(box) == {"class", "name", "score", "box"} and box["name"] in "0123456789" for box in answer["boxes"])
+
+
+def test_a_detector_is_timed_by_name_with_its_suppression(cli):
+    quick = ("--image_size", 64, "--min_runs", 3, "--seconds", 0, "--max_seconds", 0.5, "--json")
+    done = cli("benchmark", MODEL, *quick, "--finalize_method", "nms")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[MODEL]["latency_ms"] > 0

@@ -10,6 +10,7 @@ import publish
 from edgetpu_repro.core.errors import UsageError
 
 # Profiles that were not run again since the rule; who runs one strikes it out.
+COMMITTED = ("default", "camvid", "cifar10", "bccd", "bccd_finetune")
 OLDER = ("default", "cifar10")
 pytestmark = pytest.mark.quick
 
@@ -42,7 +43,7 @@ def test_other_records_are_refused(tmp_path, step, commit, answer):
     with pytest.raises(UsageError, match=answer): publish.check_commits(tmp_path)
 
 
-@pytest.mark.parametrize("profile", ["default", "camvid", "cifar10"])
+@pytest.mark.parametrize("profile", COMMITTED)
 def test_what_is_committed_comes_from_clean_commits(profile, request):
     if profile in OLDER:
         reason = "not run again since records know whether their tree was clean"

@@ -8,7 +8,7 @@ from edgetpu_repro.core.records import read_records, unexpected
 from edgetpu_repro.models.specs import get_spec
 
 pytestmark = pytest.mark.quick
-COMMITTED = ("default", "camvid", "cifar10")
+COMMITTED = ("default", "camvid", "cifar10", "bccd", "bccd_finetune")
 
 
 def evaluated(task):

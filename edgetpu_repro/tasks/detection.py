@@ -183,12 +183,12 @@ def draw_detections(
     images = rows["image"]
     shown = {title: boxes for title, boxes in rows.items() if title != "image"}
     n, (height, width) = len(images), images.shape[1:3]
-    size = 2.4 * n, 2.4 * len(shown) * height / width + 0.3
+    size = 1.8 * n, 1.8 * len(shown) * height / width + 0.3
     fig, axes = plt.subplots(len(shown), n, figsize=size, layout="constrained", squeeze=False)
     for line, (title, boxes) in zip(axes, shown.items()):
         line[0].set_ylabel(title)
         for ax, image, found in zip(line, images, boxes):
-            ax.imshow(image)
+            ax.imshow(image, interpolation="none")
             _draw_rows(ax, found, least)
             ax.set(xticks=[], yticks=[])
     used = sorted({int(r[4]) for boxes in shown.values() for r in boxes.reshape(-1, 6) if r[5] >= least})

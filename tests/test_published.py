@@ -194,7 +194,8 @@ def test_committed_records_are_whole_and_of_one_commit():
             assert 0.1 < way[metric] < 1 and 0 < way[f"{metric}_se"] < 0.05
             assert 0.7 < way["agreement"] <= 1
         if parameters["model"] is None: continue
-        assert numbers["variables"] and all(row["sqnr_db"] is not None for row in numbers["layers"])
+        unknown = [row["layer"] for row in numbers["layers"] if row["sqnr_db"] is None]
+        assert numbers["variables"] and set(unknown) <= {"classifier"}, unknown # it is the output
 
 
 @measured

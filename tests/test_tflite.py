@@ -1,4 +1,5 @@
-"Exported files: their cards and checks, every format and recipe, predictions for a user's pictures, and files of strangers."
+"Exported files: cards, checks, formats and recipes; predictions; and files of strangers."
+
 import hashlib
 import json
 import subprocess
@@ -41,31 +42,59 @@ def weights(tmp_path_factory):
     return path
 
 
-def card_of(path): return json.loads(path.with_name(path.name + ".json").read_text())
+def card_of(path):
+    return json.loads(path.with_name(path.name + ".json").read_text())
 
 
-def test_an_export_has_a_card_and_metadata_and_is_the_same_file_every_time(inside, tmp_path, weights):
+def test_an_export_has_a_card_and_metadata_and_is_the_same_file_every_time(
+    inside, tmp_path, weights
+):
     for folder in ("a", "b"):
-        done = inside("export", "--model_name", MODEL, "--ckpt_path", weights, "--output_dir", tmp_path / folder, "--quantize", "--report",
-                   "--allow_degraded", *COMMON)
+        done = inside(
+            "export",
+            "--model_name",
+            MODEL,
+            "--ckpt_path",
+            weights,
+            "--output_dir",
+            tmp_path / folder,
+            "--quantize",
+            "--report",
+            "--allow_degraded",
+            *COMMON,
+        )
         assert done.returncode == 0 and "RANDOM" not in done.stderr, done
     file = tmp_path / f"a/{MODEL}_int8.tflite"
-    assert sorted(p.name for p in file.parent.iterdir()) == [f"{MODEL}_int8{end}" for end in
-                                                             (".tflite", ".tflite.json", "_layers.csv", "_layers.png")]
+    assert sorted(p.name for p in file.parent.iterdir()) == [
+        f"{MODEL}_int8{end}" for end in (".tflite", ".tflite.json", "_layers.csv", "_layers.png")
+    ]
     assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
     card = card_of(file)
-    assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and card["bytes"] == file.stat().st_size
+    assert (
+        card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        and card["bytes"] == file.stat().st_size
+    )
     assert card["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert card["check"]["float_error"] <= 1e-4 and card["check"]["images"] == 8 and card["trained"] and card["refused_by_edgetpu"] == []
-    assert card["inputs"][0]["dtype"] == card["outputs"][0]["dtype"] == "int8" and card["versions"]["CONV_2D"] <= 3
-    assert card["calibration"] == dict(dataset="digit_scenes", split="train", images=8, central_crop=False)
+    assert (
+        card["check"]["float_error"] <= 1e-4
+        and card["check"]["images"] == 8
+        and card["trained"]
+        and card["refused_by_edgetpu"] == []
+    )
+    assert (
+        card["inputs"][0]["dtype"] == card["outputs"][0]["dtype"] == "int8"
+        and card["versions"]["CONV_2D"] <= 3
+    )
+    assert card["calibration"] == dict(
+        dataset="digit_scenes", split="train", images=8, central_crop=False
+    )
     assert TFLiteFile.open(file).labels == tuple("0123456789")
 
 
 def test_a_degraded_file_is_kept_and_said(inside, tmp_path, weights):
     model = load_model(weights)
     kernel, bias = model.get_layer("classifier").get_weights()
-    bias[0] = -1e6 # a class far below the others takes all steps of the logits
+    bias[0] = -1e6  # a class far below the others takes all steps of the logits
     model.get_layer("classifier").set_weights([kernel * 1e3, bias])
     model.save(tmp_path / "bad.keras")
     paths = ("--ckpt_path", tmp_path / "bad.keras", "--output_dir", tmp_path / "out")
@@ -78,30 +107,70 @@ def test_a_degraded_file_is_kept_and_said(inside, tmp_path, weights):
 
 
 def test_recipes_targets_and_methods_in_one_go(inside, tmp_path):
-    words = ("--quantizer", "aeq", "--recipe", "a8w8", "--recipe", "a16w8", "--recipe", "dynamic", "--rule", ":classifier=float")
-    done = inside("export", "--model_name", MODEL, "--output_dir", tmp_path, *words, "--target", "cpu", *COMMON)
+    words = (
+        "--quantizer",
+        "aeq",
+        "--recipe",
+        "a8w8",
+        "--recipe",
+        "a16w8",
+        "--recipe",
+        "dynamic",
+        "--rule",
+        ":classifier=float",
+    )
+    done = inside(
+        "export",
+        "--model_name",
+        MODEL,
+        "--output_dir",
+        tmp_path,
+        *words,
+        "--target",
+        "cpu",
+        *COMMON,
+    )
     assert done.returncode == 0, done
     made = sorted(p.name for p in tmp_path.glob("*.tflite"))
     assert made == [f"{MODEL}_cpu_{name}.tflite" for name in ("a16w8", "dynamic", "int8_aeq")]
     dtype = {p.name: card_of(p)["inputs"][0]["dtype"] for p in tmp_path.glob("*.tflite")}
     assert [dtype[name] for name in made] == ["int16", "float32", "int8"]
     assert "SPLIT" not in card_of(tmp_path / made[2])["operators"], "native group convolutions"
-    assert len(file_graph(tmp_path / made[2])) > 40, "its weights lie behind the table of the file, and are found"
+    assert len(file_graph(tmp_path / made[2])) > 40, (
+        "its weights lie behind the table of the file, and are found"
+    )
 
 
 def test_less_restrictive_and_output_layer_and_formats(inside, tmp_path, weights):
-    base = ("export", "--model_name", MODEL, "--ckpt_path", weights, "--output_dir", tmp_path, *COMMON)
+    base = (
+        "export",
+        "--model_name",
+        MODEL,
+        "--ckpt_path",
+        weights,
+        "--output_dir",
+        tmp_path,
+        *COMMON,
+    )
     assert inside(*base, "--quantize_less_restrictive", "--allow_degraded").returncode == 0
     card = card_of(tmp_path / f"{MODEL}_int8.tflite")
     assert (card["inputs"][0]["dtype"], card["outputs"][0]["dtype"]) == ("int8", "float32")
     assert inside(*base, "--output_layer", "block05_project").returncode == 0
-    assert card_of(tmp_path / f"{MODEL}_block05_project_float.tflite")["outputs"][0]["shape"][:3] == [1, 4, 4]
+    assert card_of(tmp_path / f"{MODEL}_block05_project_float.tflite")["outputs"][0]["shape"][
+        :3
+    ] == [1, 4, 4]
     one_line(inside(*base, "--output_layer", "block5_project"), "did you mean", "'block05_project'")
-    assert inside(*base, "--format", "keras").returncode == 0 and inside(*base, "--format", "saved_model").returncode == 0
+    assert (
+        inside(*base, "--format", "keras").returncode == 0
+        and inside(*base, "--format", "saved_model").returncode == 0
+    )
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
     wanted = predictor(load_model(weights))(images)
-    np.testing.assert_allclose(predictor(load_model(tmp_path / f"{MODEL}.keras"))(images), wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        predictor(load_model(tmp_path / f"{MODEL}.keras"))(images), wanted, atol=1e-6
+    )
     import tensorflow as tf
+
     saved = tf.saved_model.load(str(tmp_path / f"{MODEL}_saved_model"))
     np.testing.assert_allclose(saved.serve(images), wanted, atol=1e-5)
 
@@ -113,19 +182,24 @@ def test_the_module_by_its_original_name(tmp_path):
     one_line(call(*command, "--model_name=mobilenet"), "unknown model")
 
 
-@pytest.mark.parametrize("words, answer", [
-    (("--quantizer", "tfl", "--quantize"), ("unknown quantizer", "did you mean 'tf'")),
-    (("--recipe", "a16w8"), ("needs --quantizer aeq",)),
-    (("--quantizer", "aeq", "--rule", "CONV_2D"), ("OPERATOR:REGEX=RECIPE",)),
-    (("--quantizer", "aeq", "--rule", "CONV_2D:(=float"), ("no regular expression",)),
-    (("--target", "tpu"), ("unknown target", "edgetpu")),
-    (("--format", "onnx"), ("unknown format", "saved_model")),
-    (("--format", "keras", "--quantize"), ("holds no quantised model",)),
-    (("--report",), ("--report needs --quantize",)),
-    (("--labels", "missing.txt", "--quantize"), ("missing.txt is not a file",)),
-])
+@pytest.mark.parametrize(
+    "words, answer",
+    [
+        (("--quantizer", "tfl", "--quantize"), ("unknown quantizer", "did you mean 'tf'")),
+        (("--recipe", "a16w8"), ("needs --quantizer aeq",)),
+        (("--quantizer", "aeq", "--rule", "CONV_2D"), ("OPERATOR:REGEX=RECIPE",)),
+        (("--quantizer", "aeq", "--rule", "CONV_2D:(=float"), ("no regular expression",)),
+        (("--target", "tpu"), ("unknown target", "edgetpu")),
+        (("--format", "onnx"), ("unknown format", "saved_model")),
+        (("--format", "keras", "--quantize"), ("holds no quantised model",)),
+        (("--report",), ("--report needs --quantize",)),
+        (("--labels", "missing.txt", "--quantize"), ("missing.txt is not a file",)),
+    ],
+)
 def test_bad_words(inside, tmp_path, words, answer):
-    one_line(inside("export", "--model_name", MODEL, "--output_dir", tmp_path, *COMMON, *words), *answer)
+    one_line(
+        inside("export", "--model_name", MODEL, "--output_dir", tmp_path, *COMMON, *words), *answer
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -133,14 +207,38 @@ def test_predict(cli, inside, tmp_path, weights):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (50, 70, 3), "uint8")).save(tmp_path / "p.jpg")
     Image.fromarray(rng.integers(0, 256, (40, 30, 4), "uint8")).save(tmp_path / "q.png")
-    inside("export", "--model_name", MODEL, "--ckpt_path", weights, "--output_dir", tmp_path, "--quantize", "--allow_degraded", *COMMON)
+    inside(
+        "export",
+        "--model_name",
+        MODEL,
+        "--ckpt_path",
+        weights,
+        "--output_dir",
+        tmp_path,
+        "--quantize",
+        "--allow_degraded",
+        *COMMON,
+    )
     file = tmp_path / f"{MODEL}_int8.tflite"
     said = cli("predict", file, tmp_path / "p.jpg", tmp_path / "q.png", "--top", 3)
     lines = said.stdout.splitlines()
-    assert said.returncode == 0 and len(lines) == 2 and all(line.count("%") == 3 for line in lines), said
+    assert (
+        said.returncode == 0 and len(lines) == 2 and all(line.count("%") == 3 for line in lines)
+    ), said
     (tmp_path / "names.txt").write_text("\n".join(f"name{i}" for i in range(10)))
-    assert "name" in cli("predict", weights, tmp_path / "p.jpg", "--labels", tmp_path / "names.txt").stdout
-    exported = inside("export", "--model_name", "autoseg_edgetpu_xs", "--output_dir", tmp_path, "--quantize", *COMMON)
+    assert (
+        "name"
+        in cli("predict", weights, tmp_path / "p.jpg", "--labels", tmp_path / "names.txt").stdout
+    )
+    exported = inside(
+        "export",
+        "--model_name",
+        "autoseg_edgetpu_xs",
+        "--output_dir",
+        tmp_path,
+        "--quantize",
+        *COMMON,
+    )
     assert exported.returncode == 0, exported
     mask = tmp_path / "autoseg_edgetpu_xs_resize32_argmax_int8.tflite"
     masked = cli("predict", mask, tmp_path / "p.jpg", "--output_dir", tmp_path / "masks")
@@ -165,7 +263,8 @@ def test_commands_survive_bad_files(inside, tmp_path, command):
         one_line(inside(command, tmp_path / f"{name}.tflite", *after), f"{name}.tflite")
     (tmp_path / "folder.tflite").mkdir()
     one_line(inside(command, tmp_path / "folder.tflite", *after), "folder.tflite is not a file")
-    with open(tmp_path / "huge.tflite", "wb") as f: f.truncate(5 * 2**30) # sparse
+    with open(tmp_path / "huge.tflite", "wb") as f:
+        f.truncate(5 * 2**30)  # sparse
     one_line(inside(command, tmp_path / "huge.tflite", *after), "huge.tflite has more than 1 GiB")
 
 
@@ -190,7 +289,8 @@ for seed in range(500):
         try: probe(path, seconds=20)
         except UsageError as e:
             assert len(str(e).splitlines()) == 1 and "m.tflite" in str(e), e
-            fates["crashed" if "crashed" in str(e) else "stopped" if "did not finish" in str(e) else "refused"] += 1
+            crashed, stopped = "crashed" in str(e), "did not finish" in str(e)
+            fates["crashed" if crashed else "stopped" if stopped else "refused"] += 1
         else: fates["runs"] += 1
 print(dict(fates))
 """
@@ -202,7 +302,9 @@ def test_500_mutations_do_no_harm(tmp_path):
     (tmp_path / "real.tflite").write_bytes(to_tflite(freeze(build_model(MODEL, 10, 32)), images))
     done = call(BIN / "python", "-c", MUTATE, tmp_path / "real.tflite")
     fates = Counter(eval(done.stdout)) if done.returncode == 0 else None
-    assert fates and sum(fates.values()) == 500 and fates["refused"] > 100 and fates["runs"] > 50, done
+    assert fates and sum(fates.values()) == 500 and fates["refused"] > 100 and fates["runs"] > 50, (
+        done
+    )
 
 
 def test_probe_and_predictor_agree_on_a_good_file(tmp_path):
@@ -210,9 +312,12 @@ def test_probe_and_predictor_agree_on_a_good_file(tmp_path):
     (tmp_path / "m.tflite").write_bytes(content)
     probe(tmp_path / "m.tflite")
     image = np.zeros((1, 32, 32, 3), "float32")
-    predictors = [TFLiteFile.open(tflite).predictor() for tflite in (content, tmp_path / "m.tflite")]
+    predictors = [
+        TFLiteFile.open(tflite).predictor() for tflite in (content, tmp_path / "m.tflite")
+    ]
     assert np.array_equal(*(predict(image) for predict in predictors))
-    with pytest.raises(UsageError, match="is not a file"): probe(tmp_path / "x.tflite")
+    with pytest.raises(UsageError, match="is not a file"):
+        probe(tmp_path / "x.tflite")
 
 
 def test_shapes_that_a_file_does_not_store_come_from_the_interpreter(tmp_path):
@@ -221,7 +326,8 @@ def test_shapes_that_a_file_does_not_store_come_from_the_interpreter(tmp_path):
     model = whole.unpack()
     graph = model.subgraphs[0]
     made = {int(t) for op in graph.operators for t in op.outputs}
-    for i in made: graph.tensors[i].shape = np.zeros(0, "int32")
+    for i in made:
+        graph.tensors[i].shape = np.zeros(0, "int32")
     rows = TFLiteFile.open(pack(model)).operators
     assert rows == whole.operators and all(r["output"] for r in rows)
 
@@ -238,20 +344,24 @@ run_isolated(work)
 
 def running(pid):
     "Whether a process runs; one that is dead and not yet collected does not."
-    try: return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError: return False
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_child_dies_with_its_parent(tmp_path):
     note = tmp_path / "pid"
     parent = subprocess.Popen([BIN / "python", "-c", ORPHAN, note])
-    while not (note.exists() and note.read_text().endswith(" ")): time.sleep(0.05)
+    while not (note.exists() and note.read_text().endswith(" ")):
+        time.sleep(0.05)
     child = int(note.read_text())
     assert running(child)
     parent.kill()
     parent.wait()
     for _ in range(200):
-        if not running(child): break
+        if not running(child):
+            break
         time.sleep(0.05)
     assert not running(child)
 
@@ -265,19 +375,24 @@ def test_the_limit_that_was_hit_is_said():
 
 class Unsendable(Exception):
     "An exception that does not survive a pipe."
-    def __init__(self, one, two): super().__init__(f"{one} {two}")
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
 
 
-def raise_unsendable(): raise Unsendable("this", "that")
+def raise_unsendable():
+    raise Unsendable("this", "that")
 
 
 def test_any_exception_of_a_child_comes_back():
-    with pytest.raises(UsageError, match="Unsendable: this that"): run_isolated(raise_unsendable)
+    with pytest.raises(UsageError, match="Unsendable: this that"):
+        run_isolated(raise_unsendable)
 
 
 def test_a_killed_child_leaves_no_temporary_file():
     before = set(Path(tempfile.gettempdir()).iterdir())
-    with pytest.raises(UsageError): run_isolated(keep_and_sleep, seconds=1)
+    with pytest.raises(UsageError):
+        run_isolated(keep_and_sleep, seconds=1)
     left = set(Path(tempfile.gettempdir()).iterdir()) - before
     assert not [p for p in left if p.name.startswith("edgetpu-repro.")]
 
@@ -293,7 +408,8 @@ def test_a_batch_of_zero_images_is_refused_in_a_line(inside, tmp_path):
     image = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]]
     image.shape = np.array([0, *image.shape[1:]], "int32")
     (tmp_path / "empty.tflite").write_bytes(pack(model))
-    with pytest.raises(UsageError, match="empty.tflite"): probe(tmp_path / "empty.tflite")
+    with pytest.raises(UsageError, match="empty.tflite"):
+        probe(tmp_path / "empty.tflite")
     one_line(inside("benchmark", tmp_path / "empty.tflite"), "empty.tflite")
 
 
@@ -302,7 +418,7 @@ def test_labels_of_a_hostile_archive_are_not_read():
     assert TFLiteFile.open(content).labels == ("a", "b")
     end = content.rfind(b"PK\x05\x06")
     many = bytearray(content)
-    many[end + 10:end + 12] = (60_000).to_bytes(2, "little")
+    many[end + 10 : end + 12] = (60_000).to_bytes(2, "little")
     assert TFLiteFile.open(bytes(many)).labels == ()
     assert TFLiteFile.open(content[:-3]).labels == ()
 

@@ -2088,6 +2088,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                            'edgetpu_repro.tflite.file._Contents.unpack': ( 'tflite/file.html#_contents.unpack',
                                                                                            'edgetpu_repro/tflite/file.py'),
                                            'edgetpu_repro.tflite.file._Graph': ('tflite/file.html#_graph', 'edgetpu_repro/tflite/file.py'),
+                                           'edgetpu_repro.tflite.file._Graph._delegated': ( 'tflite/file.html#_graph._delegated',
+                                                                                            'edgetpu_repro/tflite/file.py'),
                                            'edgetpu_repro.tflite.file._Graph._opened': ( 'tflite/file.html#_graph._opened',
                                                                                          'edgetpu_repro/tflite/file.py'),
                                            'edgetpu_repro.tflite.file._Graph._ready': ( 'tflite/file.html#_graph._ready',

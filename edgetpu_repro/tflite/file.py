@@ -323,7 +323,7 @@ class _Contents:
 
 # %% ../../nbs/tflite/00_file.ipynb #f009
 class _Graph(_Contents):
-    "What LiteRT says of it, with all operators on the CPU, without a delegate."
+    "What LiteRT says of it; operators are read without a delegate, which would replace them."
     @cached_property
     def _opened(self): return _interpreter(self.content, self.name, delegate=False)
 
@@ -332,14 +332,18 @@ class _Graph(_Contents):
         return _allocated(_interpreter(self.content, self.name, delegate=False), self.name)
 
     @cached_property
+    def _delegated(self): # some int8 files run with XNNPACK only
+        return _allocated(_interpreter(self.content, self.name), self.name)
+
+    @cached_property
     def inputs(self) -> tuple: # of `TensorInfo`
         "The inputs."
-        with _readable(self.name): return tuple(map(_tensor_info, self._ready.get_input_details()))
+        with _readable(self.name): return tuple(map(_tensor_info, self._delegated.get_input_details()))
 
     @cached_property
     def outputs(self) -> tuple: # of `TensorInfo`
         "The outputs."
-        with _readable(self.name): return tuple(map(_tensor_info, self._ready.get_output_details()))
+        with _readable(self.name): return tuple(map(_tensor_info, self._delegated.get_output_details()))
 
     @cached_property
     def signature(self) -> dict: # {key: {inputs, outputs: names}}

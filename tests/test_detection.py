@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from edgetpu_repro.models.anchors import anchors_for, anchors_of
 from edgetpu_repro.tasks.boxes import box_loss, class_loss, decode_boxes, detect, match_anchors, targets_of

@@ -182,7 +182,7 @@ def test_paper_notebooks_over_committed_records(tmp_path, notebook, makes):
 def test_committed_notebooks_are_clean(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert path.stat().st_size < 600_000
+    assert path.stat().st_size < 900_000
     title, *_ = notebook.cells
     assert re.match(r"# .+\n+> .+", title.source), (
         "a notebook opens with its title and one line of summary"

@@ -206,8 +206,8 @@ class Jpeg(Picture):
 
 def describe(path):
     "Open a file, and read what the commands say of it."
-    from edgetpu_repro.cli.timing import _operators
-    _operators(str(path), None, None)
+    from edgetpu_repro.measure.workload import operators_of
+    operators_of(str(path), None, None)
 
 
 class TFLite(Format):

@@ -199,7 +199,7 @@ if CLASSIFIERS:
 
 rule all:
     input:
-        f"{RESULTS}/report.html" if USED else SHOWN,
+        SHOWN if RELEASED else f"{RESULTS}/report.html",
         records("train", MODELS),
         [file for task in USED for file in timed(task).values()],
     resources: **QUICK

@@ -294,7 +294,7 @@ def exported(trained):
 
 
 def test_options_of_an_export_are_honoured(exported):
-    from edgetpu_repro.tflite.metadata import read_labels
+    from edgetpu_repro.tflite.file import read_labels
     cards = {p.name.removesuffix(".tflite.json"): json.loads(p.read_text()) for p in exported.glob("*.tflite.json")}
     assert set(cards) == {f"{MODEL}_int8", f"{MODEL}_nms_int8", f"{MODEL}_cpu_a16w8"}
     assert not any("DEQUANTIZE" in refused for refused in cards[f"{MODEL}_nms_int8"]["refused_by_edgetpu"])

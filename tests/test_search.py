@@ -135,10 +135,11 @@ def finished(path):
 
 
 def started(cli_path, *words):
-    "A search in a process of its own."
+    "A search in a process of its own; in the background of a shell it hears Ctrl-C, too."
     command = [cli_path, "search", "run", *map(str, words)]
     pipes = dict(stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(command, cwd=ROOT, text=True, preexec_fn=heard, **pipes)
 
 
 def test_interrupted_and_killed_it_goes_on_to_the_same_end(studied, tmp_path):

@@ -97,8 +97,9 @@ class _Graph:
             self.found.append((sign, identity, convolution))
         return concatenated(parts, [int(shape[-1])] * len(parts))
 
-    def pool(self, source:Place, identity) -> Place:
+    def pool(self, source:Place, identity, hw) -> Place:
         "A pooled map; two convolutions of one map differ in that a pool follows one of them."
+        if tuple(hw) == (1, 1): return source # of one position: converters leave it out
         self.pooled.add(identity)
         return Place(_sign("pool", source.sign), source.order)
 
@@ -144,7 +145,7 @@ def model_graph(
         sources, came = [graph.places[id(x)] for x in inputs], None
         first = graph.origin.get(id(inputs[0]))
         if isinstance(layer, CONVS): place, came = _layer_conv(graph, layer, sources[0]), layer.name
-        elif isinstance(layer, POOLS): place = graph.pool(sources[0], first)
+        elif isinstance(layer, POOLS): place = graph.pool(sources[0], first, inputs[0].shape[1:3])
         elif isinstance(layer, keras.layers.Add): place = summed(sources)
         elif isinstance(layer, keras.layers.Concatenate):
             place = concatenated(sources, [x.shape[-1] for x in inputs])
@@ -233,7 +234,7 @@ class _FileGraph(_Graph):
         source, came = self.places[known[0]], None
         first = self.origin.get(known[0])
         if kind in WITH_WEIGHTS: place, came = self.weights(op, kind, inputs), self.constant_of(inputs[1])
-        elif kind in ("AVERAGE_POOL_2D", "MEAN"): place = self.pool(source, first)
+        elif kind in ("AVERAGE_POOL_2D", "MEAN"): place = self.pool(source, first, file.shape(known[0])[1:3])
         elif kind in ("ADD", "ADD_N"): place = summed([self.places[i] for i in known])
         elif kind == "CONCATENATION":
             place = concatenated([self.places[i] for i in known], [file.shape(i)[-1] for i in known])

@@ -113,6 +113,15 @@ def test_without_data_it_says_what_to_get(inside, tmp_path):
     assert wrong.returncode == 2 and "did you mean 'autoseg_edgetpu_xs'" in wrong.stderr
 
 
+def test_what_was_measured_is_said_line_by_line(capsys):
+    from edgetpu_repro.cli.published import _measure
+    records = ROOT / "results/published/records/published"
+    record = _measure("spaghettinet_edgetpu_s", None, None, records, quiet=False)
+    lines = capsys.readouterr().out.splitlines()
+    shown = len(record["numbers"]["ways"]) + len(record["numbers"]["readings"])
+    assert len(lines) == 1 + shown and not any("\\n" in line for line in lines)
+
+
 def write_pictures(folder, count=4):
     "A folder as a user has it, of made pictures."
     from PIL import Image

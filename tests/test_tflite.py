@@ -30,6 +30,11 @@ COMMON = ("--image_size", 32, "--num_calibration_steps", 8, "--dataset_dir", ROO
 MODEL = "mobilenet_edgetpu_v2_tiny"
 
 
+def exporting(folder, *words, model=MODEL):
+    "The words of an export of a small model into a folder."
+    return ("export", "--model_name", model, "--output_dir", folder, *words, *COMMON)
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     "A model that gives clear answers: int8 of it keeps them."
@@ -50,19 +55,8 @@ def test_an_export_has_a_card_and_metadata_and_is_the_same_file_every_time(
     inside, tmp_path, weights
 ):
     for folder in ("a", "b"):
-        done = inside(
-            "export",
-            "--model_name",
-            MODEL,
-            "--ckpt_path",
-            weights,
-            "--output_dir",
-            tmp_path / folder,
-            "--quantize",
-            "--report",
-            "--allow_degraded",
-            *COMMON,
-        )
+        words = ("--ckpt_path", weights, "--quantize", "--report", "--allow_degraded")
+        done = inside(*exporting(tmp_path / folder, *words))
         assert done.returncode == 0 and "RANDOM" not in done.stderr, done
     file = tmp_path / f"a/{MODEL}_int8.tflite"
     assert sorted(p.name for p in file.parent.iterdir()) == [
@@ -97,8 +91,7 @@ def test_a_degraded_file_is_kept_and_said(inside, tmp_path, weights):
     bias[0] = -1e6  # a class far below the others takes all steps of the logits
     model.get_layer("classifier").set_weights([kernel * 1e3, bias])
     model.save(tmp_path / "bad.keras")
-    paths = ("--ckpt_path", tmp_path / "bad.keras", "--output_dir", tmp_path / "out")
-    export = ("export", "--model_name", MODEL, *paths, "--quantize", *COMMON)
+    export = exporting(tmp_path / "out", "--ckpt_path", tmp_path / "bad.keras", "--quantize")
     one_line(inside(*export), "degraded by quantisation", "--allow_degraded", "agreement")
     file = tmp_path / "out" / f"{MODEL}_int8.tflite"
     assert file.is_file() and card_of(file)["degraded"]
@@ -107,29 +100,9 @@ def test_a_degraded_file_is_kept_and_said(inside, tmp_path, weights):
 
 
 def test_recipes_targets_and_methods_in_one_go(inside, tmp_path):
-    words = (
-        "--quantizer",
-        "aeq",
-        "--recipe",
-        "a8w8",
-        "--recipe",
-        "a16w8",
-        "--recipe",
-        "dynamic",
-        "--rule",
-        ":classifier=float",
-    )
-    done = inside(
-        "export",
-        "--model_name",
-        MODEL,
-        "--output_dir",
-        tmp_path,
-        *words,
-        "--target",
-        "cpu",
-        *COMMON,
-    )
+    recipes = [word for recipe in ("a8w8", "a16w8", "dynamic") for word in ("--recipe", recipe)]
+    words = ("--quantizer", "aeq", *recipes, "--rule", ":classifier=float", "--target", "cpu")
+    done = inside(*exporting(tmp_path, *words))
     assert done.returncode == 0, done
     made = sorted(p.name for p in tmp_path.glob("*.tflite"))
     assert made == [f"{MODEL}_cpu_{name}.tflite" for name in ("a16w8", "dynamic", "int8_aeq")]
@@ -142,16 +115,7 @@ def test_recipes_targets_and_methods_in_one_go(inside, tmp_path):
 
 
 def test_less_restrictive_and_output_layer_and_formats(inside, tmp_path, weights):
-    base = (
-        "export",
-        "--model_name",
-        MODEL,
-        "--ckpt_path",
-        weights,
-        "--output_dir",
-        tmp_path,
-        *COMMON,
-    )
+    base = exporting(tmp_path, "--ckpt_path", weights)
     assert inside(*base, "--quantize_less_restrictive", "--allow_degraded").returncode == 0
     card = card_of(tmp_path / f"{MODEL}_int8.tflite")
     assert (card["inputs"][0]["dtype"], card["outputs"][0]["dtype"]) == ("int8", "float32")
@@ -198,7 +162,7 @@ def test_the_module_by_its_original_name(tmp_path):
 )
 def test_bad_words(inside, tmp_path, words, answer):
     one_line(
-        inside("export", "--model_name", MODEL, "--output_dir", tmp_path, *COMMON, *words), *answer
+        inside(*exporting(tmp_path, *words)), *answer
     )
     assert not list(tmp_path.iterdir())
 
@@ -207,18 +171,7 @@ def test_predict(cli, inside, tmp_path, weights):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (50, 70, 3), "uint8")).save(tmp_path / "p.jpg")
     Image.fromarray(rng.integers(0, 256, (40, 30, 4), "uint8")).save(tmp_path / "q.png")
-    inside(
-        "export",
-        "--model_name",
-        MODEL,
-        "--ckpt_path",
-        weights,
-        "--output_dir",
-        tmp_path,
-        "--quantize",
-        "--allow_degraded",
-        *COMMON,
-    )
+    inside(*exporting(tmp_path, "--ckpt_path", weights, "--quantize", "--allow_degraded"))
     file = tmp_path / f"{MODEL}_int8.tflite"
     said = cli("predict", file, tmp_path / "p.jpg", tmp_path / "q.png", "--top", 3)
     lines = said.stdout.splitlines()
@@ -230,15 +183,7 @@ def test_predict(cli, inside, tmp_path, weights):
         "name"
         in cli("predict", weights, tmp_path / "p.jpg", "--labels", tmp_path / "names.txt").stdout
     )
-    exported = inside(
-        "export",
-        "--model_name",
-        "autoseg_edgetpu_xs",
-        "--output_dir",
-        tmp_path,
-        "--quantize",
-        *COMMON,
-    )
+    exported = inside(*exporting(tmp_path, "--quantize", model="autoseg_edgetpu_xs"))
     assert exported.returncode == 0, exported
     mask = tmp_path / "autoseg_edgetpu_xs_resize32_argmax_int8.tflite"
     masked = cli("predict", mask, tmp_path / "p.jpg", "--output_dir", tmp_path / "masks")

@@ -120,16 +120,9 @@ def test_a_kill_before_the_record_loses_nothing(cli, straight, tmp_path):
 def test_train_evaluate_export_by_name(cli, tmp_path):
     small = (*SMALL, "--set", "train_images=16")
     name = "seg_deeplabv3plus_mobilenet_edgetpuv2_tiny_ade20k_32"
-    trained = cli(
-        "train",
-        "--experiment_type",
-        name,
-        "--experiment_name",
-        "first_try",
-        "--model_dir",
-        tmp_path,
-        *small,
-    )
+    first = ("--experiment_type", name, "--experiment_name", "first_try")
+    train = ("train", *first, "--model_dir", tmp_path, *small)
+    trained = cli(*train)
     assert (
         trained.returncode == 0 and "mIoU" in trained.stdout and "from scratch" in trained.stderr
     ), trained
@@ -156,18 +149,7 @@ def test_train_evaluate_export_by_name(cli, tmp_path):
     )
     assert seen.stdout.splitlines()[-1] == trained.stdout.splitlines()[-1], seen
     assert json.loads((tmp_path / "e.json").read_text())["numbers"] == record["numbers"]
-    again = cli(
-        "train",
-        "--experiment_type",
-        name,
-        "--experiment_name",
-        "first_try",
-        "--model_dir",
-        tmp_path,
-        *small,
-        "--set",
-        "epochs=2",
-    )
+    again = cli(*train, "--set", "epochs=2")
     one_line(again, "holds another experiment", "train.epochs is 2, was 1")
 
 

@@ -25,7 +25,8 @@ def _measure(name:str, data, limit, folder:Path, quiet:bool) -> dict:
     else:
         parameters, numbers = measure_released(name, data, limit)
         record = write_record(path, "published", name, "published", parameters, numbers)
-    if not quiet: say("\n".join(headline(name, record["numbers"], record["parameters"]["images"])))
+    if quiet: return record
+    for line in headline(name, record["numbers"], record["parameters"]["images"]): say(line)
     return record
 
 
@@ -38,10 +39,11 @@ def published(
     as_json: Json = False,
 ):
     "Run the released .tflite files on labelled pictures, import them, export them again, and compare."
-    from edgetpu_repro.measure.published import RELEASED, check_data, data_folder
+    from edgetpu_repro.core.files import released_folder
+    from edgetpu_repro.measure.published import RELEASED, check_data
     for name in files or ():
         if name not in RELEASED: raise unknown("released file", name, RELEASED)
-    where, missing, records = data_folder(data or ""), 0, {}
+    where, missing, records = released_folder(data or ""), 0, {}
     for name in files or RELEASED:
         try: check_data(name, where)
         except UsageError as e:

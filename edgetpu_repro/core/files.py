@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['remove_stale', 'atomic_write', 'write_text', 'read_text', 'read_json', 'parse_yaml', 'read_yaml', 'sha256_file',
-           'repo_root', 'Paths', 'data_folder']
+           'repo_root', 'Paths', 'data_folder', 'released_folder']
 
 # %% ../../nbs/core/01_files.ipynb #c002
 import hashlib, json, os, platform, re
@@ -205,3 +205,13 @@ def data_folder() -> Path|None: # None: TFDS's own
     if folder := os.environ.get("EDGETPU_REPRO_TFDS_DIR"): return Path(folder)
     try: return repo_root()/"build"/"data"
     except UsageError: return None
+
+
+def released_folder(
+    given="", # A folder, or nothing
+) -> Path:
+    "Where released files are: as given, EDGETPU_REPRO_DATA, or shared/data beside the checkout."
+    if given or (given := os.environ.get("EDGETPU_REPRO_DATA")): return Path(given)
+    try: return repo_root().parent/"shared"/"data"
+    except UsageError: pass
+    raise UsageError("say where the files and pictures are: --data, or EDGETPU_REPRO_DATA")

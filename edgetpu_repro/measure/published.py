@@ -6,12 +6,12 @@
 __all__ = ['RELEASED', 'PICTURES', 'READERS', 'MARKS', 'READINGS', 'RESAMPLES', 'RUNS', 'HEADLINES', 'OTHERS', 'CALIBRATION',
            'FUSED', 'RULES', 'WAYS', 'REFERENCES', 'ALTERNATIVES', 'PAIRS', 'REPORTED', 'ReleasedFile', 'find_below',
            'what_to_get', 'find_file', 'Labelled', 'open_pictures', 'inner_size', 'read_input', 'as_bytes', 'Scores',
-           'resampled', 'paired', 'with_errors', 'precision_of', 'coco_average', 'label_scores', 'mean_iou',
-           'mask_scores', 'box_scores', 'alike', 'agreement', 'follows_better', 'with_logits', 'mask_methods',
-           'masks_of', 'Pixels', 'run_masks', 'whole_boxes', 'run_boxes', 'run_labels', 'calibration_images', 'Imports',
-           'together', 'label_ways', 'mask_ways', 'box_ways', 'file_runner', 'measure_readings', 'fusion_costs',
-           'rival_of', 'measure_ways', 'kernel_sqnr', 'layer_kind', 'kernel_row', 'layer_rows', 'published_figure',
-           'data_folder', 'check_data', 'measure_released', 'first_pictures', 'headline']
+           'samples_of', 'resampled', 'paired', 'with_errors', 'precision_of', 'coco_average', 'label_scores',
+           'mean_iou', 'mask_scores', 'box_scores', 'alike', 'agreement', 'follows_better', 'with_logits',
+           'mask_methods', 'masks_of', 'Pixels', 'run_masks', 'whole_boxes', 'run_boxes', 'run_labels',
+           'calibration_images', 'Imports', 'together', 'label_ways', 'mask_ways', 'box_ways', 'file_runner',
+           'measure_readings', 'fusion_costs', 'rival_of', 'measure_ways', 'kernel_sqnr', 'layer_kind', 'kernel_row',
+           'layer_rows', 'published_figure', 'check_data', 'measure_released', 'first_pictures', 'headline']
 
 # %% ../../nbs/measure/06_published.ipynb #pb02
 import contextlib, io, os, re
@@ -23,24 +23,25 @@ import keras, numpy as np, tensorflow as tf
 from PIL import Image
 
 from ..core.errors import UsageError, unknown
-from ..core.files import repo_root, sha256_file
+from ..core.files import sha256_file
 from ..core.published import published
+from ..core.settings import ReleasedSettings
 from ..data.boxes import read_coco
 from ..data.datasets import normalize
 from ..data.labels import MASK_LABELS, VOID
 from .predict import read_picture
 from ..models.specs import build_model
 from ..tasks.base import decibels
-from ..tasks.boxes import Detections
+from ..tasks.boxes import Detections, coco_evaluation
 from ..tasks.classification import top_k
-from ..tasks.detection import detections_of, matched_boxes
+from ..tasks.detection import coco_rows, detections_of, matched_boxes
 from ..tasks.finalize import finalize, finalize_methods
 from ..tasks.segmentation import confusion
-from ..tflite.convert import fold_norms, freeze, tflite_argmax, to_float
+from ..tflite.convert import fold_norms, tflite_argmax
 from ..tflite.export import layer_report
 from ..tflite.file import WITH_WEIGHTS, TFLiteFile, pack, unpack
 from ..tflite.importer import read_finalize, tensor_uses
-from ..tflite.postprocess import detector_float
+from ..tflite.postprocess import float_variant
 from ..tflite.quantize import activation_ranges, quantize_tflite
 from ..tflite.start import load_released
 
@@ -228,15 +229,22 @@ class Scores:
         return {name: metric(np.arange(self.n)) for name, metric in self.metrics.items()}
 
 
+def samples_of(
+    n:int, # Pictures
+    resamples:int=RESAMPLES,
+) -> np.ndarray: # (resamples, n) picture numbers
+    "Samples with replacement, the same ones each time."
+    rng = np.random.default_rng(0)
+    return np.array([rng.integers(0, n, n) for _ in range(resamples)])
+
+
 def resampled(
     scores:Scores,
     name:str, # Of a metric
     resamples:int=RESAMPLES,
 ) -> np.ndarray: # (resamples,)
     "A metric on samples with replacement: the same samples for every way with as many pictures."
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(0, scores.n, scores.n) for _ in range(resamples)]
-    return np.array([scores.metrics[name](draw) for draw in draws])
+    return np.array([scores.metrics[name](draw) for draw in samples_of(scores.n, resamples)])
 
 
 def paired(
@@ -314,16 +322,9 @@ def coco_average(
     detections, # of dicts: image_id, category_id, bbox, score
 ): # Function of (m,) picture numbers, some twice -> mAP, a fraction
     "COCO's mean average precision of any sample of the pictures; boxes are matched once, by pycocotools."
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-    known = {c["id"] for c in categories}
-    detections = [d for d in detections if d["category_id"] in known]
-    if not detections: return lambda draw: 0.0
+    run = coco_evaluation(images, annotations, categories, detections)
+    if not run.cocoDt.anns: return lambda draw: 0.0
     with contextlib.redirect_stdout(io.StringIO()): # it prints what it does
-        truth = COCO()
-        truth.dataset = dict(images=list(images), annotations=list(annotations), categories=list(categories))
-        truth.createIndex()
-        run = COCOeval(truth, truth.loadRes(detections), "bbox")
         run.params.areaRng, run.params.areaRngLbl, run.params.maxDets = [[0, 1e10]], ["all"], [100]
         run.evaluate()
     place = {number: i for i, number in enumerate(run.params.imgIds)} # it sorts them
@@ -374,10 +375,7 @@ def box_scores(
     "COCO's mean average precision."
     rows = []
     for picture, detections in zip(truth["images"], found):
-        size = np.array([picture["height"], picture["width"]] * 2)
-        for box, c, s in zip(detections.boxes * size, detections.classes, detections.scores):
-            y0, x0, y1, x1 = map(float, box)
-            rows.append(dict(image_id=picture["id"], category_id=int(c) + 1, bbox=[x0, y0, x1 - x0, y1 - y0], score=float(s)))
+        rows += coco_rows(picture["id"], (picture["height"], picture["width"]), detections)
     average = coco_average(truth["images"], truth["annotations"], truth["categories"], rows)
     return Scores(len(found), dict(map=average), found)
 
@@ -410,11 +408,8 @@ def follows_better(
 ) -> dict: # difference, se (fractions)
     "How much more of what the reference says `a` says than `b`, on the same pictures: surer than a difference of accuracies."
     one, other = alike(reference, a), alike(reference, b)
-    rng, drawn = np.random.default_rng(0), []
     share = lambda counts: counts[:, 0].sum() / max(counts[:, 1].sum(), 1)
-    for _ in range(resamples):
-        draw = rng.integers(0, reference.n, reference.n)
-        drawn.append(share(one[draw]) - share(other[draw]))
+    drawn = [share(one[draw]) - share(other[draw]) for draw in samples_of(reference.n, resamples)]
     return dict(difference=float(share(one) - share(other)), se=float(np.std(drawn, ddof=1)))
 
 # %% ../../nbs/measure/06_published.ipynb #pb16
@@ -534,7 +529,7 @@ HEADLINES = {"imagenet": "top1", "ade20k": "miou", "coco": "map"}
 
 # %% ../../nbs/measure/06_published.ipynb #pb21
 OTHERS = {"imagenet": "coco", "ade20k": "coco", "coco": "ade20k"} # whose photographs calibrate
-CALIBRATION = 32
+CALIBRATION = ReleasedSettings().calibration_images
 
 
 def calibration_images(
@@ -573,13 +568,8 @@ class Imports:
 
     def float_file(self, method:str="none") -> bytes:
         "Our model as a float file, finished by a method; made once."
-        if method not in self.made: self.made[method] = self.convert(method)
+        if method not in self.made: self.made[method] = float_variant(self.model, method, self.folded)
         return self.made[method]
-
-    def convert(self, method:str) -> bytes:
-        "Convert our model."
-        if self.it.pictures == "coco": return detector_float(self.model, False, self.folded)
-        return to_float(freeze(self.model, finalize_method=method, folded=self.folded))
 
     def int8_file(self, method:str="none", quantizer:str="tf") -> bytes:
         "Our int8 export."
@@ -784,15 +774,6 @@ def published_figure(
 
 
 REPORTED = 2 # photographs that the SQNR of layers is taken on
-
-
-def data_folder(
-    given="", # A folder, or nothing
-) -> Path:
-    "Where released files and pictures are: as given, EDGETPU_REPRO_DATA, or shared/data beside the checkout."
-    if given or (given := os.environ.get("EDGETPU_REPRO_DATA")): return Path(given)
-    try: return repo_root().parent/"shared"/"data"
-    except UsageError: raise UsageError("say where the files and pictures are: --data, or EDGETPU_REPRO_DATA") from None
 
 
 def check_data(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VARIANCE', 'CODING', 'MATCHED', 'MIN_SCORE', 'MAX_OVERLAP', 'SUPPRESSIONS', 'METRICS', 'encode_boxes', 'decode_boxes',
            'match_anchors', 'targets_of', 'box_loss', 'class_loss', 'Detections', 'regular_suppression',
-           'fast_suppression', 'detect', 'coco_metrics']
+           'fast_suppression', 'detect', 'coco_evaluation', 'coco_metrics']
 
 # %% ../../nbs/tasks/04_boxes.ipynb #d002
 import contextlib, io
@@ -161,6 +161,27 @@ METRICS = {"map": 0, "ap50": 1, "ap75": 2, "map_small": 3, "map_medium": 4, "map
            "ar1": 6, "ar10": 7, "ar100": 8, "ar_small": 9, "ar_medium": 10, "ar_large": 11}
 
 
+def coco_evaluation(
+    images, # of dicts: id, height, width (pixels)
+    annotations, # of dicts: id, image_id, category_id, bbox [x, y, width, height] in pixels, area, iscrowd
+    categories, # of dicts: id, name
+    detections, # of dicts: image_id, category_id, bbox, score; those of other categories are left out
+): # `pycocotools.cocoeval.COCOeval`, nothing evaluated yet
+    "Truth and detections as pycocotools takes them."
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    known = {c["id"] for c in categories}
+    found = [d for d in detections if d["category_id"] in known]
+    with contextlib.redirect_stdout(io.StringIO()): # it prints what it does
+        truth = COCO()
+        truth.dataset = dict(images=list(images), annotations=list(annotations), categories=list(categories))
+        truth.createIndex()
+        ours = truth.loadRes(found) if found else COCO()
+        if not found: ours.dataset = dict(truth.dataset, annotations=[])
+        if not found: ours.createIndex()
+        return COCOeval(truth, ours, "bbox")
+
+
 def coco_metrics(
     images, # of dicts: id, height, width (pixels)
     annotations, # of dicts: id, image_id, category_id, bbox [x, y, width, height] in pixels, area, iscrowd
@@ -168,20 +189,10 @@ def coco_metrics(
     detections, # of dicts: image_id, category_id, bbox, score
 ) -> dict: # the keys of `METRICS` (fractions; None where there is no such object), `ap` {category: fraction}, images, boxes
     "Mean average precision and recall as COCO has them."
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
     if not images: raise UsageError("there are no pictures to evaluate")
-    with contextlib.redirect_stdout(io.StringIO()): # it prints what it does
-        truth = COCO()
-        truth.dataset = dict(images=list(images), annotations=list(annotations), categories=list(categories))
-        truth.createIndex()
-        ids = [i["id"] for i in images]
-        known = {c["id"] for c in categories}
-        found = [d for d in detections if d["category_id"] in known]
-        ours = truth.loadRes(found) if found else COCO()
-        if not found: ours.dataset = dict(truth.dataset, annotations=[])
-        if not found: ours.createIndex()
-        run = COCOeval(truth, ours, "bbox")
+    ids, known = [i["id"] for i in images], {c["id"] for c in categories}
+    run = coco_evaluation(images, annotations, categories, detections)
+    with contextlib.redirect_stdout(io.StringIO()):
         run.params.imgIds = ids
         run.evaluate()
         run.accumulate()

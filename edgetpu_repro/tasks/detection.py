@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRAINED_BOXES', 'COLORS', 'DRAWN', 'TASK', 'box_names', 'load_boxes', 'raw_heads', 'finished', 'detections_of',
-           'draw_boxes', 'box_rows', 'single_targets', 'true_boxes', 'draw_detections', 'box_statistics', 'Truth',
-           'Detection', 'matched_boxes', 'guess_hw']
+           'draw_boxes', 'box_rows', 'single_targets', 'true_boxes', 'draw_detections', 'box_statistics', 'coco_rows',
+           'Truth', 'Detection', 'matched_boxes', 'guess_hw']
 
 # %% ../../nbs/tasks/05_detection.ipynb #d002
 import re
@@ -219,6 +219,16 @@ def _pixels(box, size) -> list: # [x, y, width, height]
     return [x0 * size[1], y0 * size[0], (x1 - x0) * size[1], (y1 - y0) * size[0]]
 
 
+def coco_rows(
+    image_id:int,
+    size, # (height, width) of the picture in pixels
+    detections:Detections, # Of that picture
+) -> list: # of dicts: image_id, category_id (from 1), bbox [x, y, width, height] in pixels, score
+    "Detections in COCO's form."
+    return [dict(image_id=image_id, category_id=int(c) + 1, bbox=_pixels(box, size), score=float(s))
+            for box, c, s in zip(detections.boxes, detections.classes, detections.scores)]
+
+
 class Truth:
     "Pictures, boxes and detections in COCO's form, gathered picture by picture."
     def __init__(self): self.images, self.annotations, self.found = [], [], []
@@ -235,8 +245,7 @@ class Truth:
             self.annotations.append(dict(
                 id=len(self.annotations) + 1, image_id=number, category_id=int(target["columns"][i]),
                 bbox=_pixels(target["boxes"][i], size), area=float(target["area"][i]), iscrowd=int(target["crowd"][i])))
-        for box, c, s in zip(detections.boxes, detections.classes, detections.scores):
-            self.found.append(dict(image_id=number, category_id=int(c) + 1, bbox=_pixels(box, size), score=float(s)))
+        self.found += coco_rows(number, size, detections)
 
     def metrics(self, names) -> dict:
         "As `coco_metrics`; names of the classes from 0."

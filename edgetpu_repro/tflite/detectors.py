@@ -12,7 +12,7 @@ import keras, numpy as np, tensorflow as tf
 
 from ..core.errors import UsageError
 from ..models.blocks import GroupConv2D
-from .importer import _File
+from .importer import _File, read_graph, values_of
 from .released import NORM, Imported, _complain, _set, find_checkpoint
 
 # %% ../../nbs/tflite/09_detectors.ipynb #d005
@@ -153,23 +153,12 @@ def _convolutions(file) -> dict: # {name of the output: (kernel as Keras has it,
     return out
 
 
-def _identity_norm(layer, norm, bias) -> dict:
-    "Values of a norm that only adds a bias, and of the layer's own bias."
-    size = np.ones(bias.shape, "float32")
-    values = dict(zip(NORM, (size * np.sqrt(1 + norm.epsilon), bias, 0 * size, size)))
-    own = {(layer.name, "bias"): 0 * size} if layer.use_bias else {}
-    return {(norm.name, v): x for v, x in values.items()} | own
-
-
 def load_detector_file(
     model, # A detector from `build_model`; changed in place
     path, # A released '.tflite' file of it
 ) -> Imported:
     "Load the weights of a released file, dequantised; raises `UsageError` that lists what does not fit."
-    try: found = _convolutions(_File(path))
-    except UsageError: raise
-    except Exception as e:
-        raise UsageError(f"{path} is not a TFLite model that can be read: {type(e).__name__} {e}") from None
+    found = read_graph(path, lambda path: _convolutions(_File(path)))
     layers, values, missing, used = {l.name: l for l in model.layers}, {}, [], set()
     for name, scope in scopes_of(model).items():
         layer, norm = layers[name], layers.get(f"{name}_norm")
@@ -182,9 +171,7 @@ def load_detector_file(
         if kernel.shape != tuple(layer.weights[0].shape):
             missing.append(f"{scope} of shape {tuple(layer.weights[0].shape)}")
             continue
-        values[name, layer.weights[0].name] = kernel
-        if norm is not None: values |= _identity_norm(layer, norm, bias)
-        elif layer.use_bias: values[name, "bias"] = bias
+        values |= values_of(model, name, norm, kernel, bias, path)
     extra = [n for n in found if n not in used]
     left = sorted({m.split(" of ")[0] for m in missing if "/ClassPredictor of" in m})
     missing = [m for m in missing if "/ClassPredictor of" not in m]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONVS', 'POOLS', 'TYPES', 'ARGMAX', 'USES', 'load_weights', 'Place', 'Convolution', 'concatenated', 'summed',
-           'model_graph', 'file_graph', 'in_order', 'identity_norm', 'load_tflite_weights', 'read_finalize',
-           'tensor_uses', 'recalibrate_batchnorm']
+           'model_graph', 'file_graph', 'in_order', 'identity_norm', 'values_of', 'read_graph', 'load_tflite_weights',
+           'read_finalize', 'tensor_uses', 'recalibrate_batchnorm']
 
 # %% ../../nbs/tflite/07_importer.ipynb #a002
 import hashlib
@@ -329,7 +329,13 @@ def _norms(model) -> dict: # {name of a convolution: the norm that follows it}
     return {norm.input._keras_history.operation.name: norm for norm in norms}
 
 
-def _values_of(model, name:str, norm, kernel, bias, path) -> dict: # {(layer, variable): array}
+def values_of(
+    model, # From `build_model`
+    name:str, # Of a convolution of it
+    norm, # The norm that follows it, or None
+    kernel, bias, # Of a file whose norms are folded
+    path, # Of that file
+) -> dict: # {(layer, variable): array}
     "The variables of one convolution and of its norm, if it has one."
     layer = model.get_layer(name)
     values = {(name, layer.weights[0].name): kernel}
@@ -348,9 +354,12 @@ def _other_classes(model, missing:list, extra:list) -> bool:
     return extra[0].kernel.shape[:3] == tuple(model.get_layer("classifier").kernel.shape[:3])
 
 
-def _read_graph(path) -> dict:
-    "As `file_graph`; whatever damage inside makes Python raise is a `UsageError`."
-    try: return file_graph(path)
+def read_graph(
+    path, # A '.tflite' file
+    read=file_graph, # Function of the path
+):
+    "What `read` finds in a file; whatever damage inside makes Python raise is a `UsageError`."
+    try: return read(path)
     except UsageError: raise
     except Exception as e:
         raise UsageError(f"{path} is not a TFLite model that can be read: {type(e).__name__} {e}") from None
@@ -361,7 +370,7 @@ def load_tflite_weights(
     path, # A '.tflite' file, float, int8 or uint8, norms folded
 ) -> Imported:
     "Load the weights of a `.tflite` file, dequantised; raises `UsageError` that lists what does not fit."
-    theirs, ours = _read_graph(path), model_graph(model)
+    theirs, ours = read_graph(path), model_graph(model)
     missing = [ours[s] for s in ours if s not in theirs]
     extra, left = [theirs[s] for s in theirs if s not in ours], ()
     if _other_classes(model, missing, extra): left, missing, extra = ("classifier",), [], []
@@ -373,7 +382,7 @@ def load_tflite_weights(
         slices.setdefault(mine.name, {})[mine.part] = _fitted(theirs[sign], mine, depthwise)
     for name, parts in slices.items():
         kernel, bias = (np.concatenate(arrays, -1) for arrays in zip(*(parts[i] for i in sorted(parts))))
-        values |= _values_of(model, name, norms.get(name), kernel, bias, path)
+        values |= values_of(model, name, norms.get(name), kernel, bias, path)
     if bad := ["/".join(key) for key, value in values.items() if not np.isfinite(value).all()]:
         raise UsageError(f"{path} holds numbers that are not finite: {', '.join(bad[:5])}")
     _set(model, values)

@@ -32,10 +32,10 @@ def _vector(b, offsets):
 def _floats(b, *values): return b.CreateNumpyVector(np.array(values, "float32"))
 
 
-def _labels_file(b):
-    "The file of labels in the archive behind the model."
-    name, note = b.CreateString(LABELS), b.CreateString("what the outputs stand for")
-    return _table(b, (0, "offset", name), (1, "offset", note), (2, "int8", 2))
+def _labels_file(b, note:str="what the outputs stand for", kind:int=2):
+    "The file of labels behind the model; kind 1 describes, 2 names columns, 3 values of an output."
+    name, note = b.CreateString(LABELS), b.CreateString(note)
+    return _table(b, (0, "offset", name), (1, "offset", note), (2, "int8", kind))
 
 
 def _image_metadata(b):
@@ -50,21 +50,25 @@ def _image_metadata(b):
     return _table(b, *((slot, "offset", value) for slot, value in fields))
 
 # %% ../../nbs/tflite/02_metadata.ipynb #c0m2
+def _finished(b, graphs, name:str, description:str, license:str="Apache-2.0") -> bytes:
+    "The metadata flatbuffer around what is said of the graphs."
+    texts = {0: name, 1: description, 4: "edgetpu-repro", 5: license}
+    slots = {slot: b.CreateString(value) for slot, value in texts.items()} | {3: graphs}
+    b.Finish(_table(b, *((slot, "offset", slots[slot]) for slot in sorted(slots))), b"M001")
+    return bytes(b.Output())
+
+
 def _metadata_table(name, description, license, output, labels) -> bytes:
     "The metadata flatbuffer: one image in, one output with or without labels."
     b = flatbuffers.Builder(1024)
-    text = b.CreateString
     files = [_labels_file(b)] if labels else []
     image = _image_metadata(b)
-    fields = [(0, "offset", text(output))]
+    fields = [(0, "offset", b.CreateString(output))]
     if files: fields.append((6, "offset", _vector(b, files)))
     result = _table(b, *fields)
     inputs, outputs = _vector(b, [image]), _vector(b, [result])
     graphs = _vector(b, [_table(b, (2, "offset", inputs), (3, "offset", outputs))])
-    texts = {0: name, 1: description, 4: "edgetpu-repro", 5: license}
-    slots = {slot: text(value) for slot, value in texts.items()} | {3: graphs}
-    b.Finish(_table(b, *((slot, "offset", slots[slot]) for slot in sorted(slots))), b"M001")
-    return bytes(b.Output())
+    return _finished(b, graphs, name, description, license)
 
 
 def with_labels(

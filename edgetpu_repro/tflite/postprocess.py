@@ -10,7 +10,6 @@ __all__ = ['OPERATOR', 'RESULTS', 'HEADS', 'operator_options', 'signed', 'with_p
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #d002
 import os, time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,8 +25,9 @@ from ..tasks.detection import TASK, detections_of, matched_boxes
 from .convert import SIGNATURE, fold_norms, freeze, to_float
 from .export import (
     ExportOptions, export_model, file_name, layer_report, of_quantized, write_report, write_tflite)
-from .file import TFLiteFile, pack, quantize, unpack
-from .metadata import LABELS, METADATA, _table, _vector, with_labels
+from .file import TFLiteFile, pack, unpack
+from .metadata import (
+    _finished, _image_metadata, _labels_file, _table, _vector, add_table, with_labels)
 from .quantize import (
     activation_ranges, check_operators, export_tflite, quantize_tflite)
 
@@ -158,48 +158,17 @@ def output_names(interpreter, outputs) -> list:
     return ["box_encodings" if d["shape"][-1] == 4 else "class_logits" for d in outputs]
 
 
-def _dequantized(y, details):
-    scale, zero = details["quantization"]
-    return (y.astype("float32") - zero) * scale if scale else y.copy()
-
-
-def _run_named(interpreter, images) -> dict:
-    "Run a file over float images, a batch at a time: {name of an output: array}."
-    entry, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()
-    names, batch = output_names(interpreter, outputs), int(entry["shape"][0])
-    found = {name: [] for name in names}
-    for start in range(0, len(images), batch):
-        value = images[start:start + batch]
-        n = len(value)
-        value = np.concatenate([value, np.repeat(value[-1:], batch - n, 0)])
-        if np.issubdtype(entry["dtype"], np.integer): value = quantize(value, *entry["quantization"], entry["dtype"])
-        interpreter.set_tensor(entry["index"], value)
-        interpreter.invoke()
-        for name, d in zip(names, outputs):
-            y = _dequantized(interpreter.get_tensor(d["index"]), d)
-            found[name].append(y[:n] if y.ndim > 1 else y)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
-
-
 def detector_runner(
     tflite, # `TFLiteFile`, or path or content of a file of a detector
     threads:int=1, # Of one worker
     workers:int=1, # So many images, or batches, at once
 ): # Function of float images (n, height, width, 3) in [-1, 1] -> dict of float arrays by name
     "Make a prediction function of a file with two or four outputs, ours or a released one."
-    interpreters = [TFLiteFile.open(tflite).interpreter(threads) for _ in range(workers)]
-    wanted = tuple(interpreters[0].get_input_details()[0]["shape"].tolist()[1:])
-
-    def run(images):
-        images = np.asarray(images, "float32")
-        if images.shape[1:] != wanted: raise UsageError(f"the file takes images of {wanted}, not {images.shape[1:]}")
-        batch = int(interpreters[0].get_input_details()[0]["shape"][0])
-        chunks = np.array_split(np.arange(-(-len(images) // batch)), workers)
-        parts = [images[c[0] * batch:(c[-1] + 1) * batch] for c in chunks if len(c)]
-        with ThreadPoolExecutor(workers) as pool: # LiteRT runs without Python's lock
-            done = list(pool.map(_run_named, interpreters, parts))
-        return {name: np.concatenate([part[name] for part in done]) for name in done[0]}
-    return run
+    file = TFLiteFile.open(tflite)
+    interpreter = file.interpreter()
+    names = output_names(interpreter, interpreter.get_output_details())
+    predict = file.predictor(threads, workers)
+    return lambda images: dict(zip(names, predict(images)))
 
 
 def has_several_outputs(
@@ -211,23 +180,6 @@ def has_several_outputs(
     except Exception: return False # what opens it says what is wrong
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #d009
-def _image_metadata(b):
-    "The input: RGB, normalised to [-1, 1]."
-    text = b.CreateString
-    half = [b.CreateNumpyVector(np.array([127.5], "float32")) for _ in range(2)]
-    rgb = _table(b, (0, "int8", 1))
-    content = _table(b, (0, "int8", 2), (1, "offset", rgb))
-    options = _table(b, (0, "offset", half[0]), (1, "offset", half[1]))
-    units = _vector(b, [_table(b, (0, "int8", 1), (1, "offset", options))])
-    name, note = text("image"), text("RGB, (x - 127.5) / 127.5")
-    return _table(b, (0, "offset", name), (1, "offset", note), (3, "offset", content), (4, "offset", units))
-
-
-def _label_file(b, kind:int, note:str):
-    "The entry of the file of labels; kind 1 describes, 3 names the values of an output."
-    return _table(b, (0, "offset", b.CreateString(LABELS)), (1, "offset", b.CreateString(note)), (2, "int8", kind))
-
-
 def _result_metadata(b, labels):
     "The four outputs."
     text, out = b.CreateString, []
@@ -239,7 +191,7 @@ def _result_metadata(b, labels):
             fields.append((3, "offset", _table(b, (0, "int8", 3), (1, "offset", box))))
         else: fields.append((3, "offset", _table(b, (0, "int8", 1), (1, "offset", _table(b, (0, "int8", 0))))))
         if name == "category" and labels:
-            fields.append((6, "offset", _vector(b, [_label_file(b, 3, "names of the classes")])))
+            fields.append((6, "offset", _vector(b, [_labels_file(b, "names of the classes", 3)])))
         out.append(_table(b, *fields))
     return out
 
@@ -256,10 +208,9 @@ def _head_metadata(b, labels):
     for name, note in HEADS.items():
         fields = [(0, "offset", b.CreateString(name)), (1, "offset", b.CreateString(note))]
         if name == "class_logits" and labels:
-            fields.append((6, "offset", _vector(b, [_label_file(b, 1, "names of the classes, without background")])))
+            fields.append((6, "offset", _vector(b, [_labels_file(b, "names of the classes, without background", 1)])))
         out.append(_table(b, *fields))
     return out
-
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #dp3
 def _detector_table(name:str, description:str, labels, heads:bool) -> bytes:
@@ -273,9 +224,7 @@ def _detector_table(name:str, description:str, labels, heads:bool) -> bytes:
         group = _table(b, (0, "offset", text("detection_result")), (1, "offset", members))
         fields.append((8, "offset", _vector(b, [group])))
     graphs = _vector(b, [_table(b, *fields)])
-    words = {0: text(name), 1: text(description), 3: graphs, 4: text("edgetpu-repro"), 5: text("Apache-2.0")}
-    b.Finish(_table(b, *((slot, "offset", value) for slot, value in words.items())), b"M001")
-    return bytes(b.Output())
+    return _finished(b, graphs, name, description)
 
 
 def with_detector_metadata(
@@ -287,12 +236,7 @@ def with_detector_metadata(
     "Add what LiteRT's object detector reads; the same input gives the same bytes."
     model = unpack(content)
     heads = len(model.subgraphs[0].outputs) == 2
-    table, place = schema.BufferT(), schema.MetadataT()
-    table.data = np.frombuffer(_detector_table(name, description, labels, heads), "uint8")
-    place.name, place.buffer = METADATA, len(model.buffers)
-    model.buffers.append(table)
-    others = [m for m in model.metadata or [] if m.name not in (METADATA, METADATA.encode())]
-    model.metadata = [*others, place]
+    add_table(model, _detector_table(name, description, labels, heads))
     model.description = f"{name}: {description}" if description else name
     return with_labels(pack(model), labels)
 

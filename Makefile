@@ -5,12 +5,15 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: reproduce check test lab export lock outputs
+.PHONY: reproduce search check test lab export lock outputs
 .DELETE_ON_ERROR:
 
 reproduce: .venv/installed            ## run the workflow: records, tables, figures, report
 	edgetpu-repro reproduce --profile $(PROFILE)
 	@echo "report: results/$(PROFILE)/report.html"
+
+search: .venv/installed               ## an hour on two cores: architectures at V2-XS's latency, trained briefly
+	edgetpu-repro reproduce --profile $(PROFILE) --step search
 
 check: .venv/installed                ## the inner loop, under a minute: lint, layering, export in sync, quick tests
 	ruff check .

@@ -325,6 +325,54 @@ for study, (reads, makes, given) in STUDIES.items():
         shell: RUN
 
 
+# The search: hours on small hosts, its results are committed. A study is one process, so that it is
+# the same to the bit each time; its journal in build/ survives whatever stops it.
+PLAN = PROFILE.search
+SEARCHES = ["longer", "random", "evolution"] if PLAN else []
+FINALISTS = ["reference", "random", "evolution"] if PLAN else []
+SEARCHED = settings_hash(PLAN, PROFILE.tasks, PROFILE.seed)
+
+
+def searched_first(wildcards):
+    "The search whose best a finalist is; the published model needs none."
+    if wildcards.finalist == "reference": return []
+    return records("search", [wildcards.finalist])
+
+
+for study in SEARCHES:
+    rule:
+        name: f"search_{study}"
+        input: PREPARED, notebook=ancient("nbs/runs/search.ipynb"), code=code("runs/search")
+        output: f"{RESULTS}/records/search/{study}.json"
+        params:
+            profile=PROFILE.name, given=f"-p study {study}", source=source_hash("runs/search"),
+            settings=SEARCHED
+        log: f"{BUILD}/notebooks/search_{study}.ipynb"
+        priority: 3 if study == "longer" else 2 # finalists wait for the others
+        threads: PROFILE.threads
+        resources: **LONG
+        shell: RUN
+
+
+rule search_repeat:
+    input:
+        PREPARED, searched_first,
+        notebook=ancient("nbs/runs/search_repeat.ipynb"), code=code("runs/search_repeat")
+    output: f"{RESULTS}/records/search_repeat/{{finalist}}.json"
+    params:
+        profile=PROFILE.name, given="-p finalist {finalist}",
+        source=source_hash("runs/search_repeat"), settings=SEARCHED
+    log: f"{BUILD}/notebooks/search_repeat_{{finalist}}.ipynb"
+    threads: PROFILE.threads
+    resources: **LONG
+    shell: RUN
+
+
+rule search:
+    input: records("search", SEARCHES), records("search_repeat", FINALISTS)
+    resources: **QUICK
+
+
 # Released files on labelled pictures, from a folder of the user's: one record a file, so that a
 # stopped run goes on.
 for name in RELEASED:

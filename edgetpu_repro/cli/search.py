@@ -74,11 +74,12 @@ def run(
     profile: Annotated[str, typer.Option(help="With train: whose data and recipe.")] = "default",
     set: Annotated[list[str], typer.Option("--set", metavar="FIELD=VALUE", help="With train: change a field, e.g. epochs=1; may be given several times.")] = (),
     learn_from: Annotated[str, typer.Option(help="With ridge or gp: the study that they learn from.")] = None,
+    band: Annotated[float, typer.Option(help="Evaluate only what is modelled within this share of the target, such as 0.02.")] = None,
 ):
     "Make a study, or go on with one, and work on it."
     from edgetpu_repro.search.study import SearchSettings, create_study, evaluator_of
     settings = SearchSettings(space, controller, evaluator, reward, target_ms, trials, seed, profile,
-                              tuple(set), learn_from)
+                              tuple(set), learn_from, band)
     evaluate = evaluator_of(settings) # what does not fit is said before a file is made
     opened = create_study(study, settings)
     _summary(opened, _progress(opened, evaluate))

@@ -6,8 +6,8 @@
 __all__ = ['Count', 'Natural', 'Side', 'Share', 'BelowOne', 'Positive', 'NotNegative', 'PositiveShare', 'Bounds', 'Name',
            'UNIONS', 'PLAIN', 'TfdsName', 'Split', 'Shares', 'Factors', 'Expectations', 'Range', 'Ordered', 'Pattern',
            'described', 'fits', 'checked', 'Settings', 'from_dict', 'replace_fields', 'DataSettings', 'TrainSettings',
-           'TimedSettings', 'TaskSettings', 'BenchmarkSettings', 'BlocksSettings', 'ReleasedSettings', 'Profile',
-           'config_folder', 'list_profiles', 'load_profile']
+           'TimedSettings', 'TaskSettings', 'BenchmarkSettings', 'BlocksSettings', 'ReleasedSettings', 'SearchPlan',
+           'Profile', 'config_folder', 'list_profiles', 'load_profile']
 
 # %% ../../nbs/core/02_settings.ipynb #c002
 import dataclasses, fnmatch, math, re, types, typing
@@ -374,6 +374,23 @@ class ReleasedSettings(Settings):
     images:Count|None = None       # first so many of the pictures; None: all
     calibration_images:Count = 32  # photographs of another set, for our own exports
 
+
+@dataclass(frozen=True)
+class SearchPlan(Settings):
+    "The searches that a profile runs, and what they are compared with."
+    target_ms:Positive             # modelled, on the Pixel 6 Edge TPU
+    space:Name = "v2_gc"           # one of `search.spaces`
+    evaluator:Name = "train"       # one of `search.study`
+    reference:Name = "mobilenet_edgetpu_v2_xs" # the published model at this latency
+    band:Positive = 0.02           # proposals this near to the target are trained, as a share of it
+    trials:Count = 32              # trainings of a controller
+    ranked:Count = 12              # architectures that are trained for longer as well
+    longer:Count = 4               # times the epochs
+    seeds:Count = 3                # new ones, of each finalist
+    reference_seeds:Count = 5      # of the published model: the noise
+    changes:tuple[str, ...] = ()   # to data and recipe of the profile, such as 'epochs=1'
+
+
 # %% ../../nbs/core/02_settings.ipynb #c021
 Expectations = dict[str, dict[str, dict[str, Bounds]]] # {task: {number: {pattern: [low, high]}}}
 
@@ -390,6 +407,7 @@ class Profile(Settings):
     benchmark:BenchmarkSettings = BenchmarkSettings()
     blocks:BlocksSettings|None = None # None: no Figure 2
     released:ReleasedSettings|None = None # None: no released files
+    search:SearchPlan|None = None  # None: no search
 
     def task(self,
         name:str, # Such as 'classification'

@@ -63,11 +63,13 @@ class ShortTraining:
 
     def __call__(self, spec, costs):
         "accuracy, images, train_seconds, headline."
+        import keras
         from edgetpu_repro.train.loop import train_experiment
         e, start = self.experiment(spec), time.perf_counter()
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             model, images, _ = train_experiment(e, Path(folder) / "model.keras", verbose=0)
         result = _test(model, e)
+        keras.utils.clear_session() # or each training makes the process larger
         seconds = time.perf_counter() - start
         return dict(accuracy=result["accuracy"], images=images, train_seconds=round(seconds, 2),
                     headline=result["headline"])

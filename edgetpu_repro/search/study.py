@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['EVALUATORS', 'GONE_AFTER', 'AT_LEAST_S', 'AT_FIRST_S', 'SearchSettings', 'FileLock', 'mend', 'open_storage',
            'create_study', 'open_study', 'Study', 'set_attribute', 'fail', 'claim', 'is_gone', 'take_up',
-           'open_proposals', 'Worker', 'work', 'evaluator_of', 'found_spec', 'trial_row']
+           'open_proposals', 'Worker', 'work', 'evaluator_of', 'found_spec', 'trial_row', 'best_row', 'planned_studies']
 
 # %% ../../nbs/search/04_study.ipynb #x002
-import fcntl, logging, os, platform, uuid
+import fcntl, hashlib, logging, os, platform, uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -35,19 +35,28 @@ class SearchSettings:
     profile:str = "default"  # of the evaluator 'train'
     changes:tuple = ()       # to its data and recipe, such as 'epochs=1'
     learn_from:str|None = None # of a predictor: the study that it learns from
+    band:float|None = None   # proposals are within this share of the target, and of the published
 
     def __post_init__(self):
         space = get_space(self.space)
         if self.evaluator not in EVALUATORS: raise unknown("evaluator", self.evaluator, EVALUATORS)
         if self.reward not in REWARDS: raise unknown("reward", self.reward, REWARDS)
-        get_controller(self.controller, self.objectives)
+        kind = get_controller(self.controller, self.objectives)
         if self.reward != "pareto": self._check_target(space)
         if self.trials < 1: raise UsageError(f"trials must be 1 or more, not {self.trials}")
+        if self.band is not None: self._check_band(kind)
 
     def _check_target(self, space):
         if self.target_ms is None:
             raise UsageError(f"the reward {self.reward} needs a target in ms")
         check_target(space, self.target_ms)
+
+    def _check_band(self, kind):
+        if not 0.001 <= self.band <= 1:
+            raise UsageError(f"a band is a share of the target from 0.001 to 1, not {self.band:g}")
+        if self.reward == "pareto": raise UsageError("pareto has no target, and so no band")
+        if not kind.filters:
+            raise UsageError(f"{self.controller} proposes without a condition; leave the band out")
 
     @property
     def objectives(self) -> int:
@@ -61,7 +70,13 @@ class SearchSettings:
         parts = [self.space, self.controller, self.evaluator, target, f"seed {self.seed}"]
         if self.evaluator == "train": parts.append(" ".join([self.profile, *self.changes]))
         if self.learn_from: parts.append(f"from {Path(self.learn_from).name}")
+        if self.band is not None: parts.append(f"within {100 * self.band:g} %")
         return ", ".join(parts)
+
+    @property
+    def key(self) -> str:
+        "A short name of the title, for files."
+        return hashlib.sha256(self.title.encode()).hexdigest()[:8]
 
 
 EVALUATORS = ("toy", "train", "ridge", "gp")
@@ -318,7 +333,14 @@ class Worker:
         s = self.study.settings
         kind = get_controller(s.controller, s.objectives)
         self.controller = kind(self.study.space, s.seed, self.study.planned)
+        if s.band is not None: self.controller.accept = self.is_near
         self.told, self.known = set(), {}
+
+    def is_near(self, dna) -> bool:
+        "Whether a DNA is within the band and within the published models' range."
+        space, s = self.study.space, self.study.settings
+        costs = costs_of(space.decode(dna).spec, space.argmax)
+        return not costs.outside and abs(costs.ms / s.target_ms - 1) <= s.band
 
     def listen(self):
         "Tell the controller what was finished since the last time, by whomever."
@@ -435,3 +457,42 @@ def trial_row(
     kept = ("model", "accuracy", "ms", "low", "high", "params", "macs", "outside", "seconds")
     return dict(number=trial.number, index=trial.user_attrs["index"], values=list(trial.values),
                 dna=list(study.dna(trial)), **{key: e[key] for key in kept})
+
+
+def best_row(
+    rows:list, # Of `trial_row`
+) -> dict:
+    "The best that may be reported as found."
+    inside = [row for row in rows if not row["outside"]]
+    if not inside: raise UsageError("no finished trial lies within the latency model's range")
+    return max(inside, key=lambda row: (row["values"][0], -row["number"]))
+
+
+def planned_studies(
+    profile, # Name of a profile with a search
+) -> dict: # {name: `SearchSettings`}
+    "The searches of a profile, `longer` among them: chance's first proposals trained for longer."
+    from edgetpu_repro.core.settings import load_profile
+    settings = load_profile(profile)
+    plan = settings.search
+    if plan is None: raise UsageError(f"the profile {profile} has no search")
+    task = get_space(plan.space).task
+    common = SearchSettings(
+        space=plan.space,
+        controller="random",
+        evaluator=plan.evaluator,
+        target_ms=plan.target_ms,
+        trials=plan.trials,
+        seed=settings.seed,
+        profile=profile,
+        changes=plan.changes,
+        band=plan.band,
+    )
+    epochs = settings.task(task).train.epochs * plan.longer
+    longer = (*plan.changes, f"epochs={epochs}")
+    return {
+        "random": common,
+        "evolution": replace(common, controller="evolution"),
+        "longer": replace(common, trials=plan.ranked, changes=longer),
+    }
+

@@ -16,14 +16,19 @@ from ..core.errors import UsageError
 from ..core.files import read_json
 
 # %% ../../nbs/data/06_boxes.ipynb #d005
-COCO_NAMES = """person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant - stop_sign
-    parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe - backpack umbrella - - handbag tie
-    suitcase frisbee skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket
-    bottle - wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake
-    chair couch potted_plant bed - dining_table - - toilet - tv laptop mouse remote keyboard cell_phone microwave oven
-    toaster sink refrigerator - book clock vase scissors teddy_bear hair_drier toothbrush"""
-COCO_NAMES = tuple(n.replace("_", " ") if n != "-" else "unused" for n in COCO_NAMES.split()) # of category 1, 2, ...
-COCO_IDS = tuple(i for i, name in enumerate(COCO_NAMES, 1) if name != "unused") # of the classes of TFDS
+COCO_NAMES = """
+    person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant -
+    stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe -
+    backpack umbrella - - handbag tie suitcase frisbee skis snowboard sports_ball kite
+    baseball_bat baseball_glove skateboard surfboard tennis_racket bottle - wine_glass cup fork
+    knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair
+    couch potted_plant bed - dining_table - - toilet - tv laptop mouse remote keyboard
+    cell_phone microwave oven toaster sink refrigerator - book clock vase scissors teddy_bear
+    hair_drier toothbrush"""
+# of category 1, 2, ...
+COCO_NAMES = tuple(n.replace("_", " ") if n != "-" else "unused" for n in COCO_NAMES.split())
+# of the classes of TFDS
+COCO_IDS = tuple(i for i, name in enumerate(COCO_NAMES, 1) if name != "unused")
 
 # %% ../../nbs/data/06_boxes.ipynb #d008
 ROWS = 1000 # boxes of a picture, at the most
@@ -34,31 +39,45 @@ def valid_boxes(
 ) -> tuple: # (boxes clipped to the picture, (n,) bool: whether there is something left)
     "Clip boxes to the picture; works in TensorFlow's graphs."
     clipped = tf.clip_by_value(boxes, 0, 1)
-    return clipped, tf.logical_and(clipped[:, 2] > clipped[:, 0], clipped[:, 3] > clipped[:, 1])
+    top, left, bottom, right = tf.unstack(clipped, axis=-1)
+    return clipped, tf.logical_and(bottom > top, right > left)
 
 
+def _area(boxes, size):
+    "Areas in pixels, of a picture of (height, width)."
+    top, left, bottom, right = tf.unstack(boxes, axis=-1)
+    return (bottom - top) * (right - left) * size[0] * size[1]
+
+
+def _padded(rows, room):
+    "So many rows of zeros more: `ROWS` in all."
+    padding = [[0, room]] + [[0, 0]] * (len(rows.shape) - 1)
+    return tf.ensure_shape(tf.pad(rows, padding), (ROWS, *rows.shape[1:]))
+
+# %% ../../nbs/data/06_boxes.ipynb #d008b
 def box_target(
     boxes, # (n, 4): ymin, xmin, ymax, xmax in shares of the picture
     columns, # (n,): class plus one
     size, # (height, width) of the picture in pixels
     crowd=None, # (n,) bool
     area=None, # (n,) pixels; None: that of the boxes
-) -> dict: # boxes (ROWS, 4), columns, crowd, area (ROWS,), size (2,), lost: how many boxes are left out
+) -> dict: # boxes (ROWS, 4), columns, crowd, area (ROWS,), size (2,), lost: boxes left out
     "The target of one picture, in TensorFlow's graphs or outside of them."
     boxes = tf.reshape(tf.cast(boxes, tf.float32), (-1, 4))
     size = tf.cast(size, tf.float32)
     clipped, valid = valid_boxes(boxes)
-    if crowd is None: crowd = tf.zeros(tf.shape(boxes)[:1], tf.bool)
-    if area is None: area = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1]) * size[0] * size[1]
-    rows = dict(boxes=clipped, columns=tf.cast(columns, tf.int32), crowd=tf.cast(crowd, tf.bool),
-                area=tf.cast(area, tf.float32))
+    given = tf.shape(boxes)[0]
+    if crowd is None: crowd = tf.zeros([given], tf.bool)
+    if area is None: area = _area(clipped, size)
+    rows = dict(
+        boxes=clipped,
+        columns=tf.cast(columns, tf.int32),
+        crowd=tf.cast(crowd, tf.bool),
+        area=tf.cast(area, tf.float32))
     kept = {key: tf.boolean_mask(value, valid)[:ROWS] for key, value in rows.items()}
-    room = ROWS - tf.shape(kept["columns"])[0]
-    out = {"size": size, "lost": tf.shape(boxes)[0] - tf.shape(kept["columns"])[0]}
-    for key, value in kept.items():
-        padding = [[0, room], [0, 0]] if key == "boxes" else [[0, room]]
-        out[key] = tf.ensure_shape(tf.pad(value, padding), (ROWS, 4) if key == "boxes" else (ROWS,))
-    return out
+    left = tf.shape(kept["columns"])[0]
+    padded = {key: _padded(value, ROWS - left) for key, value in kept.items()}
+    return dict(padded, size=size, lost=given - left)
 
 # %% ../../nbs/data/06_boxes.ipynb #d011
 COVERED = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -72,14 +91,20 @@ def crop_target(
     "Boxes as a crop has them."
     low, high = tf.tile(window[:2], [2]), tf.tile(window[2:], [2])
     boxes = target["boxes"]
+    columns = target["columns"]
     inside = tf.clip_by_value(boxes, low, high)
-    sides, before = inside[:, 2:] - inside[:, :2], boxes[:, 2:] - boxes[:, :2]
-    share = tf.reduce_prod(sides, -1) / tf.maximum(tf.reduce_prod(before, -1), 1e-12)
-    kept = tf.reduce_all(sides > 0, -1) & (share >= covered - 1e-6) & (target["columns"] > 0)
+    sides = inside[:, 2:] - inside[:, :2]
+    before = tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], -1)
+    share = tf.reduce_prod(sides, -1) / tf.maximum(before, 1e-12)
+    there = tf.reduce_all(sides > 0, -1) & (columns > 0)
+    kept = there & (share >= covered - 1e-6)
     moved = tf.clip_by_value((inside - low) / (high - low), 0, 1)
-    return dict(target, boxes=tf.where(kept[:, None], moved, 0.0), columns=tf.where(kept, target["columns"], 0))
+    return dict(
+        target,
+        boxes=tf.where(kept[:, None], moved, 0.0),
+        columns=tf.where(kept, columns, 0))
 
-
+# %% ../../nbs/data/06_boxes.ipynb #d011b
 def ssd_crop(
     image, # (height, width, 3) uint8, or the bytes of a picture's file
     target:dict, # From `box_target`
@@ -90,18 +115,24 @@ def ssd_crop(
     "The random crop of SSD."
     if image.dtype == tf.string: image = tf.io.decode_image(image, 3, expand_animations=False)
     draw = tf.random.stateless_uniform([2], seed)
-    covered = tf.gather(tf.constant(COVERED), tf.cast(draw[0] * len(COVERED), tf.int32))
+    which = tf.cast(draw[0] * len(COVERED), tf.int32)
+    covered = tf.gather(tf.constant(COVERED), which)
     real = (target["columns"] > 0) & ~target["crowd"]
     boxes = tf.boolean_mask(target["boxes"], real)[None]
     begin, size, window = tf.image.stateless_sample_distorted_bounding_box(
-        tf.shape(image), boxes, seed + 1, min_object_covered=covered, aspect_ratio_range=aspect,
-        area_range=area, max_attempts=100, use_image_if_no_bounding_boxes=True)
+        tf.shape(image), boxes, seed + 1,
+        min_object_covered=covered,
+        aspect_ratio_range=aspect,
+        area_range=area,
+        max_attempts=100,
+        use_image_if_no_bounding_boxes=True)
     keep = draw[1] < 0.15
     crop = tf.cond(keep, lambda: image, lambda: tf.slice(image, begin, size))
-    window = tf.where(keep, tf.constant([0.0, 0.0, 1.0, 1.0]), window[0, 0])
+    whole = tf.constant([0.0, 0.0, 1.0, 1.0])
+    window = tf.where(keep, whole, window[0, 0])
     return crop, crop_target(target, window, tf.where(keep, 0.0, covered))
 
-
+# %% ../../nbs/data/06_boxes.ipynb #d011c
 def mirror(
     image, # (height, width, 3)
     target:dict, # From `box_target`
@@ -109,7 +140,8 @@ def mirror(
     "Left and right exchanged."
     y0, x0, y1, x1 = tf.unstack(target["boxes"], axis=-1)
     boxes = tf.stack([y0, 1 - x1, y1, 1 - x0], -1)
-    return image[:, ::-1], dict(target, boxes=tf.where(target["columns"][:, None] > 0, boxes, 0.0))
+    real = target["columns"][:, None] > 0
+    return image[:, ::-1], dict(target, boxes=tf.where(real, boxes, 0.0))
 
 
 def augment_boxes(
@@ -121,33 +153,41 @@ def augment_boxes(
     "Crop, resize and mirror a picture and its boxes alike."
     def augment(image, target, seed):
         if crop_area: image, target = ssd_crop(image, target, seed, crop_area, aspect)
-        image = tf.ensure_shape(tf.image.resize(image, hw, "bilinear"), (*hw, 3))
-        image = tf.cast(tf.round(tf.clip_by_value(image, 0, 255)), tf.uint8)
+        image = tf.image.resize(image, hw, "bilinear")
+        image = tf.ensure_shape(image, (*hw, 3))
+        image = tf.round(tf.clip_by_value(image, 0, 255))
+        image = tf.cast(image, tf.uint8)
         if not flip: return image, target
         turned = tf.random.stateless_uniform([], seed + 2) < 0.5
         return tf.cond(turned, lambda: mirror(image, target), lambda: (image, target))
     return augment
 
 # %% ../../nbs/data/06_boxes.ipynb #d015
+def _is_numbered(row) -> bool: return isinstance(row, dict) and isinstance(row.get("id"), int)
+
+
 def _table(content, key:str, path) -> list:
     "A list of objects with a number each."
     rows = content.get(key)
-    fine = isinstance(rows, list) and all(isinstance(r, dict) and isinstance(r.get("id"), int) for r in rows)
+    fine = isinstance(rows, list) and all(map(_is_numbered, rows))
     if not fine: raise UsageError(f"{path}: {key} must be a list of objects, each with an id")
     return rows
 
 
 def _box_problem(box, picture:dict) -> str: # '' where there is none
     "What is wrong with a box [x, y, width, height] in pixels."
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+    four = isinstance(box, list) and len(box) == 4
+    numbers = four and all(isinstance(v, (int, float)) for v in box)
     if not numbers or not np.isfinite(box).all(): return "boxes that are not four numbers"
     x, y, w, h = box
     if w < 0 or h < 0: return "reversed boxes"
     if w == 0 or h == 0: return "empty boxes"
-    if x >= picture["width"] or y >= picture["height"] or x + w <= 0 or y + h <= 0: return "boxes outside of the picture"
+    beyond = x >= picture["width"] or y >= picture["height"]
+    before = x + w <= 0 or y + h <= 0
+    if beyond or before: return "boxes outside of the picture"
     return ""
 
-
+# %% ../../nbs/data/06_boxes.ipynb #d015b
 class Problems:
     "What is wrong in annotations: how often, and the first three by name."
     def __init__(self): self.counts, self.first = Counter(), {}
@@ -162,10 +202,14 @@ class Problems:
 
     def lines(self) -> list:
         "One line a kind of problem, with names."
-        shown = {what: ", ".join(names) for what, names in self.first.items()}
-        return [f"{n} {what} ({shown[what]}{', ...' if n > 3 else ''})" for what, n in self.counts.items()]
+        out = []
+        for what, count in self.counts.items():
+            names = ", ".join(self.first[what])
+            if count > 3: names += ", ..."
+            out.append(f"{count} {what} ({names})")
+        return out
 
-
+# %% ../../nbs/data/06_boxes.ipynb #d015c
 def _pictures(content, folder:Path, path, problems:Problems) -> dict: # {id: dict}
     "The pictures of annotations that are in the folder; raises `UsageError` where there is none."
     pictures = {}
@@ -174,7 +218,8 @@ def _pictures(content, folder:Path, path, problems:Problems) -> dict: # {id: dic
         if not all(isinstance(s, int) and s > 0 for s in sides):
             raise UsageError(f"{path}: picture {picture['id']} has no height and width")
         name = str(picture.get("file_name"))
-        if picture["id"] in pictures: problems.add("pictures given twice", f"picture {picture['id']}")
+        number = picture["id"]
+        if number in pictures: problems.add("pictures given twice", f"picture {number}")
         elif (folder/name).is_file(): pictures[picture["id"]] = picture
         else: problems.add("pictures that are not in the folder", name)
     if not pictures: raise UsageError(f"{path}: none of its pictures is in {folder}")
@@ -185,7 +230,7 @@ def read_coco(
     annotations, # Path of a JSON file as COCO has it
     images, # Folder of the pictures
 ) -> dict: # images, annotations, categories (lists of dicts), problems (`Problems`)
-    "Read annotations; raises `UsageError` where nothing can be done, and counts what can be left out."
+    "Read annotations; raises `UsageError` where nothing can be done, counts what is left out."
     content, folder, problems = read_json(annotations), Path(images), Problems()
     if not folder.is_dir(): raise UsageError(f"{folder} is not a folder")
     categories = _table(content, "categories", annotations)
@@ -199,7 +244,8 @@ def read_coco(
         else: problem = _box_problem(a.get("bbox"), picture)
         if problem: problems.add(problem, f"annotation {a['id']}")
         else: kept.append(_whole_annotation(a, picture, problems))
-    return dict(images=list(pictures.values()), annotations=kept, categories=categories, problems=problems)
+    images = list(pictures.values())
+    return dict(images=images, annotations=kept, categories=categories, problems=problems)
 
 
 def _whole_annotation(a:dict, picture:dict, problems:Problems) -> dict:
@@ -212,22 +258,23 @@ def _whole_annotation(a:dict, picture:dict, problems:Problems) -> dict:
     box = [left, top, right - left, bottom - top]
     return dict(a, bbox=box, area=a.get("area", box[2] * box[3]), iscrowd=int(a.get("iscrowd", 0)))
 
-
 # %% ../../nbs/data/06_boxes.ipynb #bx2
 def _like_coco(categories) -> bool:
     "Whether categories have COCO's numbers and names."
-    return all(1 <= c["id"] <= len(COCO_NAMES) and COCO_NAMES[c["id"] - 1] == c.get("name") for c in categories)
+    known = dict(enumerate(COCO_NAMES, 1))
+    return all(c["id"] in known and known[c["id"]] == c.get("name") for c in categories)
 
 
 def category_columns(
     categories, # From `read_coco`
     classes:int|None, # Of the model, without background; None: it does not say
 ) -> tuple: # ({id of a category: column}, names of the classes)
-    "Columns of categories; raises `UsageError` where model and annotations do not have the same classes."
+    "Columns of categories; raises `UsageError` where model and annotations differ in classes."
     if _like_coco(categories) and classes in (None, len(COCO_NAMES)):
         return {c["id"]: c["id"] for c in categories}, COCO_NAMES
     if classes not in (None, len(categories)):
-        raise UsageError(f"the model has {classes} classes, the annotations have {len(categories)} categories")
+        raise UsageError(f"the model has {classes} classes, "
+                         f"the annotations have {len(categories)} categories")
     ordered = sorted(categories, key=lambda c: c["id"])
     names = tuple(str(c.get("name", c["id"])) for c in ordered)
     return {c["id"]: i for i, c in enumerate(ordered, 1)}, names
@@ -237,11 +284,19 @@ def coco_target(
     picture:dict, # Of `read_coco`
     annotations:list, # Of that picture
     columns:dict, # From `category_columns`
-) -> dict: # As `box_target` makes it, NumPy arrays with as many rows as there are boxes, `lost` is 0
+) -> dict: # As `box_target` makes it, NumPy arrays of as many rows as boxes, `lost` is 0
     "The target of one picture of annotations; none of its boxes is one too many."
     size = np.array([picture["height"], picture["width"]], "float32")
-    boxes = np.array([a["bbox"] for a in annotations], "float64").reshape(-1, 4) # x, y, width, height
-    corners = np.stack([boxes[:, 1], boxes[:, 0], boxes[:, 1] + boxes[:, 3], boxes[:, 0] + boxes[:, 2]], -1)
-    return dict(boxes=corners / np.tile(size, 2), columns=np.array([columns[a["category_id"]] for a in annotations], int),
-                crowd=np.array([a["iscrowd"] for a in annotations], bool),
-                area=np.array([a["area"] for a in annotations], "float64"), size=size, lost=np.int32(0))
+    boxes = np.array([a["bbox"] for a in annotations], "float64").reshape(-1, 4)
+    x, y, width, height = boxes.T
+    corners = np.stack([y, x, y + height, x + width], -1)
+    found = [columns[a["category_id"]] for a in annotations]
+    crowd = [a["iscrowd"] for a in annotations]
+    area = [a["area"] for a in annotations]
+    return dict(
+        boxes=corners / np.tile(size, 2),
+        columns=np.array(found, int),
+        crowd=np.array(crowd, bool),
+        area=np.array(area, "float64"),
+        size=size,
+        lost=np.int32(0))

@@ -176,7 +176,7 @@ def _network(model_name, path, image_size, target, num_classes):
     if left: warn(f"WARNING: RANDOM weights in {', '.join(left)}: {path} has none that fit")
     return network
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx04b
 def _class_names(spec, network, labels, builder) -> tuple:
     "Names of the classes: from a file of lines, or as the task finds them."
     from edgetpu_repro.data.labels import names_in_file

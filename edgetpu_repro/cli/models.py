@@ -69,7 +69,7 @@ def _head(first:str, *names) -> str:
     shape = f"{'kernel':>6}{'stride':>7}{''.join(names)}"
     return f"{first}{shape}  {'output':14}{'parameters':>12}{'MACs (M)':>10}"
 
-
+# %% ../../nbs/cli/01_models.ipynb #hs02b
 def _info_layout(spec, image_size, num_classes):
     "`info` for a model that has a layout."
     layers, blocks = convolutions(spec, image_size, num_classes), _blocks(backbone_of(spec))

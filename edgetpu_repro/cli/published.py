@@ -29,7 +29,7 @@ def _measure(name:str, data, limit, folder:Path, quiet:bool) -> dict:
     for line in headline(name, record["numbers"], record["parameters"]["images"]): say(line)
     return record
 
-
+# %% ../../nbs/cli/05_published.ipynb #a005b
 @app.command()
 def published(
     files: Annotated[list[str], typer.Argument(metavar="[NAME]...", help="Released files by name; all if not given.")] = None,

@@ -84,7 +84,7 @@ def run(
     opened = create_study(study, settings)
     _summary(opened, _progress(opened, evaluate))
 
-
+# %% ../../nbs/cli/05_search.ipynb #x008b
 @search.command()
 def work(
     study: StudyFile,
@@ -116,7 +116,7 @@ def show(
     if outside: say(f"{outside} outside of the latency model, never reported as found")
     for t in opened.best()[:top]: say(f"{t.values[0]:8.4f}  {_line(opened, t)}")
 
-
+# %% ../../nbs/cli/05_search.ipynb #x009b
 @search.command()
 def export(
     study: StudyFile,

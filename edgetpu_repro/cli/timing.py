@@ -100,7 +100,7 @@ def _on_phones(files, phones, settings, as_json, **given) -> dict:
 PHONE_COLUMNS = (("ms", 10), ("", 8), ("runs", 7), ("init ms", 10), ("delegated", 11),
                  ("thermal before, after", 24))
 
-
+# %% ../../nbs/cli/04_timing.ipynb #k001b
 def _phone_table(phone, timed):
     "What a phone answered, a line a file."
     width = max(map(len, timed)) + 2

@@ -125,7 +125,7 @@ Name = option(str, "What to call it; the type's name if not given, "
 Start = option(Path, "What to start from: a .keras file, a released checkpoint or a .tflite file, "
                      "of the same model or of a segmentation model's backbone.")
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x2b
 @app.command()
 def train(
     model_dir: ModelDir,
@@ -161,7 +161,7 @@ Record = option(Path, "Also write a record to this JSON file.")
 Annotations = option(Path, "Of detectors, in place of a dataset: boxes as COCO's JSON has them.")
 Images = option(Path, "The folder of the pictures of --annotations.")
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x3b
 def _check_annotated(annotations, images, dataset_name):
     "Refuse half of what is needed."
     if not (annotations and images): raise UsageError("--annotations and --images go together")
@@ -183,7 +183,7 @@ def _evaluate_annotated(file, annotations, images, how):
     result = evaluate_annotated(open_model(file), annotations, images, **how)
     return result, dict(name=annotations.name, annotations=annotations.name)
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x3c
 @app.command()
 def evaluate(
     file: ModelPath,

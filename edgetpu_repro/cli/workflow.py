@@ -46,7 +46,7 @@ def _last_line(path) -> str:
     lines = path.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
-
+# %% ../../nbs/cli/05_workflow.ipynb #hs01b
 def failures(
     said:str, # All that Snakemake printed
     root, # Where it ran
@@ -90,7 +90,7 @@ def _run(command, root, lock, handle) -> int: # Exit code
         child.communicate()
     return child.returncode
 
-
+# %% ../../nbs/cli/05_workflow.ipynb #c014b
 def _copied(lines, log, kept):
     "The lines of a stream, which also go to a log and to what is kept."
     for line in lines:

@@ -225,7 +225,7 @@ def _pictures(content, folder:Path, path, problems:Problems) -> dict: # {id: dic
     if not pictures: raise UsageError(f"{path}: none of its pictures is in {folder}")
     return pictures
 
-
+# %% ../../nbs/data/06_boxes.ipynb #d015cb
 def read_coco(
     annotations, # Path of a JSON file as COCO has it
     images, # Folder of the pictures
@@ -279,7 +279,7 @@ def category_columns(
     names = tuple(str(c.get("name", c["id"])) for c in ordered)
     return {c["id"]: i for i, c in enumerate(ordered, 1)}, names
 
-
+# %% ../../nbs/data/06_boxes.ipynb #bx2b
 def coco_target(
     picture:dict, # Of `read_coco`
     annotations:list, # Of that picture

@@ -115,7 +115,7 @@ def _share(settings) -> dict:
     return dict(threads=settings.threads, warmup_runs=settings.warmup_runs,
                 min_runs=-(-settings.min_runs // PROCESSES), seconds=settings.seconds / PROCESSES)
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #b005b
 def time_processes(
     files:dict, # {name: path of a '.tflite' file}
     settings:BenchmarkSettings=BenchmarkSettings(), # runs and seconds of a file, over all processes
@@ -298,7 +298,7 @@ def cut_after(
     model.signatureDefs = []
     return pack(model)
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #b016b
 def operator_times(
     path, # A '.tflite' file
     threads:int=1,
@@ -343,7 +343,7 @@ def operators_timed(
     rows, how = operator_times(path, threads)
     return dict(operators=by_kind(rows), operators_measured_by=how)
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #hs02b
 def time_on_host(
     files:dict, # {name: path}
     settings:BenchmarkSettings=BenchmarkSettings(),

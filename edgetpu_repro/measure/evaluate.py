@@ -97,7 +97,7 @@ def _batched(pairs, size:int):
         images, targets = [], []
     if images: yield np.stack(images), targets
 
-
+# %% ../../nbs/measure/01_evaluate.ipynb #ev2b
 def evaluate_annotated(
     file:ModelFile, # From `open_model`: a detector
     annotations, # JSON file as COCO has it

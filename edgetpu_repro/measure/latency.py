@@ -154,7 +154,7 @@ class Fit:
         _, matrix = self.structure.expand
         return parts @ PART_EXPONENTS @ matrix / parts.sum()
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l013b
 def noise_of(points, structure:Structure) -> np.ndarray:
     "Standard deviation of the logarithm of each published number."
     rounding = np.array([p.rounding_ms / p.ms for p in points])
@@ -238,7 +238,7 @@ class Ensemble:
             out.append(parts.sum() * np.exp(steps @ f.slopes(parts)))
         return np.concatenate(out)
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l021b
 def interval(sample) -> tuple: # (median, low, high)
     "The median and the central 90 % of draws."
     tail = (1 - LEVEL) / 2
@@ -287,7 +287,7 @@ def modelled(
     without = spec.name if spec.name in known else None
     return predict(spec_operators(spec, argmax=argmax), without)
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l031b
 def modelled_ms(
     model, # Name, spec or JSON file of one
     argmax:str|None=None, # For segmentation: one of `workload.ARGMAX`; None: default

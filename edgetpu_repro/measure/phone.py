@@ -115,7 +115,7 @@ def phones() -> list: # of `Phone`
     names = [model[1] if model else "" for model in models]
     return [Phone(serial, state, name) for (serial, state, _), name in zip(found, names)]
 
-
+# %% ../../nbs/measure/03_phone.ipynb #p001b
 def choose(
     serials:tuple=(), # As the user gave them; none: the only phone there is
 ) -> list: # of `Phone`, all of them usable
@@ -187,7 +187,7 @@ def _time_one(path, tool, remote, serial, flags, profiles, seconds) -> dict:
     said = shlex.join(["benchmark_model", *flags])
     return dict(numbers, command=said, thermal_before=before, thermal_after=thermal(serial))
 
-
+# %% ../../nbs/measure/03_phone.ipynb #p005b
 def benchmark_phone(
     files:dict, # {name: path of a '.tflite' file}
     serial:str, # Of the phone
@@ -238,7 +238,7 @@ def _why_not(failed) -> str:
     if not log or not Path(log[1]).is_file(): return why
     return " ".join(Path(log[1]).read_text(errors="replace").split())[-200:] or why
 
-
+# %% ../../nbs/measure/03_phone.ipynb #c012b
 def compile_for(
     path, # A '.tflite' file
     soc:str, # One of `SOCS`

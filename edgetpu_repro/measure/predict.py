@@ -71,7 +71,7 @@ class ModelFile:
         "How many classes it tells apart; None where its outputs do not say."
         return self.task.classes(self.outputs, self.dtypes)
 
-
+# %% ../../nbs/measure/00_predict.ipynb #x007b
 def open_model(
     path, # A '.keras' or a '.tflite' file
 ) -> ModelFile:
@@ -119,7 +119,7 @@ def _eight_bits(image, path) -> Image.Image:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image
 
-
+# %% ../../nbs/measure/00_predict.ipynb #x010b
 def read_picture(
     path, # JPEG, PNG or anything that Pillow reads
 ) -> np.ndarray: # (height, width, 3) uint8, RGB
@@ -197,7 +197,7 @@ def mask_paths(
         out[path] = Path(folder or ".")/name
     return out
 
-
+# %% ../../nbs/measure/00_predict.ipynb #hs02b
 def write_predictions(
     file:ModelFile, # From `open_model`
     paths, # Of pictures

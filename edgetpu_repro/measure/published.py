@@ -157,7 +157,7 @@ def _coco(folder:Path) -> Labelled:
     truth = read_coco(annotations[0], folder/"val2017")
     return Labelled("coco", tuple(folder/"val2017"/i["file_name"] for i in truth["images"]), truth)
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb08b
 READERS = {"imagenet": _imagenet, "ade20k": _ade20k, "coco": _coco}
 MARKS = {"imagenet": "imagenet/labels.txt", "ade20k": "ade20k/images/validation", "coco": "coco/val2017"}
 
@@ -187,7 +187,7 @@ def inner_size(
     scale = min(h / s for h, s in zip(hw, size))
     return tuple(min(h, max(1, round(s * scale))) for h, s in zip(hw, size))
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb09b
 def read_input(
     picture, # (height, width, 3) uint8
     hw:tuple, # (height, width) of the model's input
@@ -228,7 +228,7 @@ class Scores:
         "The score of all pictures."
         return {name: metric(np.arange(self.n)) for name, metric in self.metrics.items()}
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb12b
 def samples_of(
     n:int, # Pictures
     resamples:int=RESAMPLES,
@@ -259,7 +259,7 @@ def paired(
     spread = resampled(a, name, resamples) - resampled(b, name, resamples)
     return dict(difference=float(difference), se=float(np.std(spread, ddof=1)))
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb12c
 def with_errors(
     ways:dict, # {way: `Scores`}
     headline:str, # Metric whose differences are of interest
@@ -297,7 +297,7 @@ def precision_of(
         total.append(np.append(precision, 0)[np.minimum(at, len(precision))].mean())
     return float(np.mean(total))
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb19b
 def _categories(matched, images:int) -> list: # of (hits, counted, pictures, boxes by picture)
     "What COCO's matching found, by category."
     out = []
@@ -314,7 +314,7 @@ def _categories(matched, images:int) -> list: # of (hits, counted, pictures, box
         out.append((hits & ~ignored, ~ignored, places.astype(int), boxes))
     return out
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb19c
 def coco_average(
     images, # of dicts: id, height, width
     annotations, # of dicts, as COCO has them
@@ -367,7 +367,7 @@ def mask_scores(
     metrics = {name: (lambda draw, c=c: mean_iou(c[draw].sum(0))) for name, c in counts.items()}
     return Scores(len(masks), metrics, masks)
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb13b
 def box_scores(
     truth:dict, # From `read_coco`
     found:list, # of `Detections`, one a picture
@@ -379,7 +379,7 @@ def box_scores(
     average = coco_average(truth["images"], truth["annotations"], truth["categories"], rows)
     return Scores(len(found), dict(map=average), found)
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb13c
 def alike(
     a:Scores,
     b:Scores,
@@ -474,7 +474,7 @@ class Pixels:
         "Of all pictures that were added."
         return mask_scores({name: np.stack(c) for name, c in self.counts.items()}, np.stack(self.masks))
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb17b
 def run_masks(
     pictures:Labelled,
     hw:tuple, # (height, width) of the image
@@ -543,7 +543,7 @@ def calibration_images(
     chosen = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, min(count, len(paths)))]
     return np.stack([read_input(read_picture(path), hw, "stretched") for path in chosen])
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb21b
 @dataclass
 class Imports:
     "A released file, our model with its weights, and what is made of it."
@@ -609,7 +609,7 @@ def label_ways(it:Imports):
     "Function of images -> {way: probabilities} of a classifier."
     return together({"file": it.content, "float": it.float_file(), "int8": it.int8_file(), "int8 aeq": it.int8_file(quantizer="aeq")})
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb22b
 FUSED = "fused2" # the released Autoseg's
 
 
@@ -679,7 +679,7 @@ def measure_readings(
     numbers = with_errors(ways, HEADLINES[kind], "usual")
     return {reading: numbers[reading] for reading in ALTERNATIVES[kind]}
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb24b
 PAIRS = {"file": ("file default", "file"), "float": ("float default", "float fused2"), "int8": ("int8 default", "int8 fused2")}
 
 
@@ -728,7 +728,7 @@ def layer_kind(layer) -> str:
     if getattr(layer, "groups", 1) > 1: return "grouped"
     return "x".join(map(str, layer.kernel_size))
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb31b
 def kernel_row(layer) -> dict: # layer, kind, channel_spread, tensor_db, channel_db
     "What eight bits do to the kernel of a folded layer."
     kernel, kind = layer.get_weights()[0], layer_kind(layer)
@@ -738,7 +738,7 @@ def kernel_row(layer) -> dict: # layer, kind, channel_spread, tensor_db, channel
     return dict(layer=layer.name, kind=kind, channel_spread=float(spread), tensor_db=kernel_sqnr(kernel),
                 channel_db=kernel_sqnr(kernel, shared))
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb31c
 def _layer_of(name:str, layers) -> str|None:
     "The layer whose output a tensor is; converters put a number behind the names of some."
     for part in reversed(name.split(";")[-1].split("/")):
@@ -786,7 +786,7 @@ def check_data(
     open_pictures(it.pictures, data)
     if it.model: open_pictures(OTHERS[it.pictures], data)
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb25b
 def measure_released(
     name:str, # Key of `RELEASED`
     data, # Folder with the file and the pictures
@@ -809,7 +809,7 @@ def measure_released(
     numbers["layers"] = layer_rows(it, it.calibration[:REPORTED]) if it.model else []
     return parameters, numbers
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb25bb
 def first_pictures(pictures:Labelled, count:int) -> Labelled:
     "The first pictures of a sample."
     truth = pictures.truth

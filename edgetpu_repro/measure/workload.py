@@ -50,7 +50,7 @@ def mask_operators(
     rows = Operator("mask_rows", "tile", ((height, hw[1], 1),), (*hw, 1))
     return [scores, columns, rows]
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w005b
 TAILS = {"segmentation": mask_operators} # what follows on the chip; other tasks end in their outputs
 
 
@@ -81,7 +81,7 @@ QUANTITIES = {
 CONVOLUTIONS = ("conv", "depthwise", "dense")
 MOVES = ("image", "resize", "tile", "copy")
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w008b
 def operator_table(
     operators, # of `Operator`
 ) -> np.ndarray: # (operators that count, 9) integers
@@ -96,7 +96,7 @@ def operator_table(
                      area, into[-1], out[-1], o.groups, o.weights))
     return np.array(rows, int).reshape(-1, 9)
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w008bb
 def quantities(
     table:np.ndarray, # From `operator_table`
     lanes:int=64, # Output channels at once
@@ -136,7 +136,7 @@ IN_FILES = { # operator of a file -> kind
     "TFLite_Detection_PostProcess": "postprocess",
 }
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w013c
 def file_operators(
     records:list, # From `tflite`: dicts with op, inputs and output (with batch), weights, groups
     image:tuple, # Shape of the file's input without the batch
@@ -163,8 +163,7 @@ def file_operators(
                               weights=r["weights"]))
     return found
 
-
-
+# %% ../../nbs/measure/04_workload.ipynb #w013b
 def operators_to_json(
     operators:list, # of `Operator`
 ) -> list: # of [name, kind, input, output, groups, weights]
@@ -197,7 +196,7 @@ def operators_in_file(
     if len(inputs) != 1: raise UsageError(f"{what} takes {len(inputs)} inputs, not one image")
     return file_operators(records, inputs[0][1:])
 
-
+# %% ../../nbs/measure/04_workload.ipynb #hs02b
 def _exported(spec, image_size) -> bytes:
     "A float `.tflite` file of a model that has no layout."
     from edgetpu_repro.tflite.convert import freeze
@@ -238,7 +237,7 @@ class Point:
         "`operator_table` of these."
         return operator_table(self.operators)
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w021b
 TENTHS, HUNDREDTHS = 0.029, 0.003 # ms: standard deviation of rounding, step / sqrt(12)
 FAMILIES = {"mobilenet_edgetpu_v2": "V2", "mobilenet_edgetpu": "V1", "autoseg": "Autoseg",
             "deeplabv3plus_mobilenet_edgetpuv2_baseline": "baseline", "deeplab": "DeepLabV3+",

@@ -31,7 +31,7 @@ def anchor_shapes(
         shapes.append(np.array([(scale / ratio**0.5, scale * ratio**0.5) for scale, ratio in kinds]))
     return shapes
 
-
+# %% ../../nbs/models/09_anchors.ipynb #d005b
 def anchor_boxes(
     sizes, # (height, width) of each feature map, the finest first
     thin:float=THIN_OTHERS, # As `anchor_shapes` takes it

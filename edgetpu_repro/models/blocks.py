@@ -89,7 +89,7 @@ def corner_by_index(
         x = near + (far - near) * share
     return x
 
-
+# %% ../../nbs/models/06_blocks.ipynb #c010b
 @keras.saving.register_keras_serializable("edgetpu_repro")
 class Resize(layers.Layer):
     "Bilinear resize of feature maps, half-pixel centres unless told otherwise."
@@ -113,7 +113,6 @@ class Resize(layers.Layer):
     def get_config(self):
         "The layer's options, for saving."
         return {**super().get_config(), "hw": self.hw, "corner": self.corner}
-
 
 # %% ../../nbs/models/06_blocks.ipynb #c013
 def keras_initializer(

@@ -88,7 +88,7 @@ def universal_block(
     if stride > 1 or x.channels != out: return y
     return g.add([x, y], name=f"{name}_add")
 
-
+# %% ../../nbs/models/10_mobilenets.ipynb #u44cbb
 def _stage(g, x, kind, numbers, name):
     "One entry of the table: a convolution, a fused bottleneck, or universal ones."
     if kind == "c":

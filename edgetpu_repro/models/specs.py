@@ -340,7 +340,7 @@ def check_segmentation(record):
     check_name(record)
     image_hw(record.image_size)
 
-
+# %% ../../nbs/models/00_specs.ipynb #c027b
 @dataclass(frozen=True)
 class DeepLab:
     "A DeepLabV3+ model: pyramid pooling (ASPP) on the last map, a decoder on an earlier one."
@@ -565,7 +565,7 @@ class Variant:
     source:str               # of the file that has its weights
     differs:str              # how
 
-
+# %% ../../nbs/models/00_specs.ipynb #var02b
 def _variant(name:str, of:str, source:str, differs:str, **fields) -> Variant:
     "A registered model with some fields changed."
     return Variant(replace(SPECS[of], name=name, **fields), of, source, differs)
@@ -592,7 +592,6 @@ _VARIANTS = (
     ),
 )
 VARIANTS = {variant.spec.name: variant for variant in _VARIANTS}
-
 
 # %% ../../nbs/models/00_specs.ipynb #c032
 def list_models(
@@ -737,7 +736,7 @@ def _check_options(function, options:dict, name:str):
     for option in options:
         if option not in known: raise unknown(f"option of {name}", option, known)
 
-
+# %% ../../nbs/models/00_specs.ipynb #c043b
 def has_layout(
     spec, # From `resolve_spec`
 ) -> bool:

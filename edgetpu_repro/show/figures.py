@@ -299,7 +299,7 @@ def _css(rgb) -> str:
     red, green, blue = (round(255 * part) for part in rgb)
     return f"rgb({red},{green},{blue})"
 
-
+# %% ../../nbs/show/00_figures.ipynb #n010b
 def save_hover(
     frame, # `pandas.DataFrame`; columns x, y and those of `hover`, and `model`
     paths:Paths, # Of the profile

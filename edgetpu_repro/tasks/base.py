@@ -56,7 +56,7 @@ def set_layer(layer, source, model, other):
 
 def _shapes(layer) -> list: return [w.shape for w in layer.weights]
 
-
+# %% ../../nbs/tasks/01_base.ipynb #c008b
 def copy_weights(
     model, # A Keras model; changed in place
     other, # A trained model of the same layers, with other classes maybe

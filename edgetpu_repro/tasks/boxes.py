@@ -75,7 +75,7 @@ def targets_of(
     columns = ops.take_along_axis(columns, index, axis=1)
     return ops.where(match >= 0, columns, 0), encode_boxes(found, anchors)
 
-
+# %% ../../nbs/tasks/04_boxes.ipynb #d012b
 def box_loss(
     wanted, # (batch, anchors, 5): codes, and 1 where matched
     codes, # (batch, anchors, 4)
@@ -112,7 +112,7 @@ class Detections:
 
     def __len__(self): return len(self.scores)
 
-
+# %% ../../nbs/tasks/04_boxes.ipynb #d015b
 def regular_suppression(
     boxes, # (batch, anchors, 4)
     scores, # (batch, anchors, classes), without background
@@ -140,7 +140,7 @@ def fast_suppression(
         out.append(Detections(b[kept].clip(0, 1), classes[kept], best[kept]))
     return out
 
-
+# %% ../../nbs/tasks/04_boxes.ipynb #d015bb
 SUPPRESSIONS = {"nms_regular": regular_suppression, "nms": fast_suppression}
 
 
@@ -181,7 +181,7 @@ def coco_evaluation(
         if not found: ours.createIndex()
         return COCOeval(truth, ours, "bbox")
 
-
+# %% ../../nbs/tasks/04_boxes.ipynb #d018b
 def coco_metrics(
     images, # of dicts: id, height, width (pixels)
     annotations, # of dicts: id, image_id, category_id, bbox [x, y, width, height] in pixels, area, iscrowd

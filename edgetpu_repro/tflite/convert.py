@@ -97,7 +97,7 @@ def freeze(
 
 SIGNATURE = "serving_default"
 
-
+# %% ../../nbs/tflite/03_convert.ipynb #c008b
 def _mapped(name, tensor):
     "A name for a tensor, in a signature."
     entry = schema.TensorMapT()

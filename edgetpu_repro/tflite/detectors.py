@@ -46,7 +46,7 @@ def _mobiledet_scope(layer:str, root:str) -> str|None:
     part = _numbered("Conv", int(found[4])) if found[4] else "SeparableConv2d"
     return f"{root}/{_numbered(kind, int(found[2]))}/{part}"
 
-
+# %% ../../nbs/tflite/09_detectors.ipynb #d005b
 def _common_scope(layer:str, extra:str, shapes:dict) -> str|None:
     "The scope of a head's or a smaller map's layer."
     if found := re.fullmatch(r"(box|class)(\d+)(_depthwise)?", layer):
@@ -65,7 +65,7 @@ FAMILIES = ( # layer that only this family has, function, root, prefix of the sm
     ("tucker0_conv0", _mobiledet_scope, "FeatureExtractor/MobileDetEdgeTPU", "C5"),
 )
 
-
+# %% ../../nbs/tflite/09_detectors.ipynb #d005c
 def scopes_of(
     model, # A detector from `build_model`
 ) -> dict: # {name of a convolution: scope in the released graph}
@@ -81,7 +81,7 @@ def scopes_of(
         return found
     raise UsageError(f"no checkpoint of {model.name} was released")
 
-
+# %% ../../nbs/tflite/09_detectors.ipynb #d005cb
 def tf1_names(
     model, # A detector from `build_model`
 ) -> dict: # {(layer, variable): names in the checkpoint; of several the last axes are joined}
@@ -116,7 +116,7 @@ def read_tf1(
             why = " ".join(str(e).split())[:200]
             raise UsageError(f"{path} is not a checkpoint that TensorFlow can read: {why}") from None
 
-
+# %% ../../nbs/tflite/09_detectors.ipynb #d008b
 def load_tf1(
     model, # A detector from `build_model`; changed in place
     path, # As `read_tf1` takes it
@@ -152,7 +152,7 @@ def _convolutions(file) -> dict: # {name of the output: (kernel as Keras has it,
         out[file.name(op.OutputsAsNumpy()[0])] = kernel, bias
     return out
 
-
+# %% ../../nbs/tflite/09_detectors.ipynb #d012b
 def load_detector_file(
     model, # A detector from `build_model`; changed in place
     path, # A released '.tflite' file of it
@@ -179,7 +179,7 @@ def load_detector_file(
     _set(model, values)
     return Imported(len(values), tuple(re.sub(r"BoxPredictor_(\d+)/ClassPredictor", r"class\1", s) for s in left))
 
-
+# %% ../../nbs/tflite/09_detectors.ipynb #d012bb
 def load_detector(
     model, # A detector from `build_model`; changed in place
     path, # As `read_tf1` takes it, or a released '.tflite' file

@@ -100,7 +100,7 @@ def _plot_report(rows:list, title:str):
     ax.set(xlabel="operator, from input to output", ylabel="SQNR (dB)", title=title)
     return fig
 
-
+# %% ../../nbs/tflite/05_export.ipynb #n001b
 def write_report(
     rows:list, # From `layer_report`
     path, # Of the exported file; the report lies beside it as NAME_layers.csv and NAME_layers.png
@@ -166,7 +166,7 @@ def file_name(
     else: parts.append("int8" if options.quantizer == "tf" else "int8_aeq")
     return "_".join(parts) + ".tflite"
 
-
+# %% ../../nbs/tflite/05_export.ipynb #x003b
 def _quantized(float_file:TFLiteFile, calibration, options:ExportOptions):
     "The files of all recipes: (recipe, `TFLiteFile`)."
     ranges = activation_ranges(float_file, calibration) if options.needs_ranges else None

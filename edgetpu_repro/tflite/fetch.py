@@ -70,7 +70,7 @@ def _receive(answer, part:Path, have:int) -> int: # Bytes of the whole file; 0: 
             bar.update(len(block))
     return size
 
-
+# %% ../../nbs/tflite/08_fetch.ipynb #f001b
 def _download(url:str, part:Path) -> int: # As `_receive`
     "Get a file, or the rest of it; raises `UsageError` that says what the server answered."
     have = part.stat().st_size if part.exists() else 0

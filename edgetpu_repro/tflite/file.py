@@ -93,7 +93,7 @@ def read_metadata(
     places = {name: table.Offset(4 + 2 * slot) for name, slot in slots.items()}
     return {name: table.String(at + table.Pos).decode() for name, at in places.items() if at}
 
-
+# %% ../../nbs/tflite/00_file.ipynb #f004b
 def _few_members(content:bytes) -> bool:
     "Whether the archive behind a file has few members: zipfile reads their list whole."
     at = content.rfind(b"PK\x05\x06", -22 - 2**16) # its end is 22 bytes and a comment
@@ -149,7 +149,7 @@ def _allocated(interpreter, what):
     except (ValueError, RuntimeError) as e: raise _refused(what, "run", e) from None
     return interpreter
 
-
+# %% ../../nbs/tflite/00_file.ipynb #f006b
 @dataclass(frozen=True)
 class TensorInfo:
     "An input or an output of a file."
@@ -190,7 +190,7 @@ def _operator_records(interpreter) -> list:
         rows.append(row | _weights_and_work(op["op_name"], inputs, output))
     return rows
 
-
+# %% ../../nbs/tflite/00_file.ipynb #lw10b
 def _operator_versions(content:bytes) -> dict:
     "{operator: highest version}, as the file says."
     model, out = schema.Model.GetRootAs(content, 0), {}
@@ -233,7 +233,7 @@ def _as_floats(y, details):
     scale, zero_point = details["quantization"]
     return (y.astype("float32") - zero_point) * scale if scale else y
 
-
+# %% ../../nbs/tflite/00_file.ipynb #c018b
 def _run(interpreter, images) -> list: # One float array an output
     "Run images in groups of as many as the file takes; the last group is filled up."
     image, = interpreter.get_input_details()

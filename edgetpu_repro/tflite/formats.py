@@ -37,7 +37,7 @@ def write_keras(
     "Write a `.keras` file, whole or not at all."
     with atomic_write(path) as tmp: model.save(tmp)
 
-
+# %% ../../nbs/tflite/12_formats.ipynb #f008b
 def write_saved_model(
     model, # A Keras model
     path, # A folder that is not there

@@ -55,7 +55,7 @@ class Convolution:
     kernel:np.ndarray|None = None # as Keras has it: height, width, inputs, outputs; of a file only
     bias:np.ndarray|None = None # of a file only
 
-
+# %% ../../nbs/tflite/07_importer.ipynb #imp01b
 def concatenated(
     places, # of `Place`
     channels, # Of each
@@ -76,7 +76,6 @@ def summed(
     """
     numbers = [int(s[4:] if s.startswith("sum:") else _sign(s), 16) for s in (p.exact for p in places)]
     return Place(f"sum:{sum(numbers) % 2**160:040x}")
-
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp02
 class _Graph:
@@ -126,7 +125,7 @@ def _layer_conv(graph:_Graph, layer, source:Place) -> Place:
     kind = "depthwise" if depthwise else "conv"
     return graph.conv(source, kind, shape, layer.strides[0], layer.dilation_rate[0], layer.name, parts)
 
-
+# %% ../../nbs/tflite/07_importer.ipynb #imp03b
 CONVS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 POOLS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D)
 
@@ -152,7 +151,6 @@ def model_graph(
         else: place, came = sources[0], first
         for x in outputs: graph.places[id(x)], graph.origin[id(x)] = place, came
     return graph.convolutions()
-
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp05
 class _File:
@@ -283,13 +281,12 @@ class _FileGraph(_Graph):
         sort = "depthwise" if depthwise else "conv"
         return self.conv(source, sort, parts[0].kernel.shape, stride, dilation, at, parts)
 
-
+# %% ../../nbs/tflite/07_importer.ipynb #imp06b
 def file_graph(
     path, # A '.tflite' file
 ) -> dict: # {signature: `Convolution`}
     "The convolutions of a file by their place in the graph; raises `UsageError` where it is no model of one image."
     return _FileGraph(_File(path)).convolutions()
-
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp08
 def in_order(
@@ -347,7 +344,7 @@ def values_of(
         raise UsageError(f"{path} does not fit {model.name}: {name} takes no bias")
     return values
 
-
+# %% ../../nbs/tflite/07_importer.ipynb #imp09b
 def _other_classes(model, missing:list, extra:list) -> bool:
     "Whether all that does not fit is the classifier, of another number of classes."
     if [m.name for m in missing] != ["classifier"] or len(extra) != 1: return False
@@ -364,7 +361,7 @@ def read_graph(
     except Exception as e:
         raise UsageError(f"{path} is not a TFLite model that can be read: {type(e).__name__} {e}") from None
 
-
+# %% ../../nbs/tflite/07_importer.ipynb #imp09c
 def load_tflite_weights(
     model, # From `build_model`; changed in place
     path, # A '.tflite' file, float, int8 or uint8, norms folded
@@ -388,7 +385,6 @@ def load_tflite_weights(
     _set(model, values)
     return Imported(len(values), left)
 
-
 # %% ../../nbs/tflite/07_importer.ipynb #imp11
 ARGMAX = ("REDUCE_MAX", "SUB", "MINIMUM", "MUL", "SUB", "MUL", "REDUCE_MAX", "SUB")
 
@@ -409,7 +405,7 @@ def _resize_step(file:_File, op, kind:str) -> str:
     if options.AlignCorners(): raise UsageError(f"{file.path} resizes with aligned corners, which no finalize_method does")
     return step_name("resize" if options.HalfPixelCenters() else "corner", hw)
 
-
+# %% ../../nbs/tflite/07_importer.ipynb #imp11b
 def read_finalize(
     path, # A '.tflite' file of a segmentation model
 ) -> str: # As `finalize` takes it
@@ -429,7 +425,6 @@ def read_finalize(
         rest = rest[used:]
     if steps.count("argmax") == 1 and len(file.shape(file.graph.Outputs(0))) == 3: steps.append("squeeze")
     return ",".join(steps) or "none"
-
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp13
 USES = { # of constants that are no weights

@@ -143,7 +143,7 @@ def random_inputs(
     for d in interpreter.get_input_details():
         interpreter.set_tensor(d["index"], _random_value(d, rng))
 
-
+# %% ../../nbs/tflite/01_isolation.ipynb #i006b
 def _run_once(path):
     interpreter = TFLiteFile.open(path).interpreter()
     try:

@@ -70,7 +70,7 @@ def _metadata_table(name, description, license, output, labels) -> bytes:
     graphs = _vector(b, [_table(b, (2, "offset", inputs), (3, "offset", outputs))])
     return _finished(b, graphs, name, description, license)
 
-
+# %% ../../nbs/tflite/02_metadata.ipynb #c0m2b
 def with_labels(
     content:bytes, # Of a file
     labels, # Names of the classes
@@ -96,7 +96,7 @@ def add_table(
     others = [m for m in model.metadata or [] if m.name not in (METADATA, METADATA.encode())]
     model.metadata = [*others, entry]
 
-
+# %% ../../nbs/tflite/02_metadata.ipynb #c0m2c
 def with_metadata(
     content, # `TFLiteFile`, or content of a file, with one image in and one output
     name:str, # Of the model

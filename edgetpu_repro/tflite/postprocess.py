@@ -56,7 +56,7 @@ def operator_options(
             else: builder.Float(value)
     return bytes(builder.Finish())
 
-
+# %% ../../nbs/tflite/11_postprocess.ipynb #d005b
 def _new_tensor(model, name:str, shape, data=None) -> int: # Its number
     "Append a float tensor to the first graph."
     buffer = schema.BufferT()
@@ -88,7 +88,7 @@ def signed(
     model.signatureDefs = [signature]
     return model
 
-
+# %% ../../nbs/tflite/11_postprocess.ipynb #d005c
 def with_postprocess(
     content:bytes, # Of a file that puts out codes (1, anchors, 4) and probabilities (1, anchors, columns), as floats
     anchors:np.ndarray, # (anchors, 4): ymin, xmin, ymax, xmax
@@ -269,7 +269,7 @@ def _threshold(found:list) -> float:
     best = np.concatenate([f.scores[:10] for f in found])
     return float(min(0.3, np.median(best))) if len(best) else 0.3
 
-
+# %% ../../nbs/tflite/11_postprocess.ipynb #d011b
 def check_heads(raw:dict, float_file:bytes, images) -> dict:
     "Compare a float file's heads with Keras's; raises `UsageError` where they differ."
     got = detector_runner(float_file)(images)
@@ -299,7 +299,6 @@ def check_only_dequantized(content:bytes):
     "Raise `UsageError` where a file does more on floats than to make them from the int8 heads."
     floats = [op for op in TFLiteFile.open(content).float_operators if op != "DEQUANTIZE"]
     if floats: raise UsageError(f"the int8 file computes {', '.join(floats)} on floats")
-
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #dp4
 class _Export:
@@ -372,7 +371,7 @@ class _Export:
         if options.report: write_report(layer_report(float_file, heads, some), path)
         return path, card
 
-
+# %% ../../nbs/tflite/11_postprocess.ipynb #dp4b
 def export_detector(
     model, # A detector from `build_model`
     folder, # Where the files go; it is there
@@ -409,7 +408,7 @@ def export_any(
     export = export_detector if is_detector(model) else export_model
     return export(model, folder, calibration, options)
 
-
+# %% ../../nbs/tflite/11_postprocess.ipynb #dp6b
 def float_variant(
     model, # From `build_model`, of any task
     method:str="none", # How the graph is finished, as the model's task calls it

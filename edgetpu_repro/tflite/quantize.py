@@ -78,7 +78,7 @@ def parse_rule(
         raise UsageError(f"{where}: {regex!r} is no regular expression ({e})") from None
     return operator or "*", f".*{regex}.*" if regex else ".*", recipe
 
-
+# %% ../../nbs/tflite/04_quantize.ipynb #c014b
 def check_recipe(
     quantizer:str, # One of `QUANTIZERS`
     recipe:str, # One of `RECIPES`
@@ -103,7 +103,7 @@ def _tf_quantize(file, ranges, float_output):
     integers = file.outputs[0].dtype != "float32" # classes stay int32
     return quantize_by_ranges(pack(model), float_output=integers or float_output)
 
-
+# %% ../../nbs/tflite/04_quantize.ipynb #c0q2b
 def _aeq_recipe(quantizer, recipe, rules):
     "Tell ai-edge-quantizer what becomes of which operators, later rules before earlier ones."
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
@@ -126,7 +126,7 @@ def _aeq_statistics(file, ranges) -> dict:
         found[name] = {"min": least, "max": most}
     return found
 
-
+# %% ../../nbs/tflite/04_quantize.ipynb #c0q2bb
 def _aeq_quantize(file, ranges, recipe, rules):
     "Any recipe by ai-edge-quantizer, which takes the ranges as its own calibration result."
     from ai_edge_quantizer.quantizer import Quantizer
@@ -196,7 +196,7 @@ def check_operators(
     kind = "int8" if int8 else "float"
     if bad: raise UsageError(f"the exported {kind} file holds {', '.join(bad)}")
 
-
+# %% ../../nbs/tflite/04_quantize.ipynb #c017b
 def not_for_edgetpu(
     file, # `TFLiteFile`, or path or content of a full-integer file
 ) -> list: # What is not, in words

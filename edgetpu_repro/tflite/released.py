@@ -38,7 +38,7 @@ def _group_names(layer, at:str) -> dict:
     for v in NORM: names[norm, v] = [f"{at}/batch_norm_layer/{i}/{v}" for i in parts]
     return names
 
-
+# %% ../../nbs/tflite/06_released.ipynb #c005b
 def _chain_names(model, layers, prefix) -> dict: # {(layer, variable): names of the parts, in order}
     "The names of a chain of convolutions, each with its norm if it has one."
     names, count, ours = {}, 0, {l.name for l in model.layers}
@@ -91,7 +91,7 @@ def _separable_names(model, layer, at, norm=None) -> dict:
     deep = _named(model, f"{layer}_depthwise", f"{at}/depthwise_kernel")
     return deep | _named(model, layer, f"{at}/pointwise_kernel", norm)
 
-
+# %% ../../nbs/tflite/06_released.ipynb #r001b
 def _autoseg_names(model) -> dict:
     "The names of the pyramid, the BiFPN cells and the class net."
     ours, names = {l.name for l in model.layers}, {}
@@ -109,7 +109,7 @@ def _autoseg_names(model) -> dict:
     names |= _separable_names(model, "fuse", f"{at}/conv_op", f"{at}/bn")
     return names | _separable_names(model, "classifier", "seg_class_net/classes")
 
-
+# %% ../../nbs/tflite/06_released.ipynb #r001bb
 def released_names(
     model, # From `build_model`: a classifier, DeepLabV3+ or Autoseg
     has=lambda name: True, # Whether a checkpoint has a name, for the one that was saved in two ways
@@ -145,7 +145,7 @@ class _Member(tarfile.TarInfo):
             raise UsageError(f"a header of {member.size:,} bytes, {HEADER:,} are allowed")
         return member
 
-
+# %% ../../nbs/tflite/06_released.ipynb #c008b
 def _extract(path, folder):
     "Unpack an archive, within its limits."
     size = 0
@@ -245,7 +245,7 @@ def _set(model, values:dict):
         for v in model.get_layer(layer).weights:
             if (layer, v.name) in values: v.assign(values[layer, v.name])
 
-
+# %% ../../nbs/tflite/06_released.ipynb #c010b
 def _joined(arrays, parts):
     "The value of a variable from its parts; None where they do not fit together or are no numbers."
     value, *more = (arrays[p] for p in parts)

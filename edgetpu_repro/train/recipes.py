@@ -49,7 +49,7 @@ def _decay(
         return schedules.ExponentialDecay(peak, stair, settings.decay_rate, staircase=True)
     raise unknown("schedule", settings.schedule, SCHEDULES)
 
-
+# %% ../../nbs/train/02_recipes.ipynb #u7bd8c
 def _cosine_after_line(
     settings:TrainSettings,
     peak:float, # Where the line ends and the cosine begins
@@ -66,7 +66,7 @@ def _cosine_after_line(
     return keras.optimizers.schedules.CosineDecay(
         settings.warmup_rate, rest, warmup_target=peak, warmup_steps=warmup)
 
-
+# %% ../../nbs/train/02_recipes.ipynb #u7bd8b
 def learning_rate(
     settings:TrainSettings,
     per_epoch:int, # Steps

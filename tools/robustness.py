@@ -178,8 +178,30 @@ class Annotations(Format):
         return path
 
     def read(self, path):
-        from edgetpu_repro.data.boxes import read_coco
-        read_coco(path, path.parent / "pictures")
+        from edgetpu_repro.data.boxes import category_columns, coco_target, read_coco
+        found = read_coco(path, path.parent / "pictures")
+        columns, _ = category_columns(found["categories"], None)
+        for picture in found["images"]:
+            mine = [a for a in found["annotations"] if a["image_id"] == picture["id"]]
+            coco_target(picture, mine, columns)
+
+
+class Journal(Format):
+    "The journal of a search."
+    ways = TEXT
+
+    def make(self, folder):
+        from edgetpu_repro.search.study import SearchSettings, create_study, evaluator_of, work
+        settings = SearchSettings("v2_gc", "random", "toy", target_ms=0.85, trials=6)
+        path = folder / "search.journal"
+        work(create_study(str(path), settings), evaluator_of(settings))
+        return path
+
+    def read(self, path):
+        from edgetpu_repro.search.study import found_spec, open_study, trial_row
+        study = open_study(str(path))
+        for trial in study.finished(): trial_row(study, trial)
+        found_spec(study)
 
 
 class Picture(Format):
@@ -341,6 +363,7 @@ FORMATS = {
     "profile": ProfileFile(),
     "spec": Spec(),
     "annotations": Annotations(),
+    "journal": Journal(),
     "png": Picture(),
     "jpeg": Jpeg(),
     "tflite": TFLite(),

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['app', 'VERSION', 'FINALIZE', 'GROUPS', 'SIZE', 'ImageSize', 'NumClasses', 'Finalize', 'GroupConv', 'Workers', 'Json',
-           'about', 'option', 'say', 'warn', 'say_json', 'writable_folder', 'check_model_file', 'check_finalize']
+           'about', 'option', 'say', 'warn', 'say_json', 'writable_folder', 'output_folder', 'check_model_file',
+           'check_there', 'check_weights', 'check_finalize']
 
 # %% ../../nbs/cli/00_app.ipynb #a002
 import json
 import math
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ import typer
 
 from .. import __version__
 from ..core.errors import UsageError, printable
+from ..core.files import remove_stale
 from ..models.specs import image_hw, resolve_spec
 
 # %% ../../nbs/cli/00_app.ipynb #c005
@@ -109,6 +112,22 @@ def writable_folder(
     with tempfile.NamedTemporaryFile(dir=path): return path
 
 
+@contextmanager
+def output_folder(
+    path, # Folder; made if it is not there
+): # Its path
+    "A folder to write to; where that fails, nothing half-written and no new empty folder stays."
+    path = Path(path)
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try: yield writable_folder(path)
+    except BaseException:
+        remove_stale(path) # what a child process had begun that was killed
+        try:
+            for folder in new: folder.rmdir()
+        except OSError: pass # it holds something, or was never made
+        raise
+
+
 def check_model_file(path):
     "Raise a `UsageError` unless a path is a model file; .tflite is tried in a child process."
     if not path.is_file(): raise UsageError(f"{path} is not a file")
@@ -117,6 +136,27 @@ def check_model_file(path):
     if path.suffix == ".tflite":
         from edgetpu_repro.tflite.isolation import probe
         probe(path)
+
+
+def _open_weights(path):
+    "What `check_weights` does in its child process."
+    from edgetpu_repro.tflite.start import open_weights
+    open_weights(path)
+
+
+def check_there(path):
+    "Raise a `UsageError` unless a path is a file, a folder or the prefix of a checkpoint."
+    if path.exists() or path.with_name(f"{path.name}.index").exists(): return
+    raise UsageError(f"{path} is not there")
+
+
+def check_weights(path):
+    "Raise a `UsageError` unless weights open in a child process, within its time and memory."
+    check_there(path)
+    from edgetpu_repro.tflite.isolation import OPEN_MEMORY, OPEN_SECONDS, probe, run_isolated
+    if path.suffix == ".tflite": return probe(path)
+    run_isolated(_open_weights, path, seconds=OPEN_SECONDS, memory=OPEN_MEMORY, what=path,
+                 anew=True)
 
 
 def check_finalize(

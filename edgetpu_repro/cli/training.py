@@ -19,7 +19,7 @@ from ..core.records import write_record
 from ..core.settings import load_profile
 from ..models.specs import ALIASES, SPECS
 from .app import Finalize, Json, Workers, app, check_model_file, option
-from .app import say, say_json, warn, writable_folder
+from .app import check_weights, output_folder, say, say_json, warn, writable_folder
 
 # %% ../../nbs/cli/02_training.ipynb #n004
 Profile = option(str, "Whose data and recipe: smoke, default, cifar10, camvid "
@@ -141,16 +141,19 @@ def train(
     "Train and evaluate an experiment, or go on with one."
     if mode not in MODES: raise unknown("mode", mode, MODES)
     e = _chosen(experiment_type, experiment_name, profile, set, data_dir)
-    path = writable_folder(model_dir)/f"{e.model}.keras"
+    path = model_dir/f"{e.model}.keras"
     if mode == "eval" and not path.exists():
         raise UsageError(f"{path} is not there; train it first (--mode=train)")
+    start = init_checkpoint or (e.train.start and Path(os.path.expandvars(e.train.start)))
+    if start and not path.exists(): check_weights(start)
     from edgetpu_repro.data.datasets import open_dataset
     from edgetpu_repro.train.experiments import hold_experiment
-    open_dataset(e.data) # a missing dataset is said before anything is written
-    hold_experiment(model_dir, e)
-    with_eval = mode == "train_and_eval"
-    if mode != "eval": _train(e, path, init_checkpoint, distribution_strategy, with_eval)
-    if mode != "train": _evaluate_trained(e, path)
+    with output_folder(model_dir):
+        open_dataset(e.data) # a missing dataset is said before anything is written
+        hold_experiment(model_dir, e)
+        with_eval = mode == "train_and_eval"
+        if mode != "eval": _train(e, path, start, distribution_strategy, with_eval)
+        if mode != "train": _evaluate_trained(e, path)
 
 # %% ../../nbs/cli/02_training.ipynb #n0x3
 ModelPath = Annotated[Path, typer.Argument(help="A .keras or a .tflite file.")]

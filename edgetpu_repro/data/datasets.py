@@ -82,10 +82,19 @@ def _prepare_embedded(builder):
     return builder
 
 # %% ../../nbs/data/03_datasets.ipynb #u2646
+def _shards(builder) -> list: # (path, records it should hold)
+    "The files of a dataset; raises `ValueError` where a damaged template does not name them."
+    return [(Path(path), records) for split in builder.info.splits.values()
+            for path, records in zip(split.filepaths, split.shard_lengths)]
+
+
 def _open_builder(name:str, data_dir):
     "TFDS's builder of a dataset, prepared or not."
     place = dict(data_dir=str(data_dir)) if data_dir else {}
-    try: return tfds.builder(name, **place)
+    try:
+        builder = tfds.builder(name, **place)
+        _shards(builder)
+        return builder
     except tfds.core.registered.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
         raise unknown("dataset", name, [EMBEDDED, *known]) from None
@@ -179,11 +188,10 @@ def damage(
 ) -> str: # Empty where all files are sound
     "Which file of a dataset is damaged, how, and what makes it anew."
     folder = Path(builder.data_dir)
-    for split in builder.info.splits.values():
-        for path, records in zip(split.filepaths, split.shard_lengths):
-            wrong = _damage_of(Path(path), records)
-            if not wrong: continue
-            return f"{path} {wrong}; {_how_to_remake(builder.name, folder, folder.parent.parent)}"
+    for path, records in _shards(builder):
+        wrong = _damage_of(path, records)
+        if not wrong: continue
+        return f"{path} {wrong}; {_how_to_remake(builder.name, folder, folder.parent.parent)}"
     return ""
 
 # %% ../../nbs/data/03_datasets.ipynb #u49ee

@@ -20,6 +20,7 @@ from ..data.labels import names_in_file
 from ..models.blocks import load_model
 from ..tasks.base import Task, task_of_outputs
 from ..tflite.file import TFLiteFile
+from ..tflite.isolation import opening
 from ..tflite.postprocess import detector_runner, has_several_outputs
 
 # %% ../../nbs/measure/00_predict.ipynb #x005
@@ -78,7 +79,7 @@ def open_model(
     "Open a model file; raises `UsageError` where it does not take one image, or serves no task."
     path = Path(path)
     if path.suffix == ".keras":
-        model = load_model(path)
+        with opening(): model = load_model(path)
         inputs = [tuple(d.shape) for d in model.inputs]
         shapes = [tuple(d.shape) for d in model.outputs]
         dtypes = [str(d.dtype) for d in model.outputs]

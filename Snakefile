@@ -368,9 +368,44 @@ rule search_repeat:
     shell: RUN
 
 
+TOY = ["random", "evolution", "reinforce", "nsga2", "tpe", "policy", "sweep"] if PLAN else []
+MEASURED = [
+    *records("search", SEARCHES),
+    *records("search_repeat", FINALISTS),
+    *(records("search_proxies", ["scores"]) if PLAN else []),
+    *records("search_controllers", TOY),
+]
+SEARCH_STEPS = { # {notebook of nbs/runs: (what it reads, what it makes)}
+    "search_proxies": ([PREPARED, *records("search", ["longer"])], records("search_proxies", ["scores"])),
+    "search_controllers": ([PREPARED], records("search_controllers", TOY)),
+}
+for step, (reads, makes) in SEARCH_STEPS.items():
+    rule:
+        name: step
+        input:
+            reads,
+            notebook=ancient(f"nbs/runs/{step}.ipynb"), code=code(f"runs/{step}")
+        output: makes
+        params:
+            profile=PROFILE.name, given="", source=source_hash(f"runs/{step}"), settings=SEARCHED
+        log: f"{BUILD}/notebooks/{step}.ipynb"
+        threads: PROFILE.threads
+        resources: **LONG
+        shell: RUN
+
+
 rule search:
-    input: records("search", SEARCHES), records("search_repeat", FINALISTS)
+    input:
+        MEASURED, # and the records of `evaluate` that are there, which it does not make anew
+        notebook=ancient("nbs/paper/search.ipynb"), code=code("paper/search")
+    output:
+        figure("search_proxy"), figure("search_controllers"), figure("search_frontier"),
+        figure("search_blocks"), table("search"), table("search_claims")
+    params:
+        profile=PROFILE.name, given="", source=source_hash("paper/search"), settings=SEARCHED
+    log: f"{BUILD}/notebooks/search.ipynb"
     resources: **QUICK
+    shell: RUN
 
 
 # Released files on labelled pictures, from a folder of the user's: one record a file, so that a

@@ -67,6 +67,30 @@ def test_workflow_runs_resumes_and_rests():
     assert "Nothing to be done" in call(*SNAKEMAKE).stderr
 
 
+def test_a_search_goes_from_its_proxy_to_its_verdicts():
+    "On the toy: searches, finalists, scores without a training, controllers, the tables."
+    search = ("edgetpu-repro", "reproduce", "--profile", "smoke", "--step", "search")
+    result = call(*search)
+    assert result.returncode == 0, result.stderr[-3000:]
+    records = {p.parent.name for p in (ROOT / "results/smoke/records").glob("search*/*.json")}
+    assert records == {"search", "search_repeat", "search_proxies", "search_controllers"}
+    studies = ROOT / "results/smoke/records/search"
+    chance, longer = (
+        json.loads((studies / f"{name}.json").read_text())["numbers"]["trials"]
+        for name in ("random", "longer")
+    )
+    assert [t["dna"] for t in longer] == [t["dna"] for t in chance[: len(longer)]]
+    assert all(abs(t["ms"] / 0.83 - 1) <= 0.02 and not t["outside"] for t in chance)
+    verdicts = (ROOT / "results/smoke/tables/search_claims.csv").read_text()
+    assert verdicts.count("undecided") >= 1 and "not measured" in verdicts
+    assert (ROOT / "figures/smoke/search_frontier.png").stat().st_size > 10_000
+    again = call(*search)
+    assert again.stdout.strip() == "everything is there and up to date"
+    refused = call(*search[:-1], "x; touch X")
+    assert refused.returncode == 2 and "letters, digits" in refused.stderr
+
+
+
 def test_changing_a_figure_runs_only_that_figure_again():
     notebook = ROOT / "nbs/paper/fig1_blocks.ipynb"
     before = notebook.read_text()

@@ -38,14 +38,25 @@ SHOWN = {
 # Whose executed notebooks to look at, in this order.
 PROFILES = ("default", "bccd", "published", "cifar10")
 # Steps outside of the workflow: run on their own, each from a commit of its own.
-STUDIES = ("training_speed", "export_speed", "quantizers", "released", "finetune")
+STUDIES = (
+    "training_speed",
+    "export_speed",
+    "quantizers",
+    "released",
+    "finetune",
+    "search",
+    "search_proxies",
+    "search_controllers",
+)
+PARTS = {"search_repeat": "search"} # steps of one run: the finalists belong to their searches
 
 
 def commits(results) -> dict:
     "Commits that the records of a profile come from: {'workflow' or the name of a study: set}."
     found = {}
     for path in sorted((Path(results) / "records").rglob("*.json")):
-        group = path.parent.name if path.parent.name in STUDIES else "workflow"
+        step = PARTS.get(path.parent.name, path.parent.name)
+        group = step if step in STUDIES else "workflow"
         found.setdefault(group, set()).add(read_record(path)["provenance"].get("commit"))
     return found
 

@@ -389,6 +389,8 @@ class SearchPlan(Settings):
     seeds:Count = 3                # new ones, of each finalist
     reference_seeds:Count = 5      # of the published model: the noise
     changes:tuple[str, ...] = ()   # to data and recipe of the profile, such as 'epochs=1'
+    toy_seeds:Count = 8            # of each controller on the toy
+    toy_evaluations:Count = 500    # likewise
 
 
 # %% ../../nbs/core/02_settings.ipynb #c021

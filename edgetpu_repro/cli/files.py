@@ -184,6 +184,15 @@ def _class_names(spec, network, labels, builder) -> tuple:
     return names_in_file(labels, classes) if labels else task.names_for(builder, classes)
 
 
+def _written(network, folder, format, calibration, options) -> list: # of (path, card)
+    "The files of a model for one target; other formats have no card."
+    from edgetpu_repro.tflite.formats import write_model
+    from edgetpu_repro.tflite.postprocess import export_any
+    if format == "tflite": return export_any(network, folder, calibration, options)
+    for path in write_model(network, folder, format, options.finalize_methods): say(path)
+    return []
+
+
 def _calibration(
     name, folder, image_size, central_crop, images,
 ) -> tuple: # (builder, images, what the card tells of them)
@@ -262,8 +271,7 @@ def export(
     methods = _methods(model_name, finalize_method, output_layer, image_size)
     _check_targets(target, quantizer, recipe, rule)
     from edgetpu_repro.tflite.export import ExportOptions
-    from edgetpu_repro.tflite.formats import up_to_layer, write_model
-    from edgetpu_repro.tflite.postprocess import export_any
+    from edgetpu_repro.tflite.formats import up_to_layer
     with output_folder(output_dir) as folder:
         builder = calibration = seen = None
         if quantize:
@@ -282,9 +290,7 @@ def export(
             names = _class_names(spec, network, labels, builder)
             if output_layer: network = up_to_layer(network, output_layer)
             mine = replace(options, target=t, labels=names)
-            if format == "tflite": done += export_any(network, folder, calibration, mine)
-            else:
-                for path in write_model(network, folder, format, methods): say(path)
+            done += _written(network, folder, format, calibration, mine)
     _shown(done, quantize)
     _refuse_degraded(done, allow_degraded)
 

@@ -27,8 +27,9 @@ def load_weights(
     model, # From `build_model`; changed in place
     path, # Folder, prefix or '.tar.gz' of a TF2 checkpoint, or a '.tflite' file
 ) -> Imported:
-    "Load released weights into our model; raises `UsageError` that lists what does not fit, and changes nothing then."
-    return load_tflite_weights(model, path) if Path(path).suffix == ".tflite" else load_checkpoint(model, path)
+    "Load released weights; raises `UsageError` that lists what does not fit, and changes nothing."
+    if Path(path).suffix == ".tflite": return load_tflite_weights(model, path)
+    return load_checkpoint(model, path)
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp01
 def _sign(*parts) -> str: return hashlib.sha1(repr(parts).encode()).hexdigest()
@@ -37,7 +38,7 @@ def _sign(*parts) -> str: return hashlib.sha1(repr(parts).encode()).hexdigest()
 @dataclass(frozen=True)
 class Place:
     "A feature map by where it comes from."
-    sign:str                 # the same for the same map, in whatever order channels were concatenated
+    sign:str                 # the same for a map, in whatever order channels were concatenated
     order:tuple = ()         # (sign, channels) of each map that was concatenated; () for one map
 
     @property
@@ -63,8 +64,10 @@ def concatenated(
     "Maps side by side; one map is itself."
     if len(places) == 1: return places[0]
     order = []
-    for place, count in zip(places, channels): order += place.order or ((place.sign, count),)
-    return Place(_sign("concat", *sorted(sign for sign, _ in order)), tuple(order))
+    for place, count in zip(places, channels):
+        order += place.order or ((place.sign, count),)
+    signs = sorted(sign for sign, _ in order)
+    return Place(_sign("concat", *signs), tuple(order))
 
 
 def summed(
@@ -72,10 +75,14 @@ def summed(
 ) -> Place:
     """The sum of maps, whatever the order and nesting of its terms.
 
-    A signature is a number, and their sum is of one length however often a hostile file doubles a map.
+    A signature is a number, and their sum is of one length however often a file doubles a map.
     """
-    numbers = [int(s[4:] if s.startswith("sum:") else _sign(s), 16) for s in (p.exact for p in places)]
-    return Place(f"sum:{sum(numbers) % 2**160:040x}")
+    total = 0
+    for place in places:
+        sign = place.exact
+        digits = sign.removeprefix("sum:") if sign.startswith("sum:") else _sign(sign)
+        total += int(digits, 16)
+    return Place(f"sum:{total % 2**160:040x}")
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp02
 PARTS = 4096 # maps side by side in one; a model has as many as a convolution has groups
@@ -90,14 +97,16 @@ class _Graph:
     def conv(self, source:Place, kind:str, shape, stride, dilation, identity, groups:list) -> Place:
         "Note a convolution, or the slices of a group convolution; the place of its output."
         parts, exact, count = [], source.exact, len(groups)
+        shape = tuple(map(int, shape))
         for i, convolution in enumerate(groups):
-            sign = source.sign if count == 1 else _sign("part", i, count, exact)
-            sign = _sign(kind, tuple(map(int, shape)), int(stride), int(dilation), sign)
-            order = ()
-            if kind == "depthwise": order = tuple((_sign(sign, leaf), n) for leaf, n in source.order)
+            sign = source.sign
+            if count > 1: sign = _sign("part", i, count, exact)
+            sign = _sign(kind, shape, int(stride), int(dilation), sign)
+            order = source.order if kind == "depthwise" else ()
+            order = tuple((_sign(sign, leaf), n) for leaf, n in order)
             parts.append(Place(sign, order))
             self.found.append((sign, identity, convolution))
-        return self.beside(parts, [int(shape[-1])] * count)
+        return self.beside(parts, [shape[-1]] * count)
 
     def beside(self, places:list, channels:list) -> Place:
         "Maps side by side; raises `UsageError` where a file doubles them again and again."
@@ -122,20 +131,38 @@ class _Graph:
             out[key] = convolution
         return out
 
+
 # %% ../../nbs/tflite/07_importer.ipynb #imp03
 def _layer_conv(graph:_Graph, layer, source:Place) -> Place:
     "Note a layer of Keras that convolves."
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
     groups = layer.groups if isinstance(layer, GroupConv2D) else 1
-    kernel = layer.weights[0].shape
-    shape = (*kernel[:3], kernel[3] // groups)
-    parts = [Convolution(layer.name, i, source.order) for i in range(groups)]
-    kind = "depthwise" if depthwise else "conv"
-    return graph.conv(source, kind, shape, layer.strides[0], layer.dilation_rate[0], layer.name, parts)
+    *sides, outputs = layer.weights[0].shape
+    shape = (*sides, outputs // groups)
+    name, kind = layer.name, "depthwise" if depthwise else "conv"
+    parts = [Convolution(name, i, source.order) for i in range(groups)]
+    stride, dilation = layer.strides[0], layer.dilation_rate[0]
+    return graph.conv(source, kind, shape, stride, dilation, name, parts)
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp03b
 CONVS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 POOLS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D)
+
+
+def _listed(tensors) -> list: return tensors if isinstance(tensors, list) else [tensors]
+
+
+def _after(graph:_Graph, layer, inputs) -> tuple: # (`Place`, the convolution that made it or None)
+    "Where the output of a layer of Keras comes from."
+    sources = [graph.places[id(x)] for x in inputs]
+    source = sources[0]
+    first = graph.origin.get(id(inputs[0]))
+    if isinstance(layer, CONVS): return _layer_conv(graph, layer, source), layer.name
+    if isinstance(layer, POOLS): return graph.pool(source, first, inputs[0].shape[1:3]), None
+    if isinstance(layer, keras.layers.Add): return summed(sources), None
+    if not isinstance(layer, keras.layers.Concatenate): return source, first
+    channels = [x.shape[-1] for x in inputs]
+    return graph.beside(sources, channels), None
 
 
 def model_graph(
@@ -144,23 +171,27 @@ def model_graph(
     "The convolutions of a Keras model by their place in the graph."
     graph = _Graph(model.name)
     for layer in model.operations:
-        outputs = layer.output if isinstance(layer.output, list) else [layer.output]
+        outputs = _listed(layer.output)
         if isinstance(layer, keras.layers.InputLayer):
             graph.places[id(outputs[0])] = Place("image")
             continue
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        sources, came = [graph.places[id(x)] for x in inputs], None
-        first = graph.origin.get(id(inputs[0]))
-        if isinstance(layer, CONVS): place, came = _layer_conv(graph, layer, sources[0]), layer.name
-        elif isinstance(layer, POOLS): place = graph.pool(sources[0], first, inputs[0].shape[1:3])
-        elif isinstance(layer, keras.layers.Add): place = summed(sources)
-        elif isinstance(layer, keras.layers.Concatenate):
-            place = graph.beside(sources, [x.shape[-1] for x in inputs])
-        else: place, came = sources[0], first
+        place, came = _after(graph, layer, _listed(layer.input))
         for x in outputs: graph.places[id(x)], graph.origin[id(x)] = place, came
     return graph.convolutions()
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp05
+def _scale_and_zero(q, rank:int) -> tuple: # of float64 arrays
+    "Quantisation per tensor, or per channel along one of so many axes."
+    scale = q.ScaleAsNumpy().astype("float64")
+    zero = np.zeros(1)
+    if q.ZeroPointLength(): zero = q.ZeroPointAsNumpy().astype("float64")
+    if len(scale) == 1: return scale, zero
+    along = [1] * rank
+    along[q.QuantizedDimension()] = -1
+    zero = np.resize(zero, len(scale))
+    return scale.reshape(along), zero.reshape(along)
+
+# %% ../../nbs/tflite/07_importer.ipynb #imp05b
 class _File:
     "The first graph of a `.tflite` file: operators, shapes, constants."
     def __init__(self, path):
@@ -168,7 +199,8 @@ class _File:
             self.path, self.content = path, read_tflite(path)
             self.model = schema.Model.GetRootAs(self.content, 0)
             self.graph = self.model.Subgraphs(0)
-            self.operators = [self.graph.Operators(i) for i in range(self.graph.OperatorsLength())]
+            count = self.graph.OperatorsLength()
+            self.operators = [self.graph.Operators(i) for i in range(count)]
         except UsageError: raise
         except Exception as e: raise UsageError(f"{path} is not a TFLite model: {e}") from None
 
@@ -183,8 +215,14 @@ class _File:
         options.Init(op.BuiltinOptions().Bytes, op.BuiltinOptions().Pos)
         return options
 
-    def shape(self, index) -> tuple: return tuple(self.graph.Tensors(index).ShapeAsNumpy().tolist())
-    def name(self, index) -> str: return self.graph.Tensors(index).Name().decode(errors="replace")
+    def shape(self, index) -> tuple:
+        tensor = self.graph.Tensors(index)
+        return tuple(tensor.ShapeAsNumpy().tolist())
+
+    def name(self, index) -> str:
+        tensor = self.graph.Tensors(index)
+        return tensor.Name().decode(errors="replace")
+
     def inputs(self, op) -> list: return [i for i in op.InputsAsNumpy().tolist() if i >= 0]
     def outputs(self, op) -> list: return op.OutputsAsNumpy().tolist()
 
@@ -200,32 +238,73 @@ class _File:
         return np.frombuffer(raw.tobytes(), kind).reshape(self.shape(index))
 
     def floats(self, index):
-        "A constant with its quantisation undone, per tensor or per channel; None where it is no constant."
-        value, q = self.constant(index), self.graph.Tensors(index).Quantization()
+        "A constant with its quantisation undone; None where it is no constant."
+        value = self.constant(index)
         if value is None: return None
-        if value.dtype.kind == "f" or q is None or not q.ScaleLength(): return value.astype("float32")
-        scale, zero = q.ScaleAsNumpy().astype("float64"), np.zeros(1)
-        if q.ZeroPointLength(): zero = q.ZeroPointAsNumpy()
-        if len(scale) > 1:
-            along = [1] * value.ndim
-            along[q.QuantizedDimension()] = -1
-            zero = np.resize(zero, len(scale)).reshape(along)
-            scale = scale.reshape(along)
-        return ((value - zero.astype("float64")) * scale).astype("float32")
+        q = self.graph.Tensors(index).Quantization()
+        floating = value.dtype.kind == "f"
+        if floating or q is None or not q.ScaleLength(): return value.astype("float32")
+        scale, zero = _scale_and_zero(q, value.ndim)
+        return ((value - zero) * scale).astype("float32")
 
 
 TYPES = {getattr(schema.TensorType, kind.upper()): kind for kind in (
     "float32", "float16", "int32", "uint8", "int64", "int16", "int8", "bool")}
 
-
 # %% ../../nbs/tflite/07_importer.ipynb #imp06
-class _FileGraph(_Graph):
-    "The walk along the operators of a file."
+class _Weights(_Graph):
+    "Convolutions of a file, with what they are made of."
     def __init__(self, file:_File):
         super().__init__(file.path)
+        self.file, self.halves, self.dilated = file, {}, {}
+
+    def constant_of(self, index) -> int:
+        "The constant behind a tensor, which a DEQUANTIZE may have made one of 32 bits."
+        return self.halves.get(index, index)
+
+    def kernel(self, index, kind:str) -> np.ndarray:
+        "A kernel as Keras has it; raises `UsageError` where it is no constant."
+        kernel = self.file.floats(index)
+        if kernel is None:
+            name = self.file.name(index)
+            raise UsageError(f"{self.file.path}: the kernel {name} is not a constant")
+        if kind == "FULLY_CONNECTED": kernel = kernel[:, None, None, :]
+        return kernel.transpose(1, 2, 3, 0)
+
+    def steps(self, op, kind:str, source) -> tuple: # (stride, dilation)
+        "How a convolution moves; its dilation may be the work of the operator before it."
+        dilation = self.dilated.get(source, 1)
+        if kind == "FULLY_CONNECTED": return 1, dilation
+        depthwise = kind == "DEPTHWISE_CONV_2D"
+        table = schema.DepthwiseConv2DOptions if depthwise else schema.Conv2DOptions
+        options = self.file.options(op, table)
+        return options.StrideW(), max(dilation, options.DilationWFactor())
+
+    def weights(self, op, kind:str, inputs) -> Place:
+        "A convolution or a dense layer."
+        file, at = self.file, self.constant_of(inputs[1])
+        kernel = self.kernel(at, kind)
+        stride, dilation = self.steps(op, kind, inputs[0])
+        sort = "depthwise" if kind == "DEPTHWISE_CONV_2D" else "conv"
+        outputs = kernel.shape[2 if sort == "depthwise" else 3]
+        bias = np.zeros(outputs, "float32")
+        if len(inputs) > 2: bias = file.floats(self.constant_of(inputs[2])).ravel()
+        shape, source = file.shape(inputs[0]), self.places[inputs[0]]
+        groups = 1
+        if len(shape) == 4 and kind == "CONV_2D": groups = shape[-1] // kernel.shape[2]
+        kernels, biases = np.split(kernel, groups, -1), np.split(bias, groups)
+        parts = []
+        for i, pair in enumerate(zip(kernels, biases)):
+            parts.append(Convolution(file.name(at), i, source.order, *pair))
+        return self.conv(source, sort, kernels[0].shape, stride, dilation, at, parts)
+
+# %% ../../nbs/tflite/07_importer.ipynb #imp06w
+class _FileGraph(_Weights):
+    "The walk along the operators of a file."
+    def __init__(self, file:_File):
+        super().__init__(file)
         if file.graph.InputsLength() != 1:
             raise UsageError(f"{file.path} takes {file.graph.InputsLength()} inputs, not one image")
-        self.file, self.halves, self.dilated = file, {}, {}
         self.places[file.graph.Inputs(0)] = Place("image")
         for op in file.operators: self.visit(op)
 
@@ -237,22 +316,26 @@ class _FileGraph(_Graph):
         if not known: # constants of 16 bits, for example
             if kind == "DEQUANTIZE": self.halves[outputs[0]] = inputs[0]
             return
-        source, came = self.places[known[0]], None
-        first = self.origin.get(known[0])
-        if kind in WITH_WEIGHTS: place, came = self.weights(op, kind, inputs), self.constant_of(inputs[1])
-        elif kind in ("AVERAGE_POOL_2D", "MEAN"): place = self.pool(source, first, file.shape(known[0])[1:3])
-        elif kind in ("ADD", "ADD_N"): place = summed([self.places[i] for i in known])
-        elif kind == "CONCATENATION":
-            place = self.beside([self.places[i] for i in known], [file.shape(i)[-1] for i in known])
-        elif kind in ("SPLIT", "SPLIT_V"): return self.split(source, outputs)
-        elif kind in ("SLICE", "STRIDED_SLICE"): place = self.slice(source, inputs, outputs[0])
-        else: place, came = source, first
+        if kind in ("SPLIT", "SPLIT_V"): return self.split(self.places[known[0]], outputs)
+        place, came = self.made(op, kind, inputs, known)
         if kind == "SPACE_TO_BATCH_ND": self.dilated[outputs[0]] = int(file.constant(inputs[1])[0])
         for out in outputs: self.places[out], self.origin[out] = place, came
 
-    def constant_of(self, index) -> int:
-        "The constant behind a tensor, which a DEQUANTIZE may have made one of 32 bits."
-        return self.halves.get(index, index)
+    def made(self, op, kind:str, inputs, known) -> tuple: # (`Place`, kernel that made it or None)
+        "What an operator makes of the maps that are known."
+        sources = [self.places[i] for i in known]
+        source = sources[0]
+        first = self.origin.get(known[0])
+        if kind in WITH_WEIGHTS: return self.weights(op, kind, inputs), self.constant_of(inputs[1])
+        if kind in ("AVERAGE_POOL_2D", "MEAN"):
+            hw = self.file.shape(known[0])[1:3]
+            return self.pool(source, first, hw), None
+        if kind in ("ADD", "ADD_N"): return summed(sources), None
+        if kind in ("SLICE", "STRIDED_SLICE"):
+            return self.slice(source, inputs, self.file.outputs(op)[0]), None
+        if kind != "CONCATENATION": return source, first
+        channels = [self.file.shape(i)[-1] for i in known]
+        return self.beside(sources, channels), None
 
     def split(self, source:Place, outputs):
         "Parts of as many channels each."
@@ -267,34 +350,11 @@ class _FileGraph(_Graph):
         begin = int(self.file.constant(inputs[1])[-1])
         return Place(_sign("part", begin // part, wide // part, source.exact))
 
-    def weights(self, op, kind:str, inputs) -> Place:
-        "A convolution or a dense layer."
-        file, at = self.file, self.constant_of(inputs[1])
-        kernel, stride, dilation = file.floats(at), 1, self.dilated.get(inputs[0], 1)
-        if kernel is None: raise UsageError(f"{file.path}: the kernel {file.name(at)} is not a constant")
-        depthwise, dense = kind == "DEPTHWISE_CONV_2D", kind == "FULLY_CONNECTED"
-        if dense: kernel = kernel[:, None, None, :]
-        else:
-            table = schema.DepthwiseConv2DOptions if depthwise else schema.Conv2DOptions
-            options = file.options(op, table)
-            stride, dilation = options.StrideW(), max(dilation, options.DilationWFactor())
-        kernel = kernel.transpose(1, 2, 3, 0)
-        outputs, groups = kernel.shape[2 if depthwise else 3], 1
-        bias = np.zeros(outputs, "float32")
-        if len(inputs) > 2: bias = file.floats(self.constant_of(inputs[2])).ravel()
-        shape, source = file.shape(inputs[0]), self.places[inputs[0]]
-        if len(shape) == 4 and not depthwise and not dense: groups = shape[-1] // kernel.shape[2]
-        pairs = zip(np.split(kernel, groups, -1), np.split(bias, groups))
-        name = file.name(at)
-        parts = [Convolution(name, i, source.order, *pair) for i, pair in enumerate(pairs)]
-        sort = "depthwise" if depthwise else "conv"
-        return self.conv(source, sort, parts[0].kernel.shape, stride, dilation, at, parts)
-
 # %% ../../nbs/tflite/07_importer.ipynb #imp06b
 def file_graph(
     path, # A '.tflite' file
 ) -> dict: # {signature: `Convolution`}
-    "The convolutions of a file by their place in the graph; raises `UsageError` where it is no model of one image."
+    "The convolutions of a file by place; raises `UsageError` where it is no model of one image."
     return _FileGraph(_File(path)).convolutions()
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp08
@@ -306,10 +366,13 @@ def in_order(
 ) -> np.ndarray:
     "Put channels that come from a concatenation in another order."
     if theirs == ours: return values
-    ends = np.cumsum([count for _, count in theirs])[:-1]
+    signs, counts = zip(*theirs)
+    ends = np.cumsum(counts)[:-1]
     parts = {}
-    for (sign, _), part in zip(theirs, np.split(values, ends, axis)): parts.setdefault(sign, []).append(part)
-    return np.concatenate([parts[sign].pop(0) for sign, _ in ours], axis)
+    for sign, part in zip(signs, np.split(values, ends, axis)):
+        parts.setdefault(sign, []).append(part)
+    found = [parts[sign].pop(0) for sign, _ in ours]
+    return np.concatenate(found, axis)
 
 
 def _fitted(theirs:Convolution, ours:Convolution, depthwise:bool) -> tuple: # (kernel, bias)
@@ -325,14 +388,19 @@ def identity_norm(
 ) -> dict: # {variable: values}
     "A norm that only adds a bias."
     ones = np.ones(bias.shape, "float32")
-    return dict(zip(NORM, (ones * np.sqrt(1 + norm.epsilon), bias, 0 * ones, ones)))
+    scale = ones * np.sqrt(1 + norm.epsilon)
+    return dict(zip(NORM, (scale, bias, 0 * ones, ones)))
 
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp09
 def _norms(model) -> dict: # {name of a convolution: the norm that follows it}
     "Norms by what they normalise."
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    return {norm.input._keras_history.operation.name: norm for norm in norms}
+    out = {}
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.BatchNormalization): continue
+        before = layer.input._keras_history.operation
+        out[before.name] = layer
+    return out
 
 
 def values_of(
@@ -346,7 +414,7 @@ def values_of(
     layer = model.get_layer(name)
     values = {(name, layer.weights[0].name): kernel}
     if norm is not None:
-        values |= {(norm.name, v): x for v, x in identity_norm(norm, bias).items()}
+        for v, x in identity_norm(norm, bias).items(): values[norm.name, v] = x
         if layer.use_bias: values[name, "bias"] = 0 * bias
     elif layer.use_bias: values[name, "bias"] = bias
     elif np.abs(bias).max() > 1e-6:
@@ -357,7 +425,8 @@ def values_of(
 def _other_classes(model, missing:list, extra:list) -> bool:
     "Whether all that does not fit is the classifier, of another number of classes."
     if [m.name for m in missing] != ["classifier"] or len(extra) != 1: return False
-    return extra[0].kernel.shape[:3] == tuple(model.get_layer("classifier").kernel.shape[:3])
+    own = model.get_layer("classifier").kernel
+    return extra[0].kernel.shape[:3] == tuple(own.shape[:3])
 
 
 def read_graph(
@@ -368,28 +437,41 @@ def read_graph(
     try: return read(path)
     except UsageError: raise
     except Exception as e:
-        raise UsageError(f"{path} is not a TFLite model that can be read: {type(e).__name__} {e}") from None
+        why = f"{type(e).__name__} {e}"
+        raise UsageError(f"{path} is not a TFLite model that can be read: {why}") from None
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp09c
+def _slices(model, ours:dict, theirs:dict) -> dict: # {name: {number of a slice: (kernel, bias)}}
+    "What a file has for each convolution of a model, in the order of our channels."
+    out = {}
+    for sign, mine in ours.items():
+        if sign not in theirs: continue
+        layer = model.get_layer(mine.name)
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        parts = out.setdefault(mine.name, {})
+        parts[mine.part] = _fitted(theirs[sign], mine, depthwise)
+    return out
+
+
 def load_tflite_weights(
     model, # From `build_model`; changed in place
     path, # A '.tflite' file, float, int8 or uint8, norms folded
 ) -> Imported:
-    "Load the weights of a `.tflite` file, dequantised; raises `UsageError` that lists what does not fit."
+    "Load a file's weights, dequantised; raises `UsageError` that lists what does not fit."
     theirs, ours = read_graph(path), model_graph(model)
     missing = [ours[s] for s in ours if s not in theirs]
-    extra, left = [theirs[s] for s in theirs if s not in ours], ()
+    extra = [theirs[s] for s in theirs if s not in ours]
+    left = ()
     if _other_classes(model, missing, extra): left, missing, extra = ("classifier",), [], []
-    _complain(path, model, {"it lacks": [m.name for m in missing], "it has more:": [e.name for e in extra]})
-    slices, values, norms = {}, {}, _norms(model)
-    for sign, mine in ours.items():
-        if sign not in theirs: continue
-        depthwise = isinstance(model.get_layer(mine.name), keras.layers.DepthwiseConv2D)
-        slices.setdefault(mine.name, {})[mine.part] = _fitted(theirs[sign], mine, depthwise)
-    for name, parts in slices.items():
-        kernel, bias = (np.concatenate(arrays, -1) for arrays in zip(*(parts[i] for i in sorted(parts))))
+    lacks, more = ([c.name for c in convolutions] for convolutions in (missing, extra))
+    _complain(path, model, {"it lacks": lacks, "it has more:": more})
+    values, norms = {}, _norms(model)
+    for name, parts in _slices(model, ours, theirs).items():
+        kernels, biases = zip(*(parts[i] for i in sorted(parts)))
+        kernel, bias = np.concatenate(kernels, -1), np.concatenate(biases, -1)
         values |= values_of(model, name, norms.get(name), kernel, bias, path)
-    if bad := ["/".join(key) for key, value in values.items() if not np.isfinite(value).all()]:
+    bad = ["/".join(key) for key, value in values.items() if not np.isfinite(value).all()]
+    if bad:
         raise UsageError(f"{path} holds numbers that are not finite: {', '.join(bad[:5])}")
     _set(model, values)
     return Imported(len(values), left)
@@ -399,69 +481,84 @@ ARGMAX = ("REDUCE_MAX", "SUB", "MINIMUM", "MUL", "SUB", "MUL", "REDUCE_MAX", "SU
 
 
 def _is_argmax(file:_File, operators) -> bool:
-    "Whether the operators are an argmax in the released way, with numbers that fall by one from class to class."
+    "Whether operators are an argmax in the released way: numbers fall by one a class."
     if tuple(map(file.kind, operators)) != ARGMAX: return False
-    classes = file.shape(file.inputs(operators[0])[0])[-1]
-    falling = [v for i in file.inputs(operators[5]) if (v := file.floats(i)) is not None]
+    scores = file.inputs(operators[0])[0]
+    classes = file.shape(scores)[-1]
+    factors = map(file.floats, file.inputs(operators[5]))
+    falling = [v for v in factors if v is not None]
+    if len(falling) != 1 or falling[0].size != classes: return False
     wanted = np.arange(classes, 0, -1)
-    return len(falling) == 1 and falling[0].size == classes and np.abs(falling[0].ravel() - wanted).max() < 0.5
+    return np.abs(falling[0].ravel() - wanted).max() < 0.5
 
 
 def _resize_step(file:_File, op, kind:str) -> str:
     "The step of a resize; raises `UsageError` for a way to place pixels that we have not."
-    table = getattr(schema, "ResizeBilinearOptions" if kind == "RESIZE_BILINEAR" else "ResizeNearestNeighborOptions")
-    options, hw = file.options(op, table), file.shape(file.outputs(op)[0])[1:3]
-    if options.AlignCorners(): raise UsageError(f"{file.path} resizes with aligned corners, which no finalize_method does")
+    bilinear = kind == "RESIZE_BILINEAR"
+    table = schema.ResizeBilinearOptions if bilinear else schema.ResizeNearestNeighborOptions
+    options = file.options(op, table)
+    if options.AlignCorners():
+        raise UsageError(f"{file.path} resizes with aligned corners, which no finalize_method does")
+    hw = file.shape(file.outputs(op)[0])[1:3]
     return step_name("resize" if options.HalfPixelCenters() else "corner", hw)
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp11b
 def read_finalize(
     path, # A '.tflite' file of a segmentation model
 ) -> str: # As `finalize` takes it
-    "The `finalize_method` of a file, from the operators behind its last convolution; raises `UsageError` for others."
+    "The `finalize_method` of a file: what follows its last convolution; `UsageError` for others."
     file, steps = _File(path), []
-    last = max((i for i, op in enumerate(file.operators) if file.kind(op) in WITH_WEIGHTS), default=-1)
+    kinds = [file.kind(op) for op in file.operators]
+    last = max((i for i, kind in enumerate(kinds) if kind in WITH_WEIGHTS), default=-1)
     rest = file.operators[last + 1:]
     while rest:
         kind, used = file.kind(rest[0]), 1
-        if kind in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"): steps.append(_resize_step(file, rest[0], kind))
+        if kind in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
+            steps.append(_resize_step(file, rest[0], kind))
         elif kind == "ARG_MAX": steps.append("argmax")
         elif _is_argmax(file, rest[:len(ARGMAX)]):
             steps.append("argmax")
             used = len(ARGMAX)
         elif kind not in ("RESHAPE", "SQUEEZE", "QUANTIZE", "DEQUANTIZE", "CAST"):
-            raise UsageError(f"{path} ends in {', '.join(map(file.kind, rest[:9]))}: no finalize_method does that")
+            ends = ", ".join(map(file.kind, rest[:9]))
+            raise UsageError(f"{path} ends in {ends}: no finalize_method does that")
         rest = rest[used:]
-    if steps.count("argmax") == 1 and len(file.shape(file.graph.Outputs(0))) == 3: steps.append("squeeze")
+    output = file.shape(file.graph.Outputs(0))
+    if steps.count("argmax") == 1 and len(output) == 3: steps.append("squeeze")
     return ",".join(steps) or "none"
 
 # %% ../../nbs/tflite/07_importer.ipynb #imp13
 USES = { # of constants that are no weights
-    "RESIZE_BILINEAR": "size", "RESIZE_NEAREST_NEIGHBOR": "size", "RESHAPE": "shape", "SQUEEZE": "shape",
-    "REDUCE_MAX": "axis", "MEAN": "axis", "ARG_MAX": "axis", "PAD": "padding", "SPLIT": "slice", "SPLIT_V": "slice",
-    "SLICE": "slice", "STRIDED_SLICE": "slice", "SUB": "argmax", "MINIMUM": "argmax", "MUL": "argmax",
-    "CUSTOM": "anchors", "SPACE_TO_BATCH_ND": "padding", "BATCH_TO_SPACE_ND": "padding", "TILE": "shape",
+    "RESIZE_BILINEAR": "size", "RESIZE_NEAREST_NEIGHBOR": "size",
+    "RESHAPE": "shape", "SQUEEZE": "shape", "TILE": "shape",
+    "REDUCE_MAX": "axis", "MEAN": "axis", "ARG_MAX": "axis",
+    "PAD": "padding", "SPACE_TO_BATCH_ND": "padding", "BATCH_TO_SPACE_ND": "padding",
+    "SPLIT": "slice", "SPLIT_V": "slice", "SLICE": "slice", "STRIDED_SLICE": "slice",
+    "SUB": "argmax", "MINIMUM": "argmax", "MUL": "argmax",
+    "CUSTOM": "anchors",
 }
 
 
 def tensor_uses(
     path, # A '.tflite' file
 ) -> dict: # {use: names of the tensors}
-    "What each tensor of a file is for; what no operator touches is 'unused', what we do not know 'unknown'."
+    "What each tensor is for; 'unused' is what no operator touches, 'unknown' what we do not know."
     file, uses = _File(path), {}
-    made = {out for op in file.operators for out in file.outputs(op)}
-    entry = {file.graph.Inputs(i) for i in range(file.graph.InputsLength())}
+    made = [out for op in file.operators for out in file.outputs(op)]
+    entry = [file.graph.Inputs(i) for i in range(file.graph.InputsLength())]
+    known = dict.fromkeys(made, "activation") | dict.fromkeys(entry, "input")
     for op in file.operators:
         kind = file.kind(op)
         for i, index in enumerate(op.InputsAsNumpy().tolist()):
-            if index < 0 or index in made or index in entry: continue
+            if index < 0 or index in known: continue
             if kind in WITH_WEIGHTS: use = ("unknown", "kernel", "bias")[min(i, 2)]
             elif kind == "DEQUANTIZE": use = "half"
             else: use = USES.get(kind, "unknown")
             uses[index] = use
+    uses |= known
     out = {}
     for index in range(file.graph.TensorsLength()):
-        use = "input" if index in entry else "activation" if index in made else uses.get(index, "unused")
+        use = uses.get(index, "unused")
         out.setdefault(use, []).append(file.name(index))
     return out
 
@@ -471,10 +568,14 @@ def recalibrate_batchnorm(
     model, # A functional model; changed in place
     images, # (n, height, width, 3) in [-1, 1], of the kind that it will be trained on
 ):
-    "Give every BatchNorm the statistics of its input, with the scale and offset that keep the model's function."
+    "Give every BatchNorm the statistics of its input, and what keeps the model's function."
     norms = [l for l in model.layers if isinstance(l, keras.layers.BatchNormalization)]
-    for layer, x in zip(norms, keras.Model(model.input, [l.input for l in norms])(images, training=False)):
+    inputs = keras.Model(model.input, [l.input for l in norms])
+    for layer, x in zip(norms, inputs(images, training=False)):
         gamma, beta, mean, variance = layer.get_weights()
         x = np.asarray(x, "float64")
-        m, v, scale = x.mean((0, 1, 2)), x.var((0, 1, 2)), gamma / np.sqrt(variance + layer.epsilon)
-        layer.set_weights([scale * np.sqrt(v + layer.epsilon), beta + scale * (m - mean), m, v])
+        m, v = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        scale = gamma / np.sqrt(variance + layer.epsilon)
+        offset = beta + scale * (m - mean)
+        scale = scale * np.sqrt(v + layer.epsilon)
+        layer.set_weights([scale, offset, m, v])

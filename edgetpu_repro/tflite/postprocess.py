@@ -44,8 +44,13 @@ def operator_options(
 ) -> bytes: # A flexbuffer
     "The options of the operator."
     values = dict(
-        max_detections=max_detections, max_classes_per_detection=1, detections_per_class=100,
-        use_regular_nms=regular, nms_score_threshold=1e-8, nms_iou_threshold=0.6, num_classes=classes,
+        max_detections=max_detections,
+        max_classes_per_detection=1,
+        detections_per_class=100,
+        use_regular_nms=regular,
+        nms_score_threshold=1e-8,
+        nms_iou_threshold=0.6,
+        num_classes=classes,
         y_scale=10.0, x_scale=10.0, h_scale=5.0, w_scale=5.0)
     builder = flexbuffers.Builder()
     with builder.Map():
@@ -60,13 +65,16 @@ def operator_options(
 def _new_tensor(model, name:str, shape, data=None) -> int: # Its number
     "Append a float tensor to the first graph."
     buffer = schema.BufferT()
-    if data is not None: buffer.data = np.frombuffer(np.asarray(data, "float32").tobytes(), "uint8")
+    if data is not None:
+        content = np.asarray(data, "float32").tobytes()
+        buffer.data = np.frombuffer(content, "uint8")
     model.buffers.append(buffer)
-    tensor = schema.TensorT()
-    tensor.name, tensor.shape, tensor.type = name, np.array(shape, "int32"), schema.TensorType.FLOAT32
+    tensor, tensors = schema.TensorT(), model.subgraphs[0].tensors
+    tensor.name, tensor.type = name, schema.TensorType.FLOAT32
+    tensor.shape = np.array(shape, "int32")
     tensor.buffer = len(model.buffers) - 1
-    model.subgraphs[0].tensors.append(tensor)
-    return len(model.subgraphs[0].tensors) - 1
+    tensors.append(tensor)
+    return len(tensors) - 1
 
 
 def signed(
@@ -89,32 +97,45 @@ def signed(
     return model
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #d005c
-def with_postprocess(
-    content:bytes, # Of a file that puts out codes (1, anchors, 4) and probabilities (1, anchors, columns), as floats
-    anchors:np.ndarray, # (anchors, 4): ymin, xmin, ymax, xmax
-    max_detections:int=100, # Of a picture
-    regular:bool=False, # Suppression for each class by itself
-) -> bytes: # Of a file that puts out boxes, classes, scores and their count
-    "Append the operator to a file."
-    if not 1 <= max_detections <= 1000: raise UsageError(f"max_detections must be from 1 to 1000, not {max_detections}")
-    model = unpack(content)
-    graph = model.subgraphs[0]
-    heads = sorted(graph.outputs, key=lambda i: graph.tensors[i].shape[-1] != 4)
-    shapes = [tuple(graph.tensors[i].shape) for i in heads]
-    if len(heads) != 2 or shapes[0][-1] != 4 or shapes[0][1] != len(anchors):
-        raise UsageError(f"heads of the shapes {shapes} do not fit {len(anchors)} anchors")
+def _codes_first(graph) -> list:
+    "The outputs of a graph, that with four columns first."
+    return sorted(graph.outputs, key=lambda i: graph.tensors[i].shape[-1] != 4)
+
+
+def _custom_operator(model, options:bytes):
+    "The operator with its options, as yet without inputs and outputs and outside of the graph."
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
     code.customCode, code.version = OPERATOR, 1
     model.operatorCodes.append(code)
     op = schema.OperatorT()
     op.opcodeIndex = len(model.operatorCodes) - 1
-    op.customOptions = np.frombuffer(operator_options(shapes[1][-1] - 1, max_detections, regular), "uint8")
-    place = _new_tensor(model, "anchors", anchors.shape, centers(anchors))
+    op.customOptions = np.frombuffer(options, "uint8")
+    return op
+
+# %% ../../nbs/tflite/11_postprocess.ipynb #d005cb
+def with_postprocess(
+    content:bytes, # Of a file with codes (1, anchors, 4) and probabilities (1, anchors, columns)
+    anchors:np.ndarray, # (anchors, 4): ymin, xmin, ymax, xmax
+    max_detections:int=100, # Of a picture
+    regular:bool=False, # Suppression for each class by itself
+) -> bytes: # Of a file that puts out boxes, classes, scores and their count
+    "Append the operator to a file."
     m = max_detections
+    if not 1 <= m <= 1000: raise UsageError(f"max_detections must be from 1 to 1000, not {m}")
+    model = unpack(content)
+    graph = model.subgraphs[0]
+    heads = _codes_first(graph)
+    shapes = [tuple(graph.tensors[i].shape) for i in heads]
+    if len(heads) != 2 or shapes[0][-1] != 4 or shapes[0][1] != len(anchors):
+        raise UsageError(f"heads of the shapes {shapes} do not fit {len(anchors)} anchors")
+    op = _custom_operator(model, operator_options(shapes[1][-1] - 1, m, regular))
+    place = _new_tensor(model, "anchors", anchors.shape, centers(anchors))
     sizes = ((1, m, 4), (1, m), (1, m), (1,))
-    outputs = [_new_tensor(model, f"{OPERATOR}{f':{i}' if i else ''}", size) for i, size in enumerate(sizes)]
-    op.inputs, op.outputs = np.array([*heads, place], "int32"), np.array(outputs, "int32")
+    names = (OPERATOR, *(f"{OPERATOR}:{i}" for i in (1, 2, 3)))
+    outputs = [_new_tensor(model, name, size) for name, size in zip(names, sizes)]
+    op.inputs = np.array([*heads, place], "int32")
+    op.outputs = np.array(outputs, "int32")
     graph.operators.append(op)
     graph.outputs = np.array(outputs, "int32")
     return pack(signed(model, RESULTS))
@@ -129,29 +150,35 @@ def detector_float(
     "A float file with two heads."
     folded = folded or fold_norms(model)
     method = "nms" if probabilities else "none"
-    spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32, name="image")
-    run = tf.function(lambda image: TASK.finalize(folded(image, training=False), method), autograph=False)
+    shape = (batch_size, *model.input_shape[1:])
+    spec = tf.TensorSpec(shape, tf.float32, name="image")
+    finished = lambda image: TASK.finalize(folded(image, training=False), method)
+    run = tf.function(finished, autograph=False)
     frozen = freeze_variables(run.get_concrete_function(spec))
-    content = tf.lite.TFLiteConverter.from_concrete_functions([frozen], frozen.graph).convert()
-    return named_heads(content, probabilities)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], frozen.graph)
+    return named_heads(converter.convert(), probabilities)
 
 
 def named_heads(content:bytes, probabilities:bool) -> bytes:
     "Name the two heads in the signature, the codes first."
     model = unpack(content)
     graph = model.subgraphs[0]
-    graph.outputs = np.array(sorted(graph.outputs, key=lambda i: graph.tensors[i].shape[-1] != 4), "int32")
-    return pack(signed(model, ("box_encodings", "class_predictions" if probabilities else "class_logits")))
+    graph.outputs = np.array(_codes_first(graph), "int32")
+    classes = "class_predictions" if probabilities else "class_logits"
+    return pack(signed(model, ("box_encodings", classes)))
 
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #dp2
 def output_names(interpreter, outputs) -> list:
     "What each output is: by the signature, or by the number behind the operator's name."
     if len(outputs) == 4:
-        numbers = [int(d["name"].rpartition(":")[2]) if ":" in d["name"] else 0 for d in outputs]
-        if sorted(numbers) == [0, 1, 2, 3]: return [RESULTS[i] for i in numbers]
-        return [RESULTS[i] for i in np.argsort(np.argsort([d["index"] for d in outputs]))]
-    if SIGNATURE in interpreter.get_signature_list(): # three classes and background are four columns too
+        ends = [d["name"].rpartition(":") for d in outputs]
+        numbers = [int(number) if colon else 0 for _, colon, number in ends]
+        if sorted(numbers) != [0, 1, 2, 3]:
+            numbers = np.argsort(np.argsort([d["index"] for d in outputs]))
+        return [RESULTS[i] for i in numbers]
+    # shapes do not say which is which: three classes and background are four columns, too
+    if SIGNATURE in interpreter.get_signature_list():
         known = interpreter.get_signature_runner(SIGNATURE).get_output_details()
         names = {d["index"]: name for name, d in known.items()}
         if all(d["index"] in names for d in outputs): return [names[d["index"]] for d in outputs]
@@ -170,7 +197,7 @@ def detector_runner(
     predict = file.predictor(threads, workers)
     return lambda images: dict(zip(names, predict(images)))
 
-
+# %% ../../nbs/tflite/11_postprocess.ipynb #dp2b
 def has_several_outputs(
     tflite, # `TFLiteFile`, or path or content of a file
 ) -> bool:
@@ -182,23 +209,29 @@ def has_several_outputs(
 # %% ../../nbs/tflite/11_postprocess.ipynb #d009
 def _result_metadata(b, labels):
     "The four outputs."
-    text, out = b.CreateString, []
+    out = []
     for name in ("location", "category", "score", "number of detections"):
-        fields = [(0, "offset", text(name))]
+        fields = [(0, "offset", b.CreateString(name))]
         if name == "location":
             sides = b.CreateNumpyVector(np.array([1, 0, 3, 2], "uint32")) # left, top, right, bottom
             box = _table(b, (0, "offset", sides), (1, "int8", 1))
-            fields.append((3, "offset", _table(b, (0, "int8", 3), (1, "offset", box))))
-        else: fields.append((3, "offset", _table(b, (0, "int8", 1), (1, "offset", _table(b, (0, "int8", 0))))))
+            content = _table(b, (0, "int8", 3), (1, "offset", box))
+        else:
+            feature = _table(b, (0, "int8", 0))
+            content = _table(b, (0, "int8", 1), (1, "offset", feature))
+        fields.append((3, "offset", content))
         if name == "category" and labels:
-            fields.append((6, "offset", _vector(b, [_labels_file(b, "names of the classes", 3)])))
+            names = _labels_file(b, "names of the classes", 3)
+            fields.append((6, "offset", _vector(b, [names])))
         out.append(_table(b, *fields))
     return out
 
-
+# %% ../../nbs/tflite/11_postprocess.ipynb #d009b
 HEADS = { # of a file without the operator: what each output is
-    "box_encodings": "ty, tx, th, tw of each anchor: 10 (y - ya) / ha, 10 (x - xa) / wa, 5 ln(h / ha), 5 ln(w / wa)",
-    "class_logits": "logits of each anchor; column 0 is background, column i the class of label i - 1",
+    "box_encodings": "ty, tx, th, tw of each anchor: 10 (y - ya) / ha, 10 (x - xa) / wa, "
+                     "5 ln(h / ha), 5 ln(w / wa)",
+    "class_logits": "logits of each anchor; column 0 is background, "
+                    "column i the class of label i - 1",
 }
 
 
@@ -206,9 +239,11 @@ def _head_metadata(b, labels):
     "The two heads."
     out = []
     for name, note in HEADS.items():
-        fields = [(0, "offset", b.CreateString(name)), (1, "offset", b.CreateString(note))]
+        fields = [(0, "offset", b.CreateString(name))]
+        fields.append((1, "offset", b.CreateString(note)))
         if name == "class_logits" and labels:
-            fields.append((6, "offset", _vector(b, [_labels_file(b, "names of the classes, without background", 1)])))
+            names = _labels_file(b, "names of the classes, without background", 1)
+            fields.append((6, "offset", _vector(b, [names])))
         out.append(_table(b, *fields))
     return out
 
@@ -217,11 +252,14 @@ def _detector_table(name:str, description:str, labels, heads:bool) -> bytes:
     "The metadata's flatbuffer; of a file with the operator, its outputs are one group."
     b = flatbuffers.Builder(1024)
     text = b.CreateString
+    described = _head_metadata if heads else _result_metadata
     entry = _vector(b, [_image_metadata(b)])
-    fields = [(2, "offset", entry), (3, "offset", _vector(b, _head_metadata(b, labels) if heads else _result_metadata(b, labels)))]
+    outputs = _vector(b, described(b, labels))
+    fields = [(2, "offset", entry), (3, "offset", outputs)]
     if not heads:
         members = _vector(b, [text(n) for n in ("location", "category", "score")])
-        group = _table(b, (0, "offset", text("detection_result")), (1, "offset", members))
+        title = text("detection_result")
+        group = _table(b, (0, "offset", title), (1, "offset", members))
         fields.append((8, "offset", _vector(b, [group])))
     graphs = _vector(b, [_table(b, *fields)])
     return _finished(b, graphs, name, description)
@@ -247,15 +285,18 @@ def compare_detections(
     least:float, # Score from which on a box counts
 ) -> dict: # agreement (a fraction of the boxes), boxes
     "How many boxes are found again, with the same class and an IoU of one half at least."
-    again, all_boxes = np.sum([matched_boxes(a, b, least) for a, b in zip(wanted, got)], 0)
-    return dict(agreement=float(again / all_boxes) if all_boxes else 1.0, boxes=int(all_boxes))
+    each = [matched_boxes(a, b, least) for a, b in zip(wanted, got)]
+    again, sought = np.sum(each, 0)
+    agreement = float(again / sought) if sought else 1.0
+    return dict(agreement=agreement, boxes=int(sought))
 
 
 def check_operator(content:bytes, method:str):
     "Raise `UsageError` where the operator should be in a file and is not."
     there = OPERATOR in TFLiteFile.open(content).operator_counts
     if there == (method != "none"): return
-    raise UsageError(f"the file of {method} {'has' if there else 'lacks'} {OPERATOR}")
+    has = "has" if there else "lacks"
+    raise UsageError(f"the file of {method} {has} {OPERATOR}")
 
 
 def _finished_file(heads:bytes, method:str, anchors, max_detections:int) -> bytes:
@@ -265,7 +306,7 @@ def _finished_file(heads:bytes, method:str, anchors, max_detections:int) -> byte
 
 
 def _threshold(found:list) -> float:
-    "0.3, or less where a model is so unsure that few boxes reach it: the median of the best ten scores."
+    "0.3, or less where few boxes of a model reach it: the median of the best ten scores."
     best = np.concatenate([f.scores[:10] for f in found])
     return float(min(0.3, np.median(best))) if len(best) else 0.3
 
@@ -273,8 +314,9 @@ def _threshold(found:list) -> float:
 def check_heads(raw:dict, float_file:bytes, images) -> dict:
     "Compare a float file's heads with Keras's; raises `UsageError` where they differ."
     got = detector_runner(float_file)(images)
-    wanted = dict(raw)
-    if "class_predictions" in got: wanted = {k: np.asarray(v) for k, v in TASK.finalize(raw, "nms").items()}
+    wanted = raw
+    if "class_predictions" in got: wanted = TASK.finalize(raw, "nms")
+    wanted = {name: np.asarray(head) for name, head in wanted.items()}
     return TASK.check_float(wanted, got)
 
 
@@ -285,87 +327,125 @@ def quantized_heads(
     inside:bool, # Whether the operator follows, which takes floats
     options:ExportOptions=ExportOptions(),
 ) -> bytes: # The file's content
-    "Quantise the heads; raises `UsageError` where an int8 file has parts in float that it must not have."
+    "Quantise the heads; raises `UsageError` where an int8 file has parts in float."
     rules = options.rules
     if inside and options.quantizer == "aeq": rules = (*rules, "OUTPUT:=float")
     floats = inside or options.less_restrictive
     content = quantize_tflite(float_file, ranges, recipe, options.quantizer, rules, floats)
-    check_operators(content, int8=options.full_integer and not inside)
-    if inside and options.full_integer: check_only_dequantized(content)
+    whole = options.full_integer
+    check_operators(content, int8=whole and not inside)
+    if inside and whole: check_only_dequantized(content)
     return named_heads(content, inside)
 
 
 def check_only_dequantized(content:bytes):
     "Raise `UsageError` where a file does more on floats than to make them from the int8 heads."
-    floats = [op for op in TFLiteFile.open(content).float_operators if op != "DEQUANTIZE"]
+    found = TFLiteFile.open(content).float_operators
+    floats = [op for op in found if op != "DEQUANTIZE"]
     if floats: raise UsageError(f"the int8 file computes {', '.join(floats)} on floats")
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #dp4
-class _Export:
-    "One detector on its way into files."
+class _Source:
+    "A detector, what its outputs are, and what is made of it once."
     def __init__(self, model, folder, calibration, options):
-        self.model, self.folder, self.calibration, self.options = model, Path(folder), calibration, options
+        self.model, self.folder = model, Path(folder)
+        self.calibration, self.options = calibration, options
         self.start, self.hw = time.perf_counter(), tuple(model.input_shape[1:3])
-        shape = (max(2, options.batch_size), *self.hw, 3)
-        random = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
-        self.images = random if calibration is None else calibration[:max(8, options.batch_size)]
+        self.images = self.samples()
         raw = model(self.images, training=False)
         self.raw = {name: np.asarray(y) for name, y in raw.items()}
-        self.anchors = anchors_for(self.hw, self.raw["box_encodings"].shape[1])
+        anchors = self.raw["box_encodings"].shape[1]
+        self.anchors = anchors_for(self.hw, anchors)
         self.folded, self.floats, self.ranges = fold_norms(model), {}, {}
+
+    def samples(self) -> np.ndarray: # (n, *hw, 3)
+        "Images to compare on: some of those that calibrate, or noise."
+        size = self.options.batch_size
+        if self.calibration is not None: return self.calibration[:max(8, size)]
+        shape = (max(2, size), *self.hw, 3)
+        noise = np.random.default_rng(0).uniform(-1, 1, shape)
+        return noise.astype("float32")
 
     def float_file(self, inside:bool) -> bytes:
         "Heads in float, converted once."
         if inside not in self.floats:
-            self.floats[inside] = detector_float(self.model, inside, self.folded, self.options.batch_size)
+            size = self.options.batch_size
+            self.floats[inside] = detector_float(self.model, inside, self.folded, size)
         return self.floats[inside]
 
     def ranges_of(self, inside:bool) -> dict|None:
         "Ranges of the activations, found once."
         if not self.options.needs_ranges: return None
         if inside not in self.ranges:
-            self.ranges[inside] = activation_ranges(self.float_file(inside), self.calibration)
+            content = self.float_file(inside)
+            self.ranges[inside] = activation_ranges(content, self.calibration)
         return self.ranges[inside]
 
+    def run(self, content:bytes) -> dict:
+        "What a file puts out for the images."
+        predict = detector_runner(content, workers=os.cpu_count())
+        return predict(self.images)
+
+# %% ../../nbs/tflite/11_postprocess.ipynb #dp4x
+class _Export(_Source):
+    "One detector on its way into files."
     def compare(self, content:bytes, method:str) -> dict: # images, agreement, boxes
         "The boxes of a file beside those that the reference finds in Keras's heads."
-        rule, most = "nms" if method == "none" else method, self.options.max_detections
+        rule = "nms" if method == "none" else method
+        most = self.options.max_detections
         reference = detections_of(self.raw, self.hw, rule, most)
-        got = detections_of(detector_runner(content, workers=os.cpu_count())(self.images), self.hw, rule, most)
-        return dict(images=len(self.images), **compare_detections(reference, got, _threshold(reference)))
+        got = detections_of(self.run(content), self.hw, rule, most)
+        found = compare_detections(reference, got, _threshold(reference))
+        return dict(images=len(self.images), **found)
+
+    def finished(self, heads:bytes, method:str) -> bytes:
+        "A file as a method ends it; raises `UsageError` where the operator is not as it should be."
+        content = _finished_file(heads, method, self.anchors, self.options.max_detections)
+        check_operator(content, method)
+        return content
 
     def write(self, content:bytes, method:str, rest:dict):
         "Add metadata, and write a file and its card: (path, card)."
         recipe, options = rest["recipe"], self.options
-        most = options.max_detections if method != "none" else None
-        card = dict(model=self.model.name, finalize_method=method, max_detections=most, target=options.target, **options.about)
-        card |= dict(rest, labels=len(options.labels), seconds=round(time.perf_counter() - self.start, 2))
+        name, labels = self.model.name, options.labels
+        seconds = time.perf_counter() - self.start
+        card = dict(
+            model=name,
+            finalize_method=method,
+            max_detections=options.max_detections if method != "none" else None,
+            target=options.target,
+            **options.about)
+        card |= dict(rest, labels=len(labels), seconds=round(seconds, 2))
         description = f"{recipe} by {options.quantizer}" if recipe else "float"
-        content = with_detector_metadata(content, self.model.name, description, options.labels)
+        content = with_detector_metadata(content, name, description, labels)
         path = self.folder/file_name(self.model, method, recipe, options)
         return path, write_tflite(content, path, card)
 
     def write_float(self, method:str, check:dict):
         "The float file of a method; raises `UsageError` where it finds other boxes than Keras."
-        content = _finished_file(self.float_file(method != "none"), method, self.anchors, self.options.max_detections)
-        check_operator(content, method)
+        content = self.finished(self.float_file(method != "none"), method)
         check = check | self.compare(content, method)
-        if self.options.trained and check["agreement"] < 0.99: # random weights give ties
-            raise UsageError(f"the float file of {method} finds {check['agreement']:.1%} of the boxes that Keras finds")
-        return self.write(content, method, dict(quantizer=None, recipe=None, check=check, degraded=[]))
+        share = check["agreement"]
+        if self.options.trained and share < 0.99: # random weights give ties
+            raise UsageError(f"the float file of {method} finds {share:.1%} "
+                             "of the boxes that Keras finds")
+        rest = dict(quantizer=None, recipe=None, check=check, degraded=[])
+        return self.write(content, method, rest)
 
     def write_quantized(self, method:str, recipe:str, check:dict):
         "The quantised file of a method and a recipe, and its report."
         options, inside = self.options, method != "none"
         float_file = self.float_file(inside)
         heads = quantized_heads(float_file, self.ranges_of(inside), recipe, inside, options)
-        content = _finished_file(heads, method, self.anchors, options.max_detections)
-        check_operator(content, method)
-        run = [detector_runner(file, workers=os.cpu_count())(self.images) for file in (float_file, heads)]
-        check = check | dict(sqnr_db=TASK.compare(*run, self.hw)["sqnr_db"]) | self.compare(content, method)
+        content = self.finished(heads, method)
+        wanted, got = self.run(float_file), self.run(heads)
+        sqnr = TASK.compare(wanted, got, self.hw)["sqnr_db"]
+        check = check | dict(sqnr_db=sqnr) | self.compare(content, method)
         rest = of_quantized(recipe, heads, check, TASK, options)
-        if inside and rest["refused_by_edgetpu"]: # suppression and what feeds it are the CPU's
-            rest["refused_by_edgetpu"] = [r for r in rest["refused_by_edgetpu"] if not r.startswith("DEQUANTIZE")]
+        refused = rest["refused_by_edgetpu"]
+        if inside and refused: # suppression and what feeds it are the CPU's
+            left = [r for r in refused if not r.startswith("DEQUANTIZE")]
+            rest["refused_by_edgetpu"] = left
         path, card = self.write(content, method, rest)
         some = self.images[:max(options.batch_size, 4)]
         if options.report: write_report(layer_report(float_file, heads, some), path)
@@ -379,13 +459,16 @@ def export_detector(
     options:ExportOptions=ExportOptions(),
 ) -> list: # of (path, card); `card["degraded"]` lists what is too low
     "Export a detector in every way asked for; each file is checked before it gets its name."
-    methods = [TASK.check_finalize(m, model.input_shape[1:3]) for m in options.finalize_methods]
+    hw = model.input_shape[1:3]
+    methods = [TASK.check_finalize(method, hw) for method in options.finalize_methods]
     if options.batch_size > 1 and set(methods) != {"none"}:
-        raise UsageError(f"{OPERATOR} takes one picture a call, not --batch_size {options.batch_size}; "
-                         "raw heads (--finalize_method none) take more")
+        raise UsageError(
+            f"{OPERATOR} takes one picture a call, not --batch_size {options.batch_size}; "
+            "raw heads (--finalize_method none) take more")
     export, out = _Export(model, folder, calibration, options), []
     for method in methods:
-        check = check_heads(export.raw, export.float_file(method != "none"), export.images)
+        float_file = export.float_file(method != "none")
+        check = check_heads(export.raw, float_file, export.images)
         if calibration is None: out.append(export.write_float(method, check))
         else: out += [export.write_quantized(method, recipe, check) for recipe in options.recipes]
     return out
@@ -422,15 +505,17 @@ def float_variant(
 def export_variant(
     float_file:bytes, # From `float_variant`
     path, # Where the '.tflite' goes
-    calibration=None, # Float images in [-1, 1]: quantise to int8 with their ranges. None: float
+    calibration=None, # Float images in [-1, 1]: quantise to int8 with their ranges; None: float
     method:str="none", # As `float_variant` was given it
 ) -> dict: # `TFLiteFile.description`
     "Quantise, finish, check and write a file, whole or not at all."
     if not has_several_outputs(float_file): return export_tflite(float_file, path, calibration)
     file, heads = TFLiteFile.open(float_file), float_file
-    anchors = anchors_for(file.inputs[0].shape[1:3], file.outputs[0].shape[1])
+    hw, count = file.inputs[0].shape[1:3], file.outputs[0].shape[1]
+    anchors = anchors_for(hw, count)
     if calibration is not None:
-        heads = quantized_heads(float_file, activation_ranges(float_file, calibration), "a8w8", method != "none")
+        ranges = activation_ranges(float_file, calibration)
+        heads = quantized_heads(float_file, ranges, "a8w8", method != "none")
     content = _finished_file(heads, method, anchors, 100)
     check_operator(content, method)
     with atomic_write(path) as tmp: tmp.write_bytes(content)

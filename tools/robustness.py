@@ -1,8 +1,9 @@
 """Damage files of every format by chance, open them, and write down what happened.
 
 python tools/robustness.py            all formats, 500 damaged files each, kills and a full disk;
-                                      writes docs/robustness.md
-python tools/robustness.py --format tflite --count 50
+                                      writes docs/robustness.md, row by row
+python tools/robustness.py --format tflite --format "full disk"
+                                      only these; the other rows stay as they are
 
 A file is damaged by a seed, so that every case can be looked at again:
 python tools/robustness.py work tflite 17 1
@@ -590,53 +591,87 @@ HEAD = """# Damaged files
 
 What `python tools/robustness.py` tried, and what happened: files of every format that the
 commands open, damaged by chance (bits, cuts, missing, doubled, zero and random pieces, other
-words), and commands that were killed or had no disk left. Opened means that the damage was not
-noticed, because the format has no checksum there. Memory is what it took more than the sound
-file. Written by the run, not by hand.
+words), and commands that were killed at random moments or had no disk left. Opened means that the
+damage was not noticed, because the format has no checksum there. Memory is what it took more than
+the sound file. Lost means that what a killed command had begun could not be ended by the same
+command with the same weights, or that something half-written was left. Each row is written by the
+run, not by hand, with the commit that it ran from.
 
 """
+TAIL = """
+`python tools/robustness.py` writes all of it anew (an hour on one core; the full disk needs root,
+for a small file system in memory); `--format NAME`, given once or more, only these rows. A case is
+damaged by its number: `python tools/robustness.py work tflite 17 1` opens number 17 of `.tflite`
+again. The tests try a dozen of each format (`tests/test_robustness.py`).
+"""
 COLUMNS = ("what", "tried", "opened", "refused in a line", "tracebacks", "crashes and hangs",
-           "over 30 s", "memory at most (MB)", "lost")
+           "over 30 s", "memory at most (MB)", "lost", "commit")
 
 
 def row(name:str, cases:list) -> list:
     "A line of the table for one format."
     count = Counter(c["outcome"] for c in cases)
-    what = f"{type(FORMATS[name]).__doc__.rstrip('.')} ({name})"
     slow = sum(c["seconds"] > LIMIT for c in cases)
     memory = round(max(c["memory"] for c in cases) / 1e6)
-    return [what, len(cases), count["read"], count["refused"], count["traceback"],
+    return [len(cases), count["read"], count["refused"], count["traceback"],
             count["crash"] + count["hang"], slow, memory, "-"]
 
 
-def table(rows:list) -> str:
+TITLES = { # {name: what the table calls it}, in its order
+    **{name: f"{type(form).__doc__.rstrip('.')} ({name})" for name, form in FORMATS.items()},
+    **{f"kill {kind}": f"`{kind}` killed, then run again" for kind in COMMANDS},
+    "full disk": "`train`, `export` and `import` on a full disk",
+}
+
+
+def table(rows:dict) -> str: # {title: cells}
     "Markdown."
-    cells = [COLUMNS, ["---", *["--:"] * (len(COLUMNS) - 1)], *rows]
+    known = [[title, *rows[title]] for title in TITLES.values() if title in rows]
+    cells = [COLUMNS, ["---", *["--:"] * (len(COLUMNS) - 1)], *known]
     return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in cells)
 
 
-def run(names, count, kill_count):
-    "Attack formats and commands, say what was bad, and return the rows."
-    rows = []
-    for name in names:
+def written(path) -> dict: # {title: cells}
+    "The rows of the table that is there."
+    if not path.exists(): return {}
+    lines = [line for line in path.read_text().splitlines() if line.startswith("| ")]
+    rows = [line.strip("| ").split(" | ") for line in lines[2:]]
+    return {title: cells for title, *cells in rows}
+
+
+def commit() -> str: # with a + where there are changes
+    "What the files are of."
+    def git(*words): return call(["git", *words]).stdout.strip()
+
+    changed = git("status", "--porcelain", "-uno", "--", ".", ":!docs/robustness.md")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+def tried(name, count, kill_count) -> list: # numbers of the table
+    "Attack a format or a command, and say what was bad."
+    if name in FORMATS:
         cases = attack(name, count)
-        rows.append(row(name, cases))
-        print(*rows[-1], sep=" · ", flush=True)
         for c in cases:
             if c["outcome"] not in ("read", "refused") or c["seconds"] > LIMIT: print("  ", c)
-    if not kill_count: return rows
+        return row(name, cases)
     with tempfile.TemporaryDirectory() as folder:
-        sound = Path(folder)
-        sound_files(sound)
-        tried = {f"`{kind}` killed, then run again": kills(kind, kill_count, sound)
-                 for kind in COMMANDS}
-        tried["`train`, `export` and `import` on a full disk"] = full_disk(sound)
-    for name, found in tried.items():
-        print(name, found, flush=True)
-        if not found: continue
-        numbers = [found["tried"], "-", "-", found["traceback"], "-", "-", "-", found["lost"]]
-        rows.append([name, *numbers])
-    return rows
+        sound_files(Path(folder))
+        if name == "full disk": found = full_disk(Path(folder))
+        else: found = kills(name.removeprefix("kill "), kill_count, Path(folder))
+    if not found: return []
+    return [found["tried"], "-", "-", found["traceback"], "-", "-", "-", found["lost"]]
+
+
+def run(names, count, kill_count, path):
+    "Attack formats and commands; each row of the table is written as soon as it is there."
+    for name in names:
+        start = time.perf_counter()
+        numbers = tried(name, count, kill_count)
+        seconds = time.perf_counter() - start
+        print(name, *numbers, f"{seconds:.0f} s", sep=" · ", flush=True)
+        rows = written(path)
+        if numbers: rows[TITLES[name]] = [*numbers, commit()]
+        path.write_text(HEAD + table(rows) + TAIL)
 
 
 def main():
@@ -644,7 +679,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     how = "nothing; or 'work FORMAT SEED COUNT' or 'make FORMAT FOLDER'"
     parser.add_argument("what", nargs="*", help=how)
-    parser.add_argument("--format", action="append", choices=FORMATS)
+    parser.add_argument("--format", action="append", choices=TITLES)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--kills", type=int, default=17, help="of each command")
     parser.add_argument("--path", type=Path)
@@ -655,8 +690,7 @@ def main():
         if given.path: return work(name, int(first), int(count), given.path)
         with tempfile.TemporaryDirectory() as folder:
             return work(name, int(first), int(count), FORMATS[name].make(Path(folder)))
-    rows = run(given.format or FORMATS, given.count, 0 if given.format else given.kills)
-    if not given.format: (ROOT / "docs" / "robustness.md").write_text(HEAD + table(rows))
+    run(given.format or TITLES, given.count, given.kills, ROOT / "docs" / "robustness.md")
 
 
 if __name__ == "__main__": main()

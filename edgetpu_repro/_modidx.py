@@ -163,6 +163,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                            'edgetpu_repro.core.compat.producer': ( 'core/compat.html#producer',
                                                                                    'edgetpu_repro/core/compat.py'),
                                            'edgetpu_repro.core.compat.quantize_by_ranges': ( 'core/compat.html#quantize_by_ranges',
+                                                                                             'edgetpu_repro/core/compat.py'),
+                                           'edgetpu_repro.core.compat.tensorflow_has_run': ( 'core/compat.html#tensorflow_has_run',
                                                                                              'edgetpu_repro/core/compat.py')},
             'edgetpu_repro.core.errors': { 'edgetpu_repro.core.errors.UsageError': ( 'core/errors.html#usageerror',
                                                                                      'edgetpu_repro/core/errors.py'),

@@ -11,11 +11,11 @@ python tools/robustness.py work tflite 17 1
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import random
 import re
 import resource
-import select
 import shutil
 import signal
 import subprocess
@@ -23,11 +23,13 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 30 # seconds that one file may take
+DISK = "24k" # less than any file that the commands write
 MODEL = "mobilenet_edgetpu_v2_tiny"
 
 # --- damage -----------------------------------------------------------------------------------
@@ -99,13 +101,23 @@ def damaged(content:bytes, seed:int, ways) -> bytes:
 
 # --- formats: a sound file, and what opens it ---------------------------------------------------
 
-def small_model(name=MODEL):
-    "A model with random weights, at 64 pixels."
+def small_spec():
+    "A model with one block of each kind that MODEL has: damage reaches more than its weights."
+    from dataclasses import replace
+
+    from edgetpu_repro.models.specs import get_spec
+    spec = get_spec(MODEL)
+    kinds = {block.kind: block for block in reversed(spec.blocks)}
+    return replace(spec, name="small", blocks=tuple(reversed(kinds.values())), top=64)
+
+
+def model_of(spec=None):
+    "A model with random weights, at 64 pixels; the small one if not told otherwise."
     import keras
 
     from edgetpu_repro import build_model
     keras.utils.set_random_seed(0)
-    return build_model(name, 10, 64)
+    return build_model(spec or small_spec(), 10, 64)
 
 
 class Format:
@@ -242,7 +254,7 @@ class TFLite(Format):
         from edgetpu_repro.tflite.quantize import to_tflite
         images = np.random.default_rng(0).uniform(-1, 1, (8, 64, 64, 3)).astype("float32")
         path = folder / "model.tflite"
-        path.write_bytes(to_tflite(freeze(small_model()), images))
+        path.write_bytes(to_tflite(freeze(model_of()), images))
         return path
 
     def read(self, path):
@@ -254,7 +266,7 @@ class TFLite(Format):
 class Import(TFLite):
     "A `.tflite` file whose weights are imported."
     def prepare(self, path):
-        self.model = small_model()
+        self.model = model_of()
 
     def read(self, path):
         from edgetpu_repro.tflite.start import load_released
@@ -265,7 +277,7 @@ class KerasFile(Format):
     "A `.keras` file."
     def make(self, folder):
         path = folder / "model.keras"
-        small_model().save(path)
+        model_of().save(path)
         return path
 
     def read(self, path):
@@ -276,13 +288,14 @@ class KerasFile(Format):
 class Checkpoint(Format):
     "A released checkpoint; its index is damaged."
     ways = (flip, cut, without, twice, zeros, noise)
+    spec = None # the small one
 
     def make(self, folder):
         import numpy as np
         import tensorflow as tf
 
         from edgetpu_repro.tflite.released import SUFFIX, released_names
-        model, arrays = small_model(), {}
+        model, arrays = model_of(self.spec), {}
         weights = {(layer.name, v.name): v.numpy() for layer in model.layers for v in layer.weights}
         for key, parts in released_names(model).items():
             arrays |= dict(zip(parts, np.split(weights[key], len(parts), -1)))
@@ -292,7 +305,7 @@ class Checkpoint(Format):
         return folder / "ckpt.index"
 
     def prepare(self, path):
-        self.model = small_model()
+        self.model = model_of()
 
     def read(self, path):
         from edgetpu_repro.tflite.start import load_released
@@ -334,6 +347,11 @@ class BareArchive(Archive):
         return path
 
 
+class Released(Checkpoint):
+    "A released checkpoint of a registered model, for commands."
+    spec = MODEL
+
+
 class TFRecord(Format):
     "The examples of a dataset."
     pattern = "*train.tfrecord*"
@@ -346,11 +364,11 @@ class TFRecord(Format):
 
     def read(self, path):
         from edgetpu_repro.core.settings import DataSettings
-        from edgetpu_repro.data.datasets import batches, open_dataset
+        from edgetpu_repro.data.datasets import open_dataset
         from edgetpu_repro.tasks.base import TASKS
         folder = next(p for p in path.parents if p.name == "digit_scenes").parent
         scenes = open_dataset(DataSettings(data_dir=str(folder)))
-        with scenes.reading(): list(batches(TASKS["classification"].samples(scenes, "train"), 4))
+        with scenes.reading(): list(TASKS["classification"].samples(scenes, "train"))
 
 
 class DatasetInfo(TFRecord):
@@ -377,6 +395,55 @@ FORMATS = {
     "tfrecord": TFRecord(),
     "dataset_info": DatasetInfo(),
 }
+SOUND = {**FORMATS, "released": Released()}
+
+
+# --- children, forked from a process that has imported everything and used nothing ---------------
+
+FORK = multiprocessing.get_context("fork")
+
+
+def warm():
+    "Import what takes seconds; what forks from here starts at once."
+    import keras, optuna, tensorflow, tensorflow_datasets # noqa: F401
+
+    import edgetpu_repro.cli.main
+    import edgetpu_repro.search.study
+    import edgetpu_repro.tflite.postprocess
+    import edgetpu_repro.train.loop # noqa: F401
+
+
+def redirected(out, error):
+    "Send what a process prints, its libraries included, to files."
+    for file, number in ((out, 1), (error, 2)): os.dup2(file.fileno(), number)
+
+
+def answered(pipe, function, args):
+    "What a child does: it sends what a generator yields; what it prints goes nowhere."
+    with open(os.devnull, "w") as nowhere: redirected(nowhere, nowhere)
+    try:
+        for item in function(*args): pipe.send(("item", item))
+    except BaseException as e: pipe.send(("failed", f"{type(e).__name__}: {e}"))
+    pipe.close()
+
+
+def forked(function, *args):
+    "Items of a generator that runs in a child; the last is ('end', 'hang' or 'crash')."
+    ours, theirs = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=answered, args=(theirs, function, args))
+    child.start()
+    theirs.close()
+    fate = "hang"
+    try:
+        while ours.poll(LIMIT + 10):
+            kind, item = ours.recv()
+            if kind == "failed": raise SystemExit(item)
+            yield kind, item
+    except EOFError: fate = "crash"
+    finally:
+        child.kill()
+        child.join()
+    yield "end", fate
 
 
 # --- one process opens many files -------------------------------------------------------------
@@ -398,94 +465,65 @@ def peak() -> int: # bytes
 
 
 def work(name:str, first:int, count:int, path):
-    "Open damaged files, a line of JSON for each."
+    "Open damaged files; yields the number of a case, and then what happened."
     form, sound = FORMATS[name], path.read_bytes()
     form.prepare(path)
-    said = io.open(os.dup(1), "w") # libraries print to the other one
-    os.dup2(2, 1)
     kind, text = outcome(form, path)
     if kind != "read": raise SystemExit(f"{name}: the sound file is {kind}: {text}")
     base = peak()
-    try:
-        for seed in range(first, first + count):
-            path.write_bytes(damaged(sound, seed, form.ways))
-            print(json.dumps(dict(seed=seed, outcome="begun")), file=said, flush=True)
-            start = time.perf_counter()
-            kind, text = outcome(form, path)
-            seconds = time.perf_counter() - start
-            memory = peak() - base
-            line = dict(seed=seed, outcome=kind, said=text, seconds=seconds, memory=memory)
-            print(json.dumps(line), file=said, flush=True)
-    finally: path.write_bytes(sound)
+    for seed in range(first, first + count):
+        path.write_bytes(damaged(sound, seed, form.ways))
+        yield seed
+        start = time.perf_counter()
+        kind, text = outcome(form, path)
+        seconds = time.perf_counter() - start
+        yield dict(seed=seed, outcome=kind, said=text, seconds=seconds, memory=peak() - base)
 
 
-def command(*words) -> list:
-    "This tool, called again."
-    return [sys.executable, str(Path(__file__).resolve()), *map(str, words)]
+def make(name:str, folder):
+    "Yields the path of a sound file."
+    yield SOUND[name].make(folder)
 
 
-def call(words, **options):
-    "Run a command in the repository, output captured as text."
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    options |= dict(env=environment, cwd=ROOT, capture_output=True, text=True)
-    return subprocess.run(words, **options)
-
-
-def lines(child):
-    "Lines of a child process as they come; `None` where none comes in time."
-    while True:
-        if not select.select([child.stdout], [], [], LIMIT + 10)[0]: yield None
-        line = child.stdout.readline()
-        if not line: return
-        yield json.loads(line)
+def made(name:str, folder) -> Path:
+    "A sound file, made in a child."
+    folder.mkdir(exist_ok=True)
+    kind, path = next(forked(make, name, folder))
+    if kind == "end": raise SystemExit(f"{name}: no sound file, {path}")
+    return path
 
 
 def worker(name, path, first, count) -> list:
     "Open damaged files in one process; the last case is 'crash' or 'hang' where it ended early."
-    words, pipe = command("work", name, first, count, "--path", path), subprocess.PIPE
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=errors, text=True)
-        cases, begun, fate = [], None, "crash"
-        for line in lines(child):
-            if line is None: fate = "hang"
-            if line is None: break
-            begun = line["seed"]
-            if line["outcome"] != "begun": cases.append(line)
-        child.kill()
-        child.wait()
-        errors.seek(0)
-        said = errors.read()[-300:]
-    if begun is None: raise SystemExit(f"{name}: {said}")
+    cases, begun = [], None
+    for kind, item in forked(work, name, first, count, path):
+        if kind == "end": fate = item
+        elif isinstance(item, dict): cases.append(item)
+        else: begun = item
+    if begun is None: raise SystemExit(f"{name}: {fate} at the sound file")
+    if cases and cases[-1]["seed"] == begun: return cases
     seconds = LIMIT + 10.0 if fate == "hang" else 0.0
-    if not cases or cases[-1]["seed"] != begun:
-        cases.append(dict(seed=begun, outcome=fate, said=said, seconds=seconds, memory=0))
-    return cases
+    return [*cases, dict(seed=begun, outcome=fate, said="", seconds=seconds, memory=0)]
 
 
 def attack(name:str, count:int) -> list: # [dict(seed, outcome, said, seconds, memory)]
     "Open damaged files, in a process that is started again where it dies or hangs."
     with tempfile.TemporaryDirectory() as folder:
-        made = call(command("make", name, folder))
-        if made.returncode: raise SystemExit(f"{name}: no sound file: {made.stderr[-500:]}")
-        path, cases = made.stdout.splitlines()[-1], []
-        content = Path(path).read_bytes()
+        path, cases = made(name, Path(folder)), []
+        content = path.read_bytes()
         while len(cases) < count:
-            Path(path).write_bytes(content) # a worker that died has left a damaged one
+            path.write_bytes(content) # a worker that died has left a damaged one
             cases += worker(name, path, len(cases), count - len(cases))
     return cases
 
 
 # --- kills, and a full disk -------------------------------------------------------------------
 
-def edgetpu(*words) -> list:
-    "A command of the package."
-    return [str(Path(sys.executable).with_name("edgetpu-repro")), *map(str, words)]
-
-
 COMMANDS = { # what is killed; OUT is its own folder, IN that of the sound files
-    "train": f"train --model_dir OUT --experiment_name {MODEL} --profile smoke --data_dir IN/data"
-             " --set train_images=6 --set epochs=4 --set batch_size=2 --set test_images=1",
-    "export": f"export --model_name {MODEL} --ckpt_path IN/model.keras --output_dir OUT"
+    "train": "train --model_dir OUT --experiment_type IN/small.json --profile smoke"
+             " --data_dir IN/data --set train_images=6 --set epochs=4 --set batch_size=2"
+             " --set test_images=1",
+    "export": "export --model_name IN/small.json --ckpt_path IN/model.keras --output_dir OUT"
               " --image_size 64 --quantize --num_calibration_steps 4 --dataset_dir IN/data"
               " --allow-degraded",
     "import": f"import IN/ckpt --model_name {MODEL} --output_dir OUT --image_size 64"
@@ -493,11 +531,44 @@ COMMANDS = { # what is killed; OUT is its own folder, IN that of the sound files
 }
 
 
-def words_of(kind, folder, sound) -> list:
-    "The words of a command on its folders."
+def command(words, error):
+    "What a child does that is a command: it has a group of its own, to be killed with it."
+    os.setsid()
+    with open(os.devnull, "w") as nowhere: redirected(nowhere, error)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    from edgetpu_repro.cli.main import main
+    main(words)
+
+
+def started(kind, folder, sound, error):
+    "A child that runs a command on its folders."
     places = dict(OUT=str(folder), IN=str(sound))
     words = COMMANDS[kind].split()
-    return edgetpu(*(re.sub("OUT|IN", lambda m: places[m[0]], word) for word in words))
+    words = [re.sub("OUT|IN", lambda found: places[found[0]], word) for word in words]
+    child = FORK.Process(target=command, args=(words, error))
+    child.start()
+    return child
+
+
+def called(kind, folder, sound) -> tuple: # (exit code, what it said on stderr)
+    "Run a command to its end."
+    with tempfile.TemporaryFile("w+") as error:
+        child = started(kind, folder, sound, error)
+        child.join()
+        error.seek(0)
+        return child.exitcode, error.read()
+
+
+def killed(kind, folder, sound, seconds) -> bool:
+    "Start a command and kill it after some time; whether it had still been running."
+    with tempfile.TemporaryFile("w+") as error:
+        child = started(kind, folder, sound, error)
+        child.join(seconds)
+        if child.exitcode is not None: return False
+        try: os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError: child.kill() # it has no group yet
+        child.join()
+        return True
 
 
 def files(folder) -> dict: # {name: content}
@@ -509,25 +580,10 @@ def files(folder) -> dict: # {name: content}
 
 def weights(content:bytes) -> bytes:
     "What is compared of a file: of a `.keras` archive, which keeps times, only the weights."
-    import zipfile
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return archive.read("model.weights.h5")
     except (zipfile.BadZipFile, KeyError): return content
-
-
-def kill_at(kind, folder, sound, seconds) -> bool:
-    "Start a command and kill it after some time; whether it had still been running."
-    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    words = words_of(kind, folder, sound)
-    child = subprocess.Popen(words, cwd=ROOT, start_new_session=True, **quiet)
-    try:
-        child.wait(seconds)
-        return False
-    except subprocess.TimeoutExpired: pass
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    return True
 
 
 def alike(got:dict, wanted:dict) -> bool:
@@ -541,16 +597,16 @@ def kills(kind:str, count:int, sound) -> dict: # {'tried', 'lost', 'traceback'}
     rng, found = random.Random(kind), Counter(tried=0, lost=0, traceback=0)
     with tempfile.TemporaryDirectory() as top:
         whole, start = Path(top) / "whole", time.perf_counter()
-        first = call(words_of(kind, whole, sound))
-        if first.returncode: raise SystemExit(f"{kind}: {first.stderr[-500:]}")
+        code, said = called(kind, whole, sound)
+        if code: raise SystemExit(f"{kind}: {said[-500:]}")
         usual, wanted = time.perf_counter() - start, files(whole)
-        for i in range(count):
-            folder = Path(top) / f"run{i}"
-            found["tried"] += kill_at(kind, folder, sound, rng.uniform(0.05, 1) * usual)
-            again = call(words_of(kind, folder, sound))
-            found["traceback"] += "Traceback" in again.stderr
-            lost = again.returncode != 0 or not alike(files(folder), wanted)
-            if lost: print(f"  {kind} {i}:", again.returncode, again.stderr[-300:], *files(folder))
+        while found["tried"] < count:
+            folder = Path(top) / "run"
+            found["tried"] += killed(kind, folder, sound, rng.uniform(0, 1) * usual)
+            code, said = called(kind, folder, sound)
+            found["traceback"] += "Traceback" in said
+            lost = code != 0 or not alike(files(folder), wanted)
+            if lost: print(f"  {kind} {found['tried']}:", code, said[-300:], *files(folder))
             found["lost"] += lost
             shutil.rmtree(folder)
     return dict(found)
@@ -563,26 +619,28 @@ def full_disk(sound) -> dict:
         for kind in COMMANDS:
             place = Path(top) / kind
             place.mkdir()
-            if call(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]).returncode: return {}
-            try: done = call(words_of(kind, place, sound))
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", place]
+            if subprocess.run(mount, capture_output=True).returncode: return {}
+            try: code, said = called(kind, place, sound)
             finally:
                 left = files(place)
                 subprocess.run(["umount", place], check=True)
-            said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-            fine = done.returncode and len(said) == 1 and "No space" in said[0] and not left
-            if not fine: print(f"  {kind}, full disk:", done.returncode, said, *left)
+            lines = [line for line in said.splitlines() if line.startswith("error: ")]
+            fine = code and len(lines) == 1 and "No space" in lines[0] and not left
+            if not fine: print(f"  {kind}, full disk:", code, lines, *left)
             found["tried"] += 1
-            found["traceback"] += "Traceback" in done.stderr
+            found["traceback"] += "Traceback" in said
             found["lost"] += not fine
     return dict(found)
 
 
 def sound_files(folder):
-    "What the commands start from: a model, a checkpoint, a small dataset."
-    for name, at in (("keras", "."), ("checkpoint index", "ckpt"), ("tfrecord", "data")):
-        (folder / at).mkdir(exist_ok=True)
-        made = call(command("make", name, folder / at))
-        if made.returncode: raise SystemExit(made.stderr)
+    "What the commands start from: a spec, a model, a checkpoint, a small dataset."
+    from edgetpu_repro.models.specs import spec_to_json
+    (folder / "small.json").write_text(spec_to_json(small_spec()))
+    made("keras", folder)
+    made("released", folder / "ckpt")
+    made("tfrecord", folder / "data")
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -641,7 +699,7 @@ def written(path) -> dict: # {title: cells}
 
 def commit() -> str: # with a + where there are changes
     "What the files are of."
-    def git(*words): return call(["git", *words]).stdout.strip()
+    def git(*words): return subprocess.check_output(["git", "-C", ROOT, *words], text=True).strip()
 
     changed = git("status", "--porcelain", "-uno", "--", ".", ":!docs/robustness.md")
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
@@ -677,19 +735,19 @@ def run(names, count, kill_count, path):
 def main():
     "What the command line asks for."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    how = "nothing; or 'work FORMAT SEED COUNT' or 'make FORMAT FOLDER'"
+    how = "nothing; or 'work FORMAT NUMBER COUNT' to open files again"
     parser.add_argument("what", nargs="*", help=how)
     parser.add_argument("--format", action="append", choices=TITLES)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--kills", type=int, default=17, help="of each command")
-    parser.add_argument("--path", type=Path)
     given = parser.parse_args()
-    if given.what[:1] == ["make"]: return print(FORMATS[given.what[1]].make(Path(given.what[2])))
-    if given.what[:1] == ["work"]:
+    if given.what:
         _, name, first, count = given.what
-        if given.path: return work(name, int(first), int(count), given.path)
         with tempfile.TemporaryDirectory() as folder:
-            return work(name, int(first), int(count), FORMATS[name].make(Path(folder)))
+            path = FORMATS[name].make(Path(folder))
+            for case in work(name, int(first), int(count), path): print(case)
+        return
+    warm()
     run(given.format or TITLES, given.count, given.kills, ROOT / "docs" / "robustness.md")
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KERAS', 'TENSORFLOW', 'LITERT', 'flat_layers', 'own_variable', 'adam_moments', 'draw_from', 'producer', 'consumers',
-           'freeze_variables', 'quantize_by_ranges', 'operator_details', 'corner_operator']
+           'tensorflow_has_run', 'freeze_variables', 'quantize_by_ranges', 'operator_details', 'corner_operator']
 
 # %% ../../nbs/core/05_compat.ipynb #c003
 KERAS = "3.15" # the version whose private names these are
@@ -58,6 +58,14 @@ def consumers(
 
 # %% ../../nbs/core/05_compat.ipynb #c010
 TENSORFLOW, LITERT = "2.21", "2.3" # the versions whose private names these are
+
+
+def tensorflow_has_run() -> bool:
+    "Whether TensorFlow has run here (`Context._initialized`), and so survives no fork."
+    import sys
+    if "tensorflow" not in sys.modules: return False
+    from tensorflow.python.eager.context import context
+    return context()._initialized
 
 
 def freeze_variables(

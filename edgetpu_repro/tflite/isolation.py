@@ -6,12 +6,13 @@
 __all__ = ['PR_SET_PDEATHSIG', 'FOLDERS', 'OPEN_SECONDS', 'OPEN_MEMORY', 'opening', 'run_isolated', 'random_inputs', 'probe']
 
 # %% ../../nbs/tflite/01_isolation.ipynb #a002
-import ctypes, multiprocessing, os, pickle, platform, re, resource, shutil, signal, sys, tempfile
+import ctypes, multiprocessing, os, pickle, platform, re, resource, shutil, signal, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 
+from ..core.compat import tensorflow_has_run
 from ..core.errors import UsageError
 from ..core.files import _alive
 from .file import TFLiteFile
@@ -121,13 +122,13 @@ def run_isolated(
     seconds:float|None=None, # Time limit; None: none
     memory:int=16 * 2**30, # Bytes it may take
     what="the work", # Whose fault it is when the child dies
-    anew:bool=False, # Whether a child that needs TensorFlow starts anew where it is loaded here
+    anew:bool=False, # Whether a child that needs TensorFlow starts anew where that has run here
 ):
     """Call a function in a child process, which may crash or hang: then this raises `UsageError`.
 
-    TensorFlow does not survive the fork: work that needs it asks for a child that starts `anew`.
+    A TensorFlow that has run survives no fork: work that needs it asks for a child `anew`.
     """
-    start = "spawn" if anew and "tensorflow" in sys.modules else "fork"
+    start = "spawn" if anew and tensorflow_has_run() else "fork"
     ours, theirs = multiprocessing.Pipe(duplex=False)
     with _private_folder() as folder:
         job = _Job(function, args, memory, what, folder, os.getpid())

@@ -366,7 +366,7 @@ class BlocksSettings(Settings):
     kernel:Count = 3
     group_sizes:tuple[Count, ...] = (8, 16, 32, 64, 128)
 
-
+# %% ../../nbs/core/02_settings.ipynb #c019b
 @dataclass(frozen=True)
 class ReleasedSettings(Settings):
     "Which released files a profile measures on real pictures."

@@ -65,7 +65,7 @@ class Controller:
         "Learn what a finished trial was worth."
         self.told += 1
 
-
+# %% ../../nbs/search/02_controllers.ipynb #x005b
 class RandomSearch(Controller):
     "The control: as many trainings, no learning."
 
@@ -199,7 +199,7 @@ class Foreign(Controller):
         sampler.sample_relative(self.study, frozen, free)
         return trial
 
-
+# %% ../../nbs/search/02_controllers.ipynb #x014b
 def _memory(objectives:int):
     "A study in memory, all values maximised."
     import optuna
@@ -222,7 +222,7 @@ class TPE(Foreign):
         from optuna.samplers import TPESampler
         return TPESampler(seed=seed)
 
-
+# %% ../../nbs/search/02_controllers.ipynb #x015b
 CONTROLLERS = {"random": RandomSearch, "evolution": Evolution, "reinforce": Reinforce,
                "nsga2": NSGA2, "tpe": TPE}
 

@@ -43,7 +43,7 @@ def settle_norms(
         model(images, training=True)
     for layer, momentum in zip(norms, momenta): layer.momentum = momentum
 
-
+# %% ../../nbs/search/03_evaluators.ipynb #x008b
 @dataclass(frozen=True)
 class ShortTraining:
     "An evaluator that trains."
@@ -74,7 +74,7 @@ class ShortTraining:
         return dict(accuracy=result["accuracy"], images=images, train_seconds=round(seconds, 2),
                     headline=result["headline"])
 
-
+# %% ../../nbs/search/03_evaluators.ipynb #x008bb
 def _test(model, e) -> dict: # accuracy, headline
     "The metric of a trained model on the test split."
     from edgetpu_repro.data.datasets import batches, open_dataset
@@ -111,7 +111,7 @@ def features(
     size = np.log([costs["params"], costs["macs"], body.stem, body.top])
     return np.array([*size, len(blocks), *shares, *depth, *width, *head])
 
-
+# %% ../../nbs/search/03_evaluators.ipynb #x014b
 def _regression(kind:str):
     "A regression of scikit-learn that standardises its inputs."
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -156,7 +156,7 @@ class Predictor:
         predicted = self.regression.predict(features(spec)[None])[0]
         return dict(accuracy=float(np.clip(predicted, 0, 1)), rho=round(self.rho, 3))
 
-
+# %% ../../nbs/search/03_evaluators.ipynb #x015b
 def _fitted(regression, x, y):
     "A fitted regression, without warnings about bounds of its kernel."
     import warnings

@@ -97,7 +97,7 @@ def reward_mnas_hard(
     "MnasNet's reward without a prize for being faster than the target."
     return q * min((ms / target_ms) ** w, 1)
 
-
+# %% ../../nbs/search/01_rewards.ipynb #x013b
 REWARDS = {"abs": reward_abs, "mnas": reward_mnas, "mnas_hard": reward_mnas_hard, "pareto": None}
 PENALTY = 0.1 # of an architecture outside of the published models
 

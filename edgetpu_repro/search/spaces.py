@@ -35,7 +35,7 @@ class Decoded:
     spec:Classifier|Autoseg  # named by its content
     repairs:tuple            # texts: decisions that could not be built, and what is there instead
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x005b
 class Space:
     "A list of decisions, and what a DNA of them stands for; `AutosegJoint` and `V2GC` are such."
     name:str                 # as the command takes it
@@ -218,7 +218,7 @@ class V2GC(Space):
         spec = v2_spec(v["stem"], v["stem_kernel"], tuple(blocks), v["top"])
         return Decoded(named(spec, self.name), tuple(repairs))
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x015b
 def v2_spec(stem:int, stem_kernel:int, blocks:tuple, top:int) -> Classifier:
     "A V2 model from its parts; dropout follows the stem as in the released models."
     dropout, drop_connect = (0.05, 0.05) if stem < 64 else (0.2, 0.1)
@@ -328,7 +328,7 @@ def autoseg_decisions(
             Decision(f"{place}.groups", (1,) if first else groups)]
     return *found, *(Decision(name, choices) for name, choices in HEAD.items())
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x027b
 @dataclass(frozen=True)
 class AutosegJoint(Space):
     "The space of the Autoseg models at 512 pixels: body and head."
@@ -385,7 +385,7 @@ def autoseg_encode(
     try: return space.dna(values)
     except UsageError as e: raise UsageError(f"{where}: {e}") from None
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x028b
 def autoseg_encode_layer(
     space:AutosegJoint,
     blocks:tuple, # From this layer on

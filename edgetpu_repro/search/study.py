@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['EVALUATORS', 'GONE_AFTER', 'AT_LEAST_S', 'AT_FIRST_S', 'SearchSettings', 'FileLock', 'mend', 'open_storage',
            'create_study', 'open_study', 'Study', 'set_attribute', 'fail', 'claim', 'is_gone', 'take_up',
-           'open_proposals', 'Worker', 'work', 'evaluator_of', 'found_spec', 'trial_row', 'best_row', 'planned_studies']
+           'open_proposals', 'is_near', 'Worker', 'work', 'evaluator_of', 'found_spec', 'trial_row', 'best_row',
+           'planned_studies']
 
 # %% ../../nbs/search/04_study.ipynb #x002
 import fcntl, hashlib, logging, os, platform, uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 
@@ -114,7 +115,7 @@ def mend(
             if not tail.endswith(b"\n"): f.truncate(start + tail.rfind(b"\n") + 1)
     finally: lock.release()
 
-
+# %% ../../nbs/search/04_study.ipynb #x008b
 def open_storage(
     study:str, # Path of a journal, or 'grpc://host:port', or a database as SQLAlchemy names it
     write:bool=False, # Mend it, to write to it
@@ -174,7 +175,7 @@ def create_study(
     trials = max(planned.trials, settings.trials)
     return Study(found, replace(planned, trials=trials), planned.trials)
 
-
+# %% ../../nbs/search/04_study.ipynb #x010b
 def open_study(
     study:str, # As `open_storage` takes it
     write:bool=False, # To work on it
@@ -258,7 +259,7 @@ def fail(
     set_attribute(study, number, "reason", reason)
     study.optuna.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
-
+# %% ../../nbs/search/04_study.ipynb #x013b
 def claim(
     study:Study,
     index:int, # Of the proposal
@@ -311,7 +312,7 @@ def take_up(
         if done: study.optuna.tell(t.number, done["values"], skip_if_finished=True)
         else: fail(study, t.number, "lost")
 
-
+# %% ../../nbs/search/04_study.ipynb #x014b
 def open_proposals(
     study:Study,
 ) -> tuple: # ({index: DNA} of those that failed, index of the next new one)
@@ -321,6 +322,16 @@ def open_proposals(
     lost = {t.user_attrs["index"]: t for t in trials if t.user_attrs["index"] not in alive}
     last = max((t.user_attrs["index"] for t in trials), default=-1)
     return {index: study.dna(t) for index, t in lost.items()}, last + 1
+
+# %% ../../nbs/search/04_study.ipynb #x016n
+def is_near(
+    study:Study,
+    dna:tuple,
+) -> bool:
+    "Whether a DNA is within the band around the target, and within the published models' range."
+    space, settings = study.space, study.settings
+    costs = costs_of(space.decode(dna).spec, space.argmax)
+    return not costs.outside and abs(costs.ms / settings.target_ms - 1) <= settings.band
 
 # %% ../../nbs/search/04_study.ipynb #x016
 @dataclass
@@ -333,14 +344,8 @@ class Worker:
         s = self.study.settings
         kind = get_controller(s.controller, s.objectives)
         self.controller = kind(self.study.space, s.seed, self.study.planned)
-        if s.band is not None: self.controller.accept = self.is_near
+        if s.band is not None: self.controller.accept = partial(is_near, self.study)
         self.told, self.known = set(), {}
-
-    def is_near(self, dna) -> bool:
-        "Whether a DNA is within the band and within the published models' range."
-        space, s = self.study.space, self.study.settings
-        costs = costs_of(space.decode(dna).spec, space.argmax)
-        return not costs.outside and abs(costs.ms / s.target_ms - 1) <= s.band
 
     def listen(self):
         "Tell the controller what was finished since the last time, by whomever."
@@ -385,7 +390,7 @@ class Worker:
             set_attribute(self.study, trial.number, "evaluation", done)
             self.study.optuna.tell(trial.number, list(values))
 
-
+# %% ../../nbs/search/04_study.ipynb #x016b
 def work(
     study:Study,
     evaluate, # Function of (spec, costs) -> dict with 'accuracy'
@@ -430,7 +435,7 @@ def evaluator_of(
     predictor.check()
     return predictor
 
-
+# %% ../../nbs/search/04_study.ipynb #x028b
 def found_spec(
     study:Study,
     number:int|None=None, # Of a trial; None: the best
@@ -447,7 +452,7 @@ def found_spec(
         raise UsageError(f"trial {number} is outside of the latency model: {', '.join(outside)}")
     return study.space.decode(study.dna(chosen[0])).spec
 
-
+# %% ../../nbs/search/04_study.ipynb #x028bb
 def trial_row(
     study:Study,
     trial, # A complete one
@@ -467,7 +472,7 @@ def best_row(
     if not inside: raise UsageError("no finished trial lies within the latency model's range")
     return max(inside, key=lambda row: (row["values"][0], -row["number"]))
 
-
+# %% ../../nbs/search/04_study.ipynb #x028bbb
 def planned_studies(
     profile, # Name of a profile with a search
 ) -> dict: # {name: `SearchSettings`}

@@ -52,7 +52,7 @@ class ReleasedFile:
     file:str                 # its name in the folder of the data, or below
     sha256:str
     pictures:str             # key of `PICTURES`
-    model:str|None           # registered model or variant with its weights; None: measured as a file only
+    model:str|None           # registered model or variant with its weights; None: only the file
     reading:str              # of `READINGS`: how its pictures are made to fit
     figure:tuple|None        # (table, model, metric) of `published`
     origin:str
@@ -60,41 +60,53 @@ class ReleasedFile:
 
 RELEASED = {
     "mobilenet_edgetpu": ReleasedFile(
-        "mobilenet_edgetpu_224_1.0_uint8.tflite", "5d63cb8ebd518217794221bbcb929ebb89c5ec37d736429a95650e88f9e904fa",
-        "imagenet", "mobilenet_edgetpu", "stretched", ("on-device", "mobilenet_edgetpu", "top1_8bit"),
+        "mobilenet_edgetpu_224_1.0_uint8.tflite",
+        "5d63cb8ebd518217794221bbcb929ebb89c5ec37d736429a95650e88f9e904fa",
+        "imagenet", "mobilenet_edgetpu", "stretched",
+        ("on-device", "mobilenet_edgetpu", "top1_8bit"),
         "github mlcommons/mobile_models, MLPerf Mobile v0.7"),
     "mobilenet_edgetpu_dm0p75": ReleasedFile(
         "mobilenet_edgetpu_0.75_224_post_training_quant.tflite",
         "f62a136cbe6ab745e0eaf5ce308666ffe57cf36b5e6550200b88c11ab30014cd",
-        "imagenet", "mobilenet_edgetpu_dm0p75_slim", "stretched", ("on-device", "mobilenet_edgetpu_dm0p75", "top1_8bit"),
+        "imagenet", "mobilenet_edgetpu_dm0p75_slim", "stretched",
+        ("on-device", "mobilenet_edgetpu_dm0p75", "top1_8bit"),
         "github google-coral/edgetpu, commit 5020de93"),
     "autoseg_edgetpu_xs": ReleasedFile(
-        "autoseg-edgetpu_fused_argmax_xs_1.tflite", "9b32c61b0d0bdf2fef8bc390aab44d62fef797f62a853e1466c46ef3a2a552b1",
-        "ade20k", "autoseg_edgetpu_xs", "padded", ("segmentation", "autoseg_edgetpu_xs", "miou_fused"),
+        "autoseg-edgetpu_fused_argmax_xs_1.tflite",
+        "9b32c61b0d0bdf2fef8bc390aab44d62fef797f62a853e1466c46ef3a2a552b1",
+        "ade20k", "autoseg_edgetpu_xs", "padded",
+        ("segmentation", "autoseg_edgetpu_xs", "miou_fused"),
         "github com5036/Document-scan-app, commit 926e569e"),
     "deeplab_baseline_uint8": ReleasedFile(
-        "deeplabv3_mnv2_ade20k_uint8.tflite", "2d58c681d81b5e181816b81cc815b82edf3daad905b4d7d35afade80aee93b5f",
+        "deeplabv3_mnv2_ade20k_uint8.tflite",
+        "2d58c681d81b5e181816b81cc815b82edf3daad905b4d7d35afade80aee93b5f",
         "ade20k", "deeplabv3plus_mobilenet_v2_mlperf", "padded",
         ("segmentation", "deeplabv3plus_mobilenet_edgetpuv2_baseline", "miou_default"),
         "github mlcommons/mobile_open, commit 86a87371, quantisation-aware training"),
     "deeplab_baseline_int8": ReleasedFile(
-        "deeplabv3_mnv2_ade20k_int8.tflite", "3960571f5e2de1cec771a8f7a15b86f31b94cceccac8d993addbc1e29829de6a",
+        "deeplabv3_mnv2_ade20k_int8.tflite",
+        "3960571f5e2de1cec771a8f7a15b86f31b94cceccac8d993addbc1e29829de6a",
         "ade20k", "deeplabv3plus_mobilenet_v2_mlperf", "padded",
         ("segmentation", "deeplabv3plus_mobilenet_edgetpuv2_baseline", "miou_default"),
         "github mlcommons/mobile_open, commit 86a87371, quantised after training"),
     "mosaic_r4": ReleasedFile(
-        "mobile_segmenter_r4_quant_argmax_uint8.tflite", "da8b3822a22fde45ecaf0ff32022287eff58b500096971b04f3c1b292da66a3c",
+        "mobile_segmenter_r4_quant_argmax_uint8.tflite",
+        "da8b3822a22fde45ecaf0ff32022287eff58b500096971b04f3c1b292da66a3c",
         "ade20k", None, "padded", None, "github mlcommons/mobile_open, commit 86a87371"),
     "spaghettinet_edgetpu_s": ReleasedFile(
-        "spaghettinet_edgetpu_s.tflite", "e75bf7215a0f78460246a7fd842f57a497b22fd41f80f71103f99a8e44f5bca6",
-        "coco", "spaghettinet_edgetpu_s", "stretched", ("detection", "spaghettinet_edgetpu_s", "map"),
+        "spaghettinet_edgetpu_s.tflite",
+        "e75bf7215a0f78460246a7fd842f57a497b22fd41f80f71103f99a8e44f5bca6",
+        "coco", "spaghettinet_edgetpu_s", "stretched",
+        ("detection", "spaghettinet_edgetpu_s", "map"),
         "github FACITEC-INV/TensorFlow-Lite-Object-Detection-on-Raspberry-Pi, commit e9d8f911"),
 }
 PICTURES = { # of which set, where a user gets some, and how they lie below the folder of the data
-    "imagenet": "ILSVRC2012 validation pictures and labels (image-net.org; a sample: github VeriSilicon/acuity-dataset) as "
-                "imagenet/labels.txt (lines 'NAME INDEX', 0..999) and pictures in a folder beside it",
-    "ade20k": "ADE20K scene parsing validation (sceneparsing.csail.mit.edu) as ade20k/images/validation/*.jpg and "
-              "ade20k/annotations/validation/*.png",
+    "imagenet": "ILSVRC2012 validation pictures and labels "
+                "(image-net.org; a sample: github VeriSilicon/acuity-dataset) as "
+                "imagenet/labels.txt (lines 'NAME INDEX', 0..999) "
+                "and pictures in a folder beside it",
+    "ade20k": "ADE20K scene parsing validation (sceneparsing.csail.mit.edu) "
+              "as ade20k/images/validation/*.jpg and ade20k/annotations/validation/*.png",
     "coco": "COCO val2017 (cocodataset.org) as coco/*.json in COCO's form and coco/val2017/*.jpg",
 }
 
@@ -104,7 +116,10 @@ def find_below(
     name:str, # Of a file or folder
 ) -> Path|None:
     "The first thing of a name in a folder or below."
-    return next((p for p in sorted(Path(data).rglob(name.split("/")[0])) if (p.parent/name).exists()), None)
+    first = name.split("/")[0]
+    for path in sorted(Path(data).rglob(first)):
+        if (path.parent/name).exists(): return path
+    return None
 
 
 def what_to_get(
@@ -125,7 +140,8 @@ def find_file(
     if Path(data).is_dir(): found = find_below(data, it.file)
     if found is None: raise UsageError(f"{data} lacks {it.file}; get {what_to_get(name)}")
     if sha256_file(found) == it.sha256: return found
-    raise UsageError(f"{found} is not the file that was released: its SHA-256 differs from {it.sha256[:16]}...")
+    raise UsageError(f"{found} is not the file that was released: "
+                     f"its SHA-256 differs from {it.sha256[:16]}...")
 
 # %% ../../nbs/measure/06_published.ipynb #pb08
 @dataclass(frozen=True)
@@ -139,27 +155,36 @@ class Labelled:
 
 
 def _imagenet(folder:Path) -> Labelled:
-    lines = [line.split() for line in (folder/"labels.txt").read_text().splitlines() if line.strip()]
+    lines = (folder/"labels.txt").read_text().splitlines()
+    rows = [line.split() for line in lines if line.strip()]
     where = {p.name: p for p in folder.rglob("*.[jJ][pP]*")}
-    known = [(where[name], int(index)) for name, index in lines if name in where]
-    return Labelled("imagenet", tuple(p for p, _ in known), np.array([index + 1 for _, index in known]))
+    known = [(where[name], int(index) + 1) for name, index in rows if name in where]
+    paths = tuple(path for path, _ in known)
+    return Labelled("imagenet", paths, np.array([label for _, label in known]))
 
 
 def _ade20k(folder:Path) -> Labelled:
-    masks = {p.stem: p for p in (folder/"annotations"/"validation").glob("*.png")}
-    photos = sorted(p for p in (folder/"images"/"validation").glob("*.jpg") if p.stem in masks)
+    masks = {p.stem: p for p in folder.glob("annotations/validation/*.png")}
+    found = sorted(folder.glob("images/validation/*.jpg"))
+    photos = [p for p in found if p.stem in masks]
     return Labelled("ade20k", tuple(photos), tuple(masks[p.stem] for p in photos))
 
 
 def _coco(folder:Path) -> Labelled:
     annotations = sorted(folder.glob("*.json"))
     if not annotations: return Labelled("coco", (), None)
-    truth = read_coco(annotations[0], folder/"val2017")
-    return Labelled("coco", tuple(folder/"val2017"/i["file_name"] for i in truth["images"]), truth)
+    images = folder/"val2017"
+    truth = read_coco(annotations[0], images)
+    paths = [images/picture["file_name"] for picture in truth["images"]]
+    return Labelled("coco", tuple(paths), truth)
 
 # %% ../../nbs/measure/06_published.ipynb #pb08b
 READERS = {"imagenet": _imagenet, "ade20k": _ade20k, "coco": _coco}
-MARKS = {"imagenet": "imagenet/labels.txt", "ade20k": "ade20k/images/validation", "coco": "coco/val2017"}
+MARKS = {
+    "imagenet": "imagenet/labels.txt",
+    "ade20k": "ade20k/images/validation",
+    "coco": "coco/val2017",
+}
 
 
 def open_pictures(
@@ -184,8 +209,9 @@ def inner_size(
     "How much of the model's input a picture covers, from the upper left."
     if reading not in READINGS: raise unknown("reading", reading, READINGS)
     if reading != "padded": return tuple(hw)
-    scale = min(h / s for h, s in zip(hw, size))
-    return tuple(min(h, max(1, round(s * scale))) for h, s in zip(hw, size))
+    pairs = list(zip(hw, size))
+    scale = min(h / s for h, s in pairs)
+    return tuple(min(h, max(1, round(s * scale))) for h, s in pairs)
 
 # %% ../../nbs/measure/06_published.ipynb #pb09b
 def read_input(
@@ -194,11 +220,13 @@ def read_input(
     reading:str, # Of `READINGS`
 ) -> np.ndarray: # (*hw, 3) float32 in [-1, 1]
     "A picture as a model takes it."
-    inner = inner_size(picture.shape[:2], hw, reading)
+    size = picture.shape[:2]
+    inner = inner_size(size, hw, reading)
     if reading == "cropped":
-        top, left = ((s - h) // 2 for s, h in zip(picture.shape[:2], hw))
-        if min(top, left) < 0: raise UsageError(f"a picture of {picture.shape[:2]} pixels has no middle of {hw}")
-        return normalize(picture[top:top + hw[0], left:left + hw[1]]).numpy()
+        top, left = ((s - h) // 2 for s, h in zip(size, hw))
+        if min(top, left) < 0: raise UsageError(f"a picture of {size} pixels has no middle of {hw}")
+        middle = picture[top:top + hw[0], left:left + hw[1]]
+        return normalize(middle).numpy()
     image = tf.round(tf.image.resize(picture, inner, "bilinear"))
     out = np.zeros((*hw, 3), "float32")
     out[:inner[0], :inner[1]] = normalize(image)
@@ -209,9 +237,10 @@ def as_bytes(
     images, # (..., 3) float32 in [-1, 1]
     entry:dict, # An input as `describe` has it
 ) -> np.ndarray: # What quantises to the bytes 0..255, or to those minus 128 for int8
-    "Images that reach an 8-bit input as the bytes of the picture, whatever its scale and zero point."
+    "Images that reach an 8-bit input as the picture's bytes, whatever its scale and zero point."
     low = -128 if entry["dtype"] == "int8" else 0
-    return ((images + 1) * 127.5 + low - entry["zero_point"]) * entry["scale"]
+    wanted = (images + 1) * 127.5 + low
+    return (wanted - entry["zero_point"]) * entry["scale"]
 
 # %% ../../nbs/measure/06_published.ipynb #pb12
 RESAMPLES = 200
@@ -226,7 +255,8 @@ class Scores:
 
     def all(self) -> dict: # {name: fraction}
         "The score of all pictures."
-        return {name: metric(np.arange(self.n)) for name, metric in self.metrics.items()}
+        everything = np.arange(self.n)
+        return {name: metric(everything) for name, metric in self.metrics.items()}
 
 # %% ../../nbs/measure/06_published.ipynb #pb12b
 def samples_of(
@@ -244,7 +274,11 @@ def resampled(
     resamples:int=RESAMPLES,
 ) -> np.ndarray: # (resamples,)
     "A metric on samples with replacement: the same samples for every way with as many pictures."
-    return np.array([scores.metrics[name](draw) for draw in samples_of(scores.n, resamples)])
+    metric = scores.metrics[name]
+    return np.array([metric(draw) for draw in samples_of(scores.n, resamples)])
+
+
+def _deviation(drawn) -> float: return float(np.std(drawn, ddof=1))
 
 
 def paired(
@@ -254,10 +288,9 @@ def paired(
     resamples:int=RESAMPLES,
 ) -> dict: # difference, se (fractions)
     "How much better `a` is than `b` on the same pictures."
-    everything = np.arange(a.n)
-    difference = a.metrics[name](everything) - b.metrics[name](everything)
+    difference = a.all()[name] - b.all()[name]
     spread = resampled(a, name, resamples) - resampled(b, name, resamples)
-    return dict(difference=float(difference), se=float(np.std(spread, ddof=1)))
+    return dict(difference=float(difference), se=_deviation(spread))
 
 # %% ../../nbs/measure/06_published.ipynb #pb12c
 def with_errors(
@@ -265,18 +298,21 @@ def with_errors(
     headline:str, # Metric whose differences are of interest
     reference:str, # Way that others are compared with
     resamples:int=RESAMPLES,
-) -> dict: # {way: {metric: fraction, metric_se: fraction, minus_REFERENCE: fraction, minus_REFERENCE_se: fraction}}
+) -> dict: # {way: {metric, metric_se, minus_REFERENCE, minus_REFERENCE_se}}, all fractions
     "Metrics with bootstrap standard errors, and paired differences."
-    out, drawn = {}, {}
+    out, drawn, key = {}, {}, f"minus_{reference}"
     for way, scores in ways.items():
-        values = scores.all()
-        drawn[way] = {name: resampled(scores, name, resamples) for name in scores.metrics}
-        errors = {f"{name}_se": float(np.std(d, ddof=1)) for name, d in drawn[way].items()}
-        out[way] = {**{name: float(v) for name, v in values.items()}, **errors}
-    for way in ways:
+        values = {name: float(value) for name, value in scores.all().items()}
+        samples = {name: resampled(scores, name, resamples) for name in scores.metrics}
+        errors = {f"{name}_se": _deviation(sample) for name, sample in samples.items()}
+        drawn[way] = samples[headline]
+        out[way] = values | errors
+    usual = out[reference][headline]
+    for way, numbers in out.items():
         if way == reference: continue
-        key, difference = f"minus_{reference}", drawn[way][headline] - drawn[reference][headline]
-        out[way] |= {key: out[way][headline] - out[reference][headline], f"{key}_se": float(np.std(difference, ddof=1))}
+        difference = drawn[way] - drawn[reference]
+        numbers[key] = numbers[headline] - usual
+        numbers[f"{key}_se"] = _deviation(difference)
     return out
 
 # %% ../../nbs/measure/06_published.ipynb #pb19
@@ -289,29 +325,38 @@ def precision_of(
     "Average precision of one category, over IoU thresholds and 101 recalls, as COCO has it."
     found = np.cumsum(hits * weights, 1)
     wrong = np.cumsum((counted & ~hits) * weights, 1)
+    recalls = np.linspace(0, 1, 101)
     total = []
     for tp, fp in zip(found, wrong):
         precision = tp / np.maximum(tp + fp, np.spacing(1))
-        precision = np.maximum.accumulate(precision[::-1])[::-1]
-        at = np.searchsorted(tp / boxes, np.linspace(0, 1, 101), side="left")
-        total.append(np.append(precision, 0)[np.minimum(at, len(precision))].mean())
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        at = np.searchsorted(tp / boxes, recalls, side="left")
+        at = np.minimum(at, len(best))
+        reached = np.append(best, 0)[at]
+        total.append(reached.mean())
     return float(np.mean(total))
 
 # %% ../../nbs/measure/06_published.ipynb #pb19b
+def _in_order(there:dict, key:str, order) -> np.ndarray: # (thresholds, detections) bool
+    "What COCO says of the detections of all pictures, the best score first."
+    rows = np.concatenate([found[key] for found in there.values()], 1)
+    return rows[:, order].astype(bool)
+
+
 def _categories(matched, images:int) -> list: # of (hits, counted, pictures, boxes by picture)
     "What COCO's matching found, by category."
     out = []
     for row in matched:
-        there = [(i, e) for i, e in enumerate(row) if e is not None]
+        there = {i: e for i, e in enumerate(row) if e is not None}
         boxes = np.zeros(images, int)
-        for i, e in there: boxes[i] = int((np.asarray(e["gtIgnore"]) == 0).sum())
+        for i, e in there.items(): boxes[i] = np.count_nonzero(np.asarray(e["gtIgnore"]) == 0)
         if not boxes.any(): continue
-        scores = np.concatenate([e["dtScores"] for _, e in there])
-        order = np.argsort(-scores, kind="mergesort")
-        hits, ignored = (np.concatenate([e[key] for _, e in there], 1)[:, order].astype(bool)
-                         for key in ("dtMatches", "dtIgnore"))
-        places = np.concatenate([np.full(len(e["dtScores"]), i) for i, e in there])[order]
-        out.append((hits & ~ignored, ~ignored, places.astype(int), boxes))
+        scores = [e["dtScores"] for e in there.values()]
+        order = np.argsort(-np.concatenate(scores), kind="mergesort")
+        hits = _in_order(there, "dtMatches", order)
+        counted = ~_in_order(there, "dtIgnore", order)
+        places = np.repeat(list(there), list(map(len, scores)))
+        out.append((hits & counted, counted, places[order].astype(int), boxes))
     return out
 
 # %% ../../nbs/measure/06_published.ipynb #pb19c
@@ -321,21 +366,24 @@ def coco_average(
     categories, # of dicts: id, name
     detections, # of dicts: image_id, category_id, bbox, score
 ): # Function of (m,) picture numbers, some twice -> mAP, a fraction
-    "COCO's mean average precision of any sample of the pictures; boxes are matched once, by pycocotools."
-    run = coco_evaluation(images, annotations, categories, detections)
+    "COCO's mean average precision of any sample of the pictures; pycocotools matches boxes once."
+    run, count = coco_evaluation(images, annotations, categories, detections), len(images)
     if not run.cocoDt.anns: return lambda draw: 0.0
     with contextlib.redirect_stdout(io.StringIO()): # it prints what it does
-        run.params.areaRng, run.params.areaRngLbl, run.params.maxDets = [[0, 1e10]], ["all"], [100]
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+        run.params.maxDets = [100]
         run.evaluate()
     place = {number: i for i, number in enumerate(run.params.imgIds)} # it sorts them
     order = [place[picture["id"]] for picture in images]
-    matched = np.array(run.evalImgs, dtype=object).reshape(-1, len(images))[:, order] # by category and picture
-    found = _categories(matched, len(images))
+    matched = np.array(run.evalImgs, dtype=object).reshape(-1, count) # by category and picture
+    found = _categories(matched[:, order], count)
 
     def average(draw):
-        times = np.bincount(draw, minlength=len(images))
-        each = [precision_of(hits, counted, times[places], times @ boxes)
-                for hits, counted, places, boxes in found if times @ boxes]
+        times = np.bincount(draw, minlength=count)
+        each = []
+        for hits, counted, places, boxes in found:
+            sought = times @ boxes
+            if sought: each.append(precision_of(hits, counted, times[places], sought))
         return float(np.mean(each)) if each else 0.0
     return average
 
@@ -345,18 +393,23 @@ def label_scores(
     labels, # (n,), counted as the model counts
 ) -> Scores:
     "Top-1 and top-5."
-    hits = {f"top{k}": top_k(probabilities, labels, k) for k in (1, 5)}
-    metrics = {name: (lambda draw, hit=hit: float(hit[draw].mean())) for name, hit in hits.items()}
-    return Scores(len(labels), metrics, np.asarray(probabilities).argmax(-1))
+    def share(k):
+        hit = top_k(probabilities, labels, k)
+        return lambda draw: float(hit[draw].mean())
+
+    metrics = {f"top{k}": share(k) for k in (1, 5)}
+    answers = np.asarray(probabilities).argmax(-1)
+    return Scores(len(labels), metrics, answers)
 
 
 def mean_iou(
     counts, # (classes, classes): pixels by label and prediction
 ) -> float: # A fraction
-    "mIoU of the classes 1.. that are there or were predicted; what is predicted as 0 is wrong, but 0 is no class."
-    hits = counts.diagonal()[1:]
-    union = (counts.sum(0) + counts.sum(1) - counts.diagonal())[1:]
-    return float((hits[union > 0] / union[union > 0]).mean())
+    "mIoU of the classes 1.. that are there or were predicted; 0 is no class, and always wrong."
+    hits = counts.diagonal()
+    union = counts.sum(0) + counts.sum(1) - hits
+    there = np.flatnonzero(union[1:]) + 1
+    return float((hits[there] / union[there]).mean())
 
 
 def mask_scores(
@@ -364,7 +417,9 @@ def mask_scores(
     masks, # (n, height, width)
 ) -> Scores:
     "mIoU, at each size that pixels were counted at."
-    metrics = {name: (lambda draw, c=c: mean_iou(c[draw].sum(0))) for name, c in counts.items()}
+    def miou(each): return lambda draw: mean_iou(each[draw].sum(0))
+
+    metrics = {name: miou(each) for name, each in counts.items()}
     return Scores(len(masks), metrics, masks)
 
 # %% ../../nbs/measure/06_published.ipynb #pb13b
@@ -375,8 +430,10 @@ def box_scores(
     "COCO's mean average precision."
     rows = []
     for picture, detections in zip(truth["images"], found):
-        rows += coco_rows(picture["id"], (picture["height"], picture["width"]), detections)
-    average = coco_average(truth["images"], truth["annotations"], truth["categories"], rows)
+        size = picture["height"], picture["width"]
+        rows += coco_rows(picture["id"], size, detections)
+    given = [truth[key] for key in ("images", "annotations", "categories")]
+    average = coco_average(*given, rows)
     return Scores(len(found), dict(map=average), found)
 
 # %% ../../nbs/measure/06_published.ipynb #pb13c
@@ -384,17 +441,20 @@ def alike(
     a:Scores,
     b:Scores,
 ) -> np.ndarray: # (n, 2): what is alike, and out of how much
-    "Whether two ways say the same of each picture: its class, its pixels, or those boxes of `a` that `b` has, too."
-    if isinstance(a.answers, list): return np.array([matched_boxes(x, y) for x, y in zip(a.answers, b.answers)])
+    "Whether two ways say the same of each picture: its class, its pixels, or the boxes of `a`."
+    if isinstance(a.answers, list):
+        return np.array(list(map(matched_boxes, a.answers, b.answers)))
     one, other = (np.asarray(scores.answers).reshape(a.n, -1) for scores in (a, b))
-    inside = one != VOID if a.answers.ndim == 3 else np.ones_like(one, bool) # not what fills a picture up
-    return np.stack([((one == other) & inside).sum(1), inside.sum(1)], 1)
+    inside = np.ones_like(one, bool)
+    if a.answers.ndim == 3: inside = one != VOID # not what fills a picture up
+    same = (one == other) & inside
+    return np.stack([same.sum(1), inside.sum(1)], 1)
 
 
 def agreement(
     a:Scores,
     b:Scores,
-) -> float: # Share of the pictures with the same class, of the pixels, or of a's boxes that b has, too
+) -> float: # Share of the pictures with the same class, of the pixels, or of a's boxes in b
     "How often two ways say the same."
     again, wanted = alike(a, b).sum(0)
     return float(again / wanted) if wanted else 1.0
@@ -406,11 +466,17 @@ def follows_better(
     b:Scores,
     resamples:int=RESAMPLES,
 ) -> dict: # difference, se (fractions)
-    "How much more of what the reference says `a` says than `b`, on the same pictures: surer than a difference of accuracies."
+    "How much more of what the reference says `a` says than `b`, on the same pictures."
     one, other = alike(reference, a), alike(reference, b)
-    share = lambda counts: counts[:, 0].sum() / max(counts[:, 1].sum(), 1)
-    drawn = [share(one[draw]) - share(other[draw]) for draw in samples_of(reference.n, resamples)]
-    return dict(difference=float(share(one) - share(other)), se=float(np.std(drawn, ddof=1)))
+
+    def more(draw):
+        same, wanted = one[draw].sum(0)
+        others, of_others = other[draw].sum(0)
+        return same / max(wanted, 1) - others / max(of_others, 1)
+
+    drawn = [more(draw) for draw in samples_of(reference.n, resamples)]
+    difference = more(np.arange(reference.n))
+    return dict(difference=float(difference), se=_deviation(drawn))
 
 # %% ../../nbs/measure/06_published.ipynb #pb16
 def with_logits(
@@ -419,8 +485,9 @@ def with_logits(
     "Let a file that ends in a mask also put out the logits that it is made of."
     model = unpack(content)
     graph = model.subgraphs[0]
-    convs = [op for op in graph.operators if len(op.inputs) == 3 and len(graph.tensors[op.outputs[0]].shape) == 4]
-    graph.outputs = np.array([*graph.outputs, convs[-1].outputs[0]], "int32")
+    weighted = [op.outputs[0] for op in graph.operators if len(op.inputs) == 3]
+    maps = [i for i in weighted if len(graph.tensors[i].shape) == 4]
+    graph.outputs = np.array([*graph.outputs, maps[-1]], "int32")
     model.signatureDefs = []
     return pack(model)
 
@@ -432,7 +499,8 @@ def mask_methods(
     "Default argmax, and fused at a half and at a quarter, with pixels where the file has them."
     methods = finalize_methods(hw)
     if "corner" in steps: # its own default; fused, the resize of classes is the nearest one
-        methods = {name: method.replace("resize", "corner", 1) for name, method in methods.items()}
+        for name, method in methods.items():
+            methods[name] = method.replace("resize", "corner", 1)
     return methods
 
 
@@ -445,10 +513,18 @@ def masks_of(
     return out.reshape(out.shape[:3]).astype("uint8")
 
 # %% ../../nbs/measure/06_published.ipynb #pb17
+def _nearest(classes, hw) -> np.ndarray: # hw, uint8
+    "A mask in another size."
+    height, width = hw
+    picture = Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(picture)
+
+
 class Pixels:
-    "Counts pixels by label and prediction, picture by picture, at the model's size and at the picture's own."
+    "Counts pixels by label and prediction, at the model's size and at the picture's own."
     def __init__(self, hw:tuple, reading:str):
-        self.hw, self.reading, self.counts, self.masks = hw, reading, {"miou": [], "miou_own_size": []}, []
+        self.hw, self.reading, self.masks = hw, reading, []
+        self.counts = {"miou": [], "miou_own_size": []}
         self.table = MASK_LABELS["ade20k_32"].table()
 
     def add(self,
@@ -457,22 +533,26 @@ class Pixels:
     ):
         "Count one picture."
         labels, classes = self.table[truth], 32
-        inner = inner_size(labels.shape, self.hw, self.reading)
+        height, width = inner = inner_size(labels.shape, self.hw, self.reading)
         small = np.full(self.hw, VOID, "uint8")
-        small[:inner[0], :inner[1]] = np.asarray(Image.fromarray(labels).resize(inner[::-1], Image.Resampling.NEAREST))
-        large = Image.fromarray(mask[:inner[0], :inner[1]]).resize(labels.shape[::-1], Image.Resampling.NEAREST)
+        small[:height, :width] = _nearest(labels, inner)
+        large = _nearest(mask[:height, :width], labels.shape)
         self.counts["miou"].append(confusion(small, mask, classes))
-        self.counts["miou_own_size"].append(confusion(labels, np.asarray(large), classes))
-        self.masks.append(np.where(self.inside(inner), mask, VOID).astype("uint8"))
+        self.counts["miou_own_size"].append(confusion(labels, large, classes))
+        shown = np.where(self.inside(inner), mask, VOID)
+        self.masks.append(shown.astype("uint8"))
 
     def inside(self, inner:tuple) -> np.ndarray: # hw, bool
         "What of the model's input a picture covers."
-        rows, columns = np.arange(self.hw[0]) < inner[0], np.arange(self.hw[1]) < inner[1]
+        height, width = self.hw
+        rows = np.arange(height) < inner[0]
+        columns = np.arange(width) < inner[1]
         return rows[:, None] & columns
 
     def scores(self) -> Scores:
         "Of all pictures that were added."
-        return mask_scores({name: np.stack(c) for name, c in self.counts.items()}, np.stack(self.masks))
+        counts = {name: np.stack(each) for name, each in self.counts.items()}
+        return mask_scores(counts, np.stack(self.masks))
 
 # %% ../../nbs/measure/06_published.ipynb #pb17b
 def run_masks(
@@ -484,17 +564,19 @@ def run_masks(
     "The masks of every way, counted picture by picture."
     ways = {}
     for path, mask in zip(pictures.paths, pictures.truth):
-        image = read_input(read_picture(path), hw, reading)[None]
+        image = read_input(read_picture(path), hw, reading)
         truth = np.asarray(Image.open(mask))
-        for way, classes in run(image).items():
-            ways.setdefault(way, Pixels(hw, reading)).add(np.asarray(classes[0], "uint8"), truth)
+        for way, classes in run(image[None]).items():
+            pixels = ways.setdefault(way, Pixels(hw, reading))
+            pixels.add(np.asarray(classes[0], "uint8"), truth)
     return {way: pixels.scores() for way, pixels in ways.items()}
 
 # %% ../../nbs/measure/06_published.ipynb #pb18
 def whole_boxes(found:Detections, inner:tuple, hw:tuple) -> Detections:
     "Boxes relative to the picture, where that covers only a part of the input."
-    share = np.array([i / h for i, h in zip(inner, hw)] * 2, "float32")
-    return Detections((found.boxes / share).clip(0, 1), found.classes, found.scores)
+    share = [i / h for i, h in zip(inner, hw)]
+    boxes = found.boxes / np.array(share * 2, "float32")
+    return Detections(boxes.clip(0, 1), found.classes, found.scores)
 
 
 def run_boxes(
@@ -508,7 +590,8 @@ def run_boxes(
     for path in pictures.paths:
         picture = read_picture(path)
         inner = inner_size(picture.shape[:2], hw, reading)
-        for way, found in run(read_input(picture, hw, reading)[None]).items():
+        image = read_input(picture, hw, reading)
+        for way, found in run(image[None]).items():
             ways.setdefault(way, []).append(whole_boxes(found, inner, hw))
     return {way: box_scores(pictures.truth, found) for way, found in ways.items()}
 
@@ -520,8 +603,9 @@ def run_labels(
     run, # Function of (n, *hw, 3) float images -> {way: (n, classes)}
 ) -> dict: # {way: `Scores`}
     "The classes of every way."
-    images = np.stack([read_input(read_picture(path), hw, reading) for path in pictures.paths])
-    return {way: label_scores(outputs, pictures.truth) for way, outputs in run(images).items()}
+    images = [read_input(read_picture(path), hw, reading) for path in pictures.paths]
+    found = run(np.stack(images))
+    return {way: label_scores(outputs, pictures.truth) for way, outputs in found.items()}
 
 
 RUNS = {"imagenet": run_labels, "ade20k": run_masks, "coco": run_boxes}
@@ -540,8 +624,12 @@ def calibration_images(
 ) -> np.ndarray: # (count, *hw, 3)
     "Photographs of another set, evenly spread over it."
     paths = open_pictures(OTHERS[kind], data).paths
-    chosen = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, min(count, len(paths)))]
-    return np.stack([read_input(read_picture(path), hw, "stretched") for path in chosen])
+    places = np.linspace(0, len(paths) - 1, min(count, len(paths)))
+    images = []
+    for i in places:
+        picture = read_picture(paths[int(i)])
+        images.append(read_input(picture, hw, "stretched"))
+    return np.stack(images)
 
 # %% ../../nbs/measure/06_published.ipynb #pb21b
 @dataclass
@@ -558,7 +646,8 @@ class Imports:
         self.description = TFLiteFile.open(self.content).description
         self.entry = self.description["inputs"][0]
         self.hw = tuple(self.entry["shape"][1:3])
-        self.model, self.variables, self.folded, self.ranges = None, 0, None, {}
+        self.model, self.folded = None, None
+        self.variables, self.ranges = 0, {}
         self.made = {} # float files by method: converting takes longest
         if self.it.model is None: return
         self.model = build_model(self.it.model)
@@ -568,7 +657,8 @@ class Imports:
 
     def float_file(self, method:str="none") -> bytes:
         "Our model as a float file, finished by a method; made once."
-        if method not in self.made: self.made[method] = float_variant(self.model, method, self.folded)
+        if method not in self.made:
+            self.made[method] = float_variant(self.model, method, self.folded)
         return self.made[method]
 
     def int8_file(self, method:str="none", quantizer:str="tf") -> bytes:
@@ -579,13 +669,15 @@ class Imports:
     def ranges_of(self, content:bytes) -> dict: # {activation: (lowest, highest)}
         """The ranges of a float file's activations, found once for all methods.
 
-        Steps after the logits choose among them or lie between them, so they have the range of the logits.
+        Steps after the logits choose among them or lie between them: they have the same range.
         """
         if not self.ranges: self.ranges = activation_ranges(self.float_file(), self.calibration)
         if self.it.pictures != "ade20k": return self.ranges
-        file, logits = TFLiteFile.open(content), list(self.ranges.values())[-1]
+        file = TFLiteFile.open(content)
+        *_, logits = self.ranges.values()
         made = [row["name"] for row in file.operators]
-        return {name: self.ranges.get(name, logits) for name in (file.inputs[0].name, *made)}
+        names = file.inputs[0].name, *made
+        return {name: self.ranges.get(name, logits) for name in names}
 
     @property
     def steps(self) -> str:
@@ -596,18 +688,23 @@ class Imports:
 def together(
     files:dict, # {way: content of a file}
 ): # Function of images -> {way: outputs}
-    "Run files beside each other, each on one thread: threads of one file would wait for each other in vain where others want the cores."
+    "Run files beside each other, each on one thread: threads of one would wait for each other."
     runs = {way: TFLiteFile.open(content).predictor() for way, content in files.items()}
 
     def run(images):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return dict(zip(runs, pool.map(lambda predict: predict(images), runs.values())))
+            found = pool.map(lambda predict: predict(images), runs.values())
+            return dict(zip(runs, found))
     return run
 
 
 def label_ways(it:Imports):
     "Function of images -> {way: probabilities} of a classifier."
-    return together({"file": it.content, "float": it.float_file(), "int8": it.int8_file(), "int8 aeq": it.int8_file(quantizer="aeq")})
+    return together({
+        "file": it.content,
+        "float": it.float_file(),
+        "int8": it.int8_file(),
+        "int8 aeq": it.int8_file(quantizer="aeq")})
 
 # %% ../../nbs/measure/06_published.ipynb #pb22b
 FUSED = "fused2" # the released Autoseg's
@@ -616,44 +713,60 @@ FUSED = "fused2" # the released Autoseg's
 def mask_ways(it:Imports):
     "Function of one image -> {way: mask} of a segmentation model."
     if it.model is None: return together({"file": it.content})
-    methods, int8 = mask_methods(it.steps, it.hw), {f"int8 {name}": name for name in ("default", FUSED)}
-    fuses = FUSED in methods and it.steps == methods[FUSED] # then its logits say what its default would be
-    files = {"file": with_logits(it.content) if fuses else it.content, "float": it.float_file(),
-             "aeq": it.int8_file(quantizer="aeq")}
-    runs = together(files | {way: it.int8_file(methods[name]) for way, name in int8.items()})
+    methods = mask_methods(it.steps, it.hw)
+    # the logits of a file that fuses say what its default would be
+    fuses = FUSED in methods and it.steps == methods[FUSED]
+    files = {
+        "file": with_logits(it.content) if fuses else it.content,
+        "float": it.float_file(),
+        "aeq": it.int8_file(quantizer="aeq")}
+    int8 = {f"int8 {name}": it.int8_file(methods[name]) for name in ("default", FUSED)}
+    runs = together(files | int8)
 
     def run(image):
         found = runs(image)
         out = {way: found[way].reshape(1, *it.hw) for way in int8}
-        out["file"] = found["file"][0] if fuses else found["file"]
-        if fuses: out["file default"] = masks_of(found["file"][1], methods["default"])
+        out["file"] = found["file"]
+        if fuses:
+            out["file"], logits = found["file"]
+            out["file default"] = masks_of(logits, methods["default"])
         for name, method in methods.items(): out[f"float {name}"] = masks_of(found["float"], method)
         out["int8 aeq default"] = masks_of(found["aeq"], methods["default"])
         return {way: out[way] for way in sorted(out)}
     return run
 
 # %% ../../nbs/measure/06_published.ipynb #pb23
-RULES = {"nms": 10, "nms_regular": 100} # suppression, and so many boxes: as the released file, and as COCO is evaluated
+# suppression, and so many boxes: as the released file, and as COCO is evaluated
+RULES = {"nms": 10, "nms_regular": 100}
 
 
 def box_ways(it:Imports):
     "Function of one image -> {way: `Detections`} of a detector."
-    files = {"float": it.float_file(), "int8": it.int8_file(), "int8 aeq": it.int8_file(quantizer="aeq")}
+    files = {
+        "float": it.float_file(),
+        "int8": it.int8_file(),
+        "int8 aeq": it.int8_file(quantizer="aeq")}
     runs = together({"file": it.content, **files})
 
     def run(image):
         found = runs(image)
         out = {"file": detections_of(found["file"], it.hw)[0]}
-        for way, outputs in ((way, found[way]) for way in files):
+        for way in files:
             for rule, boxes in RULES.items():
-                out[f"{way} {rule}"] = detections_of(outputs, it.hw, rule, boxes)[0]
+                out[f"{way} {rule}"] = detections_of(found[way], it.hw, rule, boxes)[0]
         return out
     return run
 
 
 WAYS = {"imagenet": label_ways, "ade20k": mask_ways, "coco": box_ways}
-REFERENCES = {"imagenet": "float", "ade20k": "float default", "coco": "float nms"} # what the others are compared with
-ALTERNATIVES = {"imagenet": ("cropped", "bytes"), "ade20k": ("stretched",), "coco": ("padded", "bytes")} # of `READINGS`
+# what the others are compared with
+REFERENCES = {"imagenet": "float", "ade20k": "float default", "coco": "float nms"}
+# of `READINGS`
+ALTERNATIVES = {
+    "imagenet": ("cropped", "bytes"),
+    "ade20k": ("stretched",),
+    "coco": ("padded", "bytes"),
+}
 
 # %% ../../nbs/measure/06_published.ipynb #pb24
 def file_runner(it:Imports, reading:str):
@@ -672,22 +785,32 @@ def measure_readings(
     it:Imports,
     pictures:Labelled,
     usual:Scores, # Of the file, in its usual reading
-) -> dict: # {reading: {metric: fraction, metric_se: fraction, minus_usual: fraction, minus_usual_se: fraction}}
+) -> dict: # {reading: {metric, metric_se, minus_usual, minus_usual_se}}, all fractions
     "The released file on pictures that are read in other ways than the usual one."
     ways, kind = {"usual": usual}, it.it.pictures
-    for reading in ALTERNATIVES[kind]: ways |= RUNS[kind](pictures, it.hw, reading, file_runner(it, reading))
+    for reading in ALTERNATIVES[kind]:
+        run = file_runner(it, reading)
+        ways |= RUNS[kind](pictures, it.hw, reading, run)
     numbers = with_errors(ways, HEADLINES[kind], "usual")
     return {reading: numbers[reading] for reading in ALTERNATIVES[kind]}
 
 # %% ../../nbs/measure/06_published.ipynb #pb24b
-PAIRS = {"file": ("file default", "file"), "float": ("float default", "float fused2"), "int8": ("int8 default", "int8 fused2")}
+PAIRS = {
+    "file": ("file default", "file"),
+    "float": ("float default", "float fused2"),
+    "int8": ("int8 default", "int8 fused2"),
+}
 
 
 def fusion_costs(
     found:dict, # {way: `Scores`} of a segmentation model
 ) -> dict: # {'file', 'float', 'int8': {difference, se}}, those there are
-    "What fusing the argmax loses: mIoU of the default minus that of the fused one, of the same network on the same pictures."
-    return {kind: paired(found[a], found[b], "miou") for kind, (a, b) in PAIRS.items() if {a, b} <= set(found)}
+    "What fusing the argmax loses: mIoU of the default minus that of the fused one, paired."
+    out = {}
+    for kind, (default, fused) in PAIRS.items():
+        if default not in found or fused not in found: continue
+        out[kind] = paired(found[default], found[fused], "miou")
+    return out
 
 
 def rival_of(
@@ -700,26 +823,32 @@ def rival_of(
 
 
 def measure_ways(it:Imports, pictures:Labelled) -> dict: # ways, fusion, better, readings
-    "The released file and what we make of it: metrics, difference to float, agreement with the file."
-    kind = it.it.pictures
-    found = RUNS[kind](pictures, it.hw, it.it.reading, WAYS[kind](it))
+    "The released file and what we make of it: metrics, difference to float, agreement with it."
+    kind, reading = it.it.pictures, it.it.reading
+    found = RUNS[kind](pictures, it.hw, reading, WAYS[kind](it))
     reference = REFERENCES[kind] if it.model is not None else "file"
     ways = with_errors(found, HEADLINES[kind], reference)
+    file, usual = found["file"], found[reference]
+    better = {}
     for way, scores in found.items():
-        ways[way] |= dict(agreement=agreement(found["file"], scores), like_float=agreement(found[reference], scores))
-    rivals = [way for way in found if way.startswith("int8")]
-    better = {way: follows_better(found[reference], found[way], found[rival_of(way, found)]) for way in rivals}
+        ways[way] |= dict(agreement=agreement(file, scores), like_float=agreement(usual, scores))
+        if not way.startswith("int8"): continue
+        rival = found[rival_of(way, found)]
+        better[way] = follows_better(usual, scores, rival)
     fusion = fusion_costs(found) if kind == "ade20k" else {}
-    return dict(ways=ways, fusion=fusion, better=better, readings=measure_readings(it, pictures, found["file"]))
+    readings = measure_readings(it, pictures, file)
+    return dict(ways=ways, fusion=fusion, better=better, readings=readings)
 
 # %% ../../nbs/measure/06_published.ipynb #pb31
 def kernel_sqnr(
     kernel, # (height, width, inputs, outputs)
     axis:tuple=(), # That shares a scale; () for one scale
 ) -> float: # Decibels
-    "Power of a kernel over that of its error in eight bits, a twelfth of a squared step (what it is rounded to already does not count)."
+    "Power of a kernel over that of its error in eight bits, a twelfth of a squared step."
     step = np.abs(kernel).max(axis or None, keepdims=True) / 127
-    return decibels(np.mean(np.square(kernel, dtype="float64")), np.mean(np.square(step, dtype="float64")) / 12)
+    power = np.mean(np.square(kernel, dtype="float64"))
+    error = np.mean(np.square(step, dtype="float64")) / 12
+    return decibels(power, error)
 
 
 def layer_kind(layer) -> str:
@@ -735,8 +864,12 @@ def kernel_row(layer) -> dict: # layer, kind, channel_spread, tensor_db, channel
     shared = (0, 1, 3) if kind == "depthwise" else (0, 1, 2)
     reach = np.abs(kernel).max(shared)
     spread = reach.max() / max(np.median(reach), 1e-12)
-    return dict(layer=layer.name, kind=kind, channel_spread=float(spread), tensor_db=kernel_sqnr(kernel),
-                channel_db=kernel_sqnr(kernel, shared))
+    return dict(
+        layer=layer.name,
+        kind=kind,
+        channel_spread=float(spread),
+        tensor_db=kernel_sqnr(kernel),
+        channel_db=kernel_sqnr(kernel, shared))
 
 # %% ../../nbs/measure/06_published.ipynb #pb31c
 def _layer_of(name:str, layers) -> str|None:
@@ -750,18 +883,20 @@ def _layer_of(name:str, layers) -> str|None:
 def layer_rows(
     it:Imports,
     images, # A few of those that calibrate
-) -> list: # of dicts as `kernel_row`, with sqnr_db of the output (None where int8 has no such tensor)
+) -> list: # of dicts as `kernel_row`, with sqnr_db of the output (None: int8 has no such tensor)
     "Every convolution of an imported model, from input to output."
     float_file, int8_file, outputs = it.float_file(), it.int8_file(), {}
     layers = {layer.name for layer in it.folded.layers}
     for row in layer_report(float_file, int8_file, images):
         if row["operator"] not in WITH_WEIGHTS: continue
-        outputs.setdefault(_layer_of(row["name"], layers), []).append(row["sqnr_db"])
+        layer = _layer_of(row["name"], layers)
+        outputs.setdefault(layer, []).append(row["sqnr_db"])
     rows = []
     for layer in it.folded.layers:
         if not isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)): continue
         found = outputs.get(layer.name)
-        rows.append(dict(kernel_row(layer), sqnr_db=float(np.mean(found)) if found else None))
+        sqnr = float(np.mean(found)) if found else None
+        rows.append(dict(kernel_row(layer), sqnr_db=sqnr))
     return rows
 
 # %% ../../nbs/measure/06_published.ipynb #pb25
@@ -770,7 +905,9 @@ def published_figure(
 ) -> float|None: # A fraction
     "What was published of a file."
     figure = RELEASED[name].figure
-    return published(figure[0])[figure[1]][figure[2]] / 100 if figure else None
+    if figure is None: return None
+    table, model, metric = figure
+    return published(table)[model][metric] / 100
 
 
 REPORTED = 2 # photographs that the SQNR of layers is taken on
@@ -800,12 +937,24 @@ def measure_released(
     it = Imports(name, path, Path(data), calibration)
     uses = {use: len(names) for use, names in tensor_uses(path).items()}
     parameters = dict(
-        file=it.it.file, sha256=it.it.sha256, origin=it.it.origin, model=it.it.model, pictures=it.it.pictures,
-        images=len(pictures), reading=it.it.reading, input={k: it.entry[k] for k in ("dtype", "scale", "zero_point", "shape")},
-        finalize_method=it.steps, resamples=RESAMPLES, calibration_images=calibration if it.model else 0,
+        file=it.it.file,
+        sha256=it.it.sha256,
+        origin=it.it.origin,
+        model=it.it.model,
+        pictures=it.it.pictures,
+        images=len(pictures),
+        reading=it.it.reading,
+        input={k: it.entry[k] for k in ("dtype", "scale", "zero_point", "shape")},
+        finalize_method=it.steps,
+        resamples=RESAMPLES,
+        calibration_images=calibration if it.model else 0,
         calibrated_on=OTHERS[it.it.pictures] if it.model else None)
-    numbers = dict(published=published_figure(name), variables=it.variables, tensors=uses,
-                   operators=it.description["operators"], **measure_ways(it, pictures))
+    numbers = dict(
+        published=published_figure(name),
+        variables=it.variables,
+        tensors=uses,
+        operators=it.description["operators"],
+        **measure_ways(it, pictures))
     numbers["layers"] = layer_rows(it, it.calibration[:REPORTED]) if it.model else []
     return parameters, numbers
 
@@ -816,7 +965,8 @@ def first_pictures(pictures:Labelled, count:int) -> Labelled:
     if isinstance(truth, dict):
         images = truth["images"][:count]
         known = {i["id"] for i in images}
-        truth = dict(truth, images=images, annotations=[a for a in truth["annotations"] if a["image_id"] in known])
+        rows = [a for a in truth["annotations"] if a["image_id"] in known]
+        truth = dict(truth, images=images, annotations=rows)
     else: truth = truth[:count]
     return Labelled(pictures.kind, pictures.paths[:count], truth)
 
@@ -829,9 +979,12 @@ def headline(
     "What was measured, a line a way, beside what was published."
     metric = HEADLINES[RELEASED[name].pictures]
     shown = numbers["published"]
-    lines = [f"{name}: published {shown:.2%}" if shown else f"{name}: nothing published", ]
-    for way, n in {**numbers["ways"], **{f"file, {r}": n for r, n in numbers["readings"].items()}}.items():
-        line = f"  {way:18} {metric} {n[metric]:.2%} +- {n[f'{metric}_se']:.2%} of {images} pictures"
+    figure = f"published {shown:.2%}" if shown else "nothing published"
+    lines = [f"{name}: {figure}"]
+    readings = {f"file, {reading}": n for reading, n in numbers["readings"].items()}
+    for way, n in (numbers["ways"] | readings).items():
+        error = n[f"{metric}_se"]
+        line = f"  {way:18} {metric} {n[metric]:.2%} +- {error:.2%} of {images} pictures"
         if "agreement" in n: line += f", like the file {n['agreement']:.1%}"
         lines.append(line)
     return lines

@@ -13,7 +13,8 @@ from .layout import Layout
 from .specs import layout
 
 # %% ../../nbs/models/09_anchors.ipynb #d005
-THIN = {"spaghettinet_edgetpu": 0.3333333} # ratio of the thin anchors by family; the SSDLite models' configurations round it
+# ratio of the thin anchors by family; the configurations of the SSDLite models round it
+THIN = {"spaghettinet_edgetpu": 0.3333333}
 THIN_OTHERS = 0.3333
 
 
@@ -26,9 +27,11 @@ def anchor_shapes(
     shapes = []
     for i in range(maps):
         s = scales[i]
-        kinds = [(s, 1), (s, 2), (s, 0.5), (s, 3), (s, thin), ((s * scales[i + 1])**0.5, 1)]
+        between = (s * scales[i + 1])**0.5
+        kinds = [(s, 1), (s, 2), (s, 0.5), (s, 3), (s, thin), (between, 1)]
         if i == 0: kinds = [(0.1, 1), (s, 2), (s, 0.5)]
-        shapes.append(np.array([(scale / ratio**0.5, scale * ratio**0.5) for scale, ratio in kinds]))
+        sides = [(scale / ratio**0.5, scale * ratio**0.5) for scale, ratio in kinds]
+        shapes.append(np.array(sides))
     return shapes
 
 # %% ../../nbs/models/09_anchors.ipynb #d005b
@@ -39,9 +42,12 @@ def anchor_boxes(
     "The anchors of feature maps, in the order of the heads' outputs: map, row, column, anchor."
     out = []
     for (h, w), shapes in zip(sizes, anchor_shapes(len(sizes), thin)):
-        y, x = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
-        middle = np.stack([y, x], -1)[:, :, None]
-        corners = np.concatenate([middle - shapes / 2, middle + shapes / 2], -1)
+        rows = (np.arange(h) + 0.5) / h
+        columns = (np.arange(w) + 0.5) / w
+        places = np.meshgrid(rows, columns, indexing="ij")
+        middle = np.stack(places, -1)[:, :, None]
+        low, high = middle - shapes / 2, middle + shapes / 2
+        corners = np.concatenate([low, high], -1)
         out.append(corners.reshape(-1, 4))
     return np.concatenate(out).astype("float32")
 
@@ -52,9 +58,11 @@ def anchors_of(
 ) -> np.ndarray: # (anchors, 4) float32: ymin, xmin, ymax, xmax in shares of the image
     "The anchors of a detector; raises `UsageError` for a model that is none."
     g = model if isinstance(model, Layout) else layout(model, image_size)
-    if "box_encodings" not in g.outputs: raise UsageError(f"{g.name} is no detector: it has no anchors")
+    if "box_encodings" not in g.outputs:
+        raise UsageError(f"{g.name} is no detector: it has no anchors")
     family = "spaghettinet_edgetpu" if "c0n1_sum" in g.ops else None
-    return anchor_boxes([g[name].shape[:2] for name in g.features], THIN.get(family, THIN_OTHERS))
+    sizes = [g[name].shape[:2] for name in g.features]
+    return anchor_boxes(sizes, THIN.get(family, THIN_OTHERS))
 
 # %% ../../nbs/models/09_anchors.ipynb #d007
 STRIDES = {"spaghettinet_edgetpu": (16, 32, 64, 128, 128), "ssdlite": (16, 32, 64, 128, 256, 512)}
@@ -71,7 +79,10 @@ def anchors_for(
         boxes = anchor_boxes(sizes, THIN.get(family, THIN_OTHERS))
         if len(boxes) == count: return boxes
         counts.append(str(len(boxes)))
-    raise UsageError(f"{count} anchors fit no detector of this package at {hw[0]}x{hw[1]} pixels ({' or '.join(counts)} do)")
+    height, width = hw
+    known = " or ".join(counts)
+    raise UsageError(f"{count} anchors fit no detector of this package at {height}x{width} pixels "
+                     f"({known} do)")
 
 # %% ../../nbs/models/09_anchors.ipynb #d011
 def centers(

@@ -90,7 +90,6 @@ def test_a_search_goes_from_its_proxy_to_its_verdicts():
     assert refused.returncode == 2 and "letters, digits" in refused.stderr
 
 
-
 def test_changing_a_figure_runs_only_that_figure_again():
     notebook = ROOT / "nbs/paper/fig1_blocks.ipynb"
     before = notebook.read_text()

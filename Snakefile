@@ -297,7 +297,7 @@ rule blocks:
 
 
 # What follows needs data that is not embedded, or takes longer than it is worth each time: not part
-# of `all`, its results are committed.
+# of `all`, its results are committed. A stamp in build/, which is not, says whether it ran here.
 FINETUNED = [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")]
 WEIGHTS = expand(f"{BUILD}/weights/{{model}}.keras", model=CLASSIFIERS)
 COMPARED = records("quantizers", CLASSIFIERS)
@@ -315,7 +315,7 @@ for study, (reads, makes, given) in STUDIES.items():
         input:
             reads,
             notebook=ancient(f"nbs/runs/{study}.ipynb"), code=code(f"runs/{study}")
-        output: makes
+        output: makes, touch(f"{BUILD}/done/{study}")
         params:
             profile=PROFILE.name, given=given, source=source_hash(f"runs/{study}"),
             settings=settings_hash(PROFILE.tasks, PROFILE.benchmark, PROFILE.seed)
@@ -396,11 +396,12 @@ for step, (reads, makes) in SEARCH_STEPS.items():
 
 rule search:
     input:
-        MEASURED, # and the records of `evaluate` that are there, which it does not make anew
+        PREPARED, MEASURED, # and the records of `evaluate` that are there, which it does not make anew
         notebook=ancient("nbs/paper/search.ipynb"), code=code("paper/search")
     output:
         figure("search_proxy"), figure("search_controllers"), figure("search_frontier"),
-        figure("search_blocks"), table("search"), table("search_claims")
+        figure("search_blocks"), table("search"), table("search_claims"),
+        touch(f"{BUILD}/done/search")
     params:
         profile=PROFILE.name, given="", source=source_hash("paper/search"), settings=SEARCHED
     log: f"{BUILD}/notebooks/search.ipynb"

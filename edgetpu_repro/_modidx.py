@@ -119,6 +119,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                               'edgetpu_repro/cli/training.py'),
                                             'edgetpu_repro.cli.training._experiment_lines': ( 'cli/training.html#_experiment_lines',
                                                                                               'edgetpu_repro/cli/training.py'),
+                                            'edgetpu_repro.cli.training._held': ( 'cli/training.html#_held',
+                                                                                  'edgetpu_repro/cli/training.py'),
                                             'edgetpu_repro.cli.training._say_result': ( 'cli/training.html#_say_result',
                                                                                         'edgetpu_repro/cli/training.py'),
                                             'edgetpu_repro.cli.training._train': ( 'cli/training.html#_train',

@@ -192,10 +192,18 @@ def test_experiments_are_listed(cli):
             ("imagenet2012", "is not prepared"),
         ),
         ((), ("--experiment_type",)),
+        (
+            ("--experiment_name", "mobilenet_edgetpu", *SMALL, "--set", "test_split=nope"),
+            ("unknown split 'nope'",),
+        ),
+        (
+            ("--experiment_name", "mobilenet_edgetpu", *SMALL, "--set", "batch_size=100000"),
+            ("fewer than one batch of 100000",),
+        ),
     ],
 )
 def test_bad_input(inside, tmp_path, args, words):
-    given = [a.format(tmp=tmp_path) for a in args]
+    given = [str(a).format(tmp=tmp_path) for a in args]
     one_line(inside("train", "--model_dir", tmp_path, *given), *words)
     assert not list(tmp_path.iterdir())
 

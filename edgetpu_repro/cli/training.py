@@ -9,6 +9,7 @@ __all__ = ['Profile', 'Set', 'DataDir', 'MODES', 'ModelDir', 'Type', 'Name', 'St
 # %% ../../nbs/cli/02_training.ipynb #a002
 import dataclasses
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -116,6 +117,18 @@ def _evaluate_trained(e, path):
     write_record(record, "evaluate", e.name, e.profile, dataclasses.asdict(e.data), result)
     _say_result(result)
 
+
+@contextmanager
+def _held(folder, e):
+    "A folder that holds an experiment; one that fails before its first step leaves no note there."
+    from edgetpu_repro.train.experiments import hold_experiment
+    hold_experiment(folder, e)
+    try: yield
+    except UsageError:
+        note = folder/"experiment.json"
+        if [*folder.iterdir()] == [note]: note.unlink()
+        raise
+
 # %% ../../nbs/cli/02_training.ipynb #n0x2
 ModelDir = option(Path, "Folder for checkpoints, the trained model and its records; "
                         "made if it is not there.")
@@ -147,11 +160,9 @@ def train(
     start = init_checkpoint or (e.train.start and Path(os.path.expandvars(e.train.start)))
     if start and not path.exists(): check_weights(start)
     from edgetpu_repro.data.datasets import open_dataset
-    from edgetpu_repro.train.experiments import hold_experiment
-    with output_folder(model_dir):
-        open_dataset(e.data) # a missing dataset is said before anything is written
-        hold_experiment(model_dir, e)
-        with_eval = mode == "train_and_eval"
+    open_dataset(e.data) # a missing dataset is said before anything is written
+    with_eval = mode == "train_and_eval"
+    with output_folder(model_dir), _held(model_dir, e):
         if mode != "eval": _train(e, path, start, distribution_strategy, with_eval)
         if mode != "train": _evaluate_trained(e, path)
 

@@ -219,7 +219,7 @@ def from_dict(
     for key in values:
         if key not in fields: raise unknown(f"field in {place}", key, fields)
     missing = [name for name, f in fields.items() if _is_needed(f) and name not in values]
-    if missing: raise UsageError(f"{place} lacks {', '.join(missing)}")
+    if missing: raise UsageError(f"{place.rstrip(': ')} lacks {', '.join(missing)}")
     good = {key: checked(v, fields[key].type, f"{where}{key}") for key, v in values.items()}
     return cls(**good)
 

@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 30 # seconds that one file may take
-DISK = "24k" # less than any file that the commands write
+DISK = "8k" # less than any file that the commands write
 MODEL = "mobilenet_edgetpu_v2_tiny"
 
 # --- damage -----------------------------------------------------------------------------------
@@ -613,7 +613,7 @@ def kills(kind:str, count:int, sound) -> dict: # {'tried', 'lost', 'traceback'}
 
 
 def full_disk(sound) -> dict:
-    "Commands that write to a disk of one megabyte: one line, and nothing half-written."
+    "Commands that write to a full disk: one line, and nothing half-written."
     found = Counter(tried=0, lost=0, traceback=0)
     with tempfile.TemporaryDirectory() as top:
         for kind in COMMANDS:
@@ -657,10 +657,10 @@ run, not by hand, with the commit that it ran from.
 
 """
 TAIL = """
-`python tools/robustness.py` writes all of it anew (an hour on one core; the full disk needs root,
-for a small file system in memory); `--format NAME`, given once or more, only these rows. A case is
-damaged by its number: `python tools/robustness.py work tflite 17 1` opens number 17 of `.tflite`
-again. The tests try a dozen of each format (`tests/test_robustness.py`).
+`python tools/robustness.py` writes all of it anew, in about a quarter of an hour (the full disk
+needs root, for a small file system in memory); `--format NAME`, given once or more, only these
+rows. A case is damaged by its number: `python tools/robustness.py work tflite 17 1` opens number 17
+of `.tflite` again. The tests try a dozen of each format (`tests/test_robustness.py`).
 """
 COLUMNS = ("what", "tried", "opened", "refused in a line", "tracebacks", "crashes and hangs",
            "over 30 s", "memory at most (MB)", "lost", "commit")

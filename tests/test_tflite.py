@@ -383,4 +383,5 @@ except UsageError as e: print(e)
 def test_a_saved_model_that_cannot_be_written_is_one_line(tmp_path):
     done = call(BIN / "python", "-c", FULL, tmp_path / "saved")
     assert done.returncode == 0 and "could not be written" in done.stdout, done
+    assert "File too large" in done.stdout and "{{" not in done.stdout
     assert len(done.stdout.splitlines()) == 1 and not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@
 __all__ = ['FORMATS', 'up_to_layer', 'write_keras', 'write_saved_model', 'write_model']
 
 # %% ../../nbs/tflite/12_formats.ipynb #f002
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -62,7 +63,8 @@ def write_saved_model(
         archive.add_endpoint("serve", serve, [images])
         try: archive.write_out(f"{folder}/model", verbose=False)
         except (tf.errors.OpError, OSError) as e: # a full disk
-            why = " ".join(str(e).split()).replace(folder, "")[:200]
+            said = re.sub(r"\{\{.*?\}\}", "", str(e)).replace(folder, "") # not TensorFlow's node
+            why = " ".join(said.split())[:200]
             raise UsageError(f"{path} could not be written: {why}") from None
         shutil.move(f"{folder}/model", path)
 

@@ -2057,6 +2057,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                      'edgetpu_repro/tflite/detectors.py'),
                                                 'edgetpu_repro.tflite.detectors._numbered': ( 'tflite/detectors.html#_numbered',
                                                                                               'edgetpu_repro/tflite/detectors.py'),
+                                                'edgetpu_repro.tflite.detectors._parts': ( 'tflite/detectors.html#_parts',
+                                                                                           'edgetpu_repro/tflite/detectors.py'),
                                                 'edgetpu_repro.tflite.detectors._spaghetti_scope': ( 'tflite/detectors.html#_spaghetti_scope',
                                                                                                      'edgetpu_repro/tflite/detectors.py'),
                                                 'edgetpu_repro.tflite.detectors.load_detector': ( 'tflite/detectors.html#load_detector',

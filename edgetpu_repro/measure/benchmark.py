@@ -312,7 +312,10 @@ def operator_times(
     times = time_here(pieces, BenchmarkSettings(threads, 2, 10, seconds))
     until = [0.0] + [float(np.median(t)) for t in times.values()]
     taken = [round(max(b - a, 0.0), 4) for a, b in zip(until, until[1:])]
-    named = [dict(op=r["op"], name=r["name"].split(";")[-1], ms=ms) for r, ms in zip(file.operators, taken)]
+    named = []
+    for r, ms in zip(file.operators, taken):
+        name = r["name"].split(";")[-1]
+        named.append(dict(op=r["op"], name=name, ms=ms))
     return named, "graphs cut after each operator"
 
 

@@ -105,16 +105,20 @@ def evaluate_annotated(
     finalize_method:str|None=None, # Suppression for raw heads; None: the task's default
     batch_size:int=16,
     workers:int=1, # For a '.tflite' file, images at once
-) -> dict: # As `Task.evaluate` returns it, and task, image_size (height, width), classes, problems (lines)
+) -> dict: # As `Task.evaluate` has it, and task, image_size (height, width), classes, problems
     "Evaluate a detector on annotated pictures; raises `UsageError` where they do not fit."
     task = file.task
     if "objects" not in task.features:
-        raise UsageError(f"{file.path} is a model for {task.name}; annotated boxes are for detection")
+        raise UsageError(f"{file.path} is a model for {task.name}; "
+                         "annotated boxes are for detection")
     method = task.check_finalize(finalize_method, file.hw)
     found = read_coco(annotations, images)
     columns, names = category_columns(found["categories"], file.classes)
     count = -(-len(found["images"]) // batch_size)
-    shown = tqdm(_batched(_annotated(file, found, images, columns), batch_size), total=count, unit=" batches", disable=None)
+    batches = _batched(_annotated(file, found, images, columns), batch_size)
+    shown = tqdm(batches, total=count, unit=" batches", disable=None)
     result = task.evaluate(predictor(file.model, workers=workers), shown, names, method)
     problems = found["problems"].lines()
-    return dict(task=task.name, image_size=file.hw, classes=file.classes or len(names), **result, problems=problems)
+    classes = file.classes or len(names)
+    about = dict(task=task.name, image_size=file.hw, classes=classes)
+    return dict(about, **result, problems=problems)

@@ -42,7 +42,7 @@ def _number(pattern:str, text:str, scale:float=1.0) -> float|None:
 
 def parse_benchmark(
     text:str, # What `benchmark_model` printed
-) -> dict: # latency_ms and its latency_kind, mean, std, min, max, p5, p95, runs, init_ms, memory_mb, delegated
+) -> dict: # latency_ms, its kind, mean, std, min, max, p5, p95, runs, init_ms, memory_mb, delegated
     "Read what `benchmark_model` printed, the median where it has one; `UsageError` without runs."
     lines = re.findall(r"^.*\bcount=\d+.*$", text, re.M)
     mean = _number(r"Inference \(avg\): ", text, 1e-3)

@@ -34,7 +34,7 @@ def predictor(
     model, # A Keras model, a `TFLiteFile`, or path or content of a '.tflite' file
     threads:int=1, # For a '.tflite' file, of one worker
     workers:int=1, # For a '.tflite' file: so many images, or batches, at once
-): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...), of several a dict
+): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...), or a dict
     "Make a prediction function; all that follows does not know what runs behind it."
     if not hasattr(model, "predict_on_batch"):
         file = TFLiteFile.open(model)

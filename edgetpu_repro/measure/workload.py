@@ -51,7 +51,7 @@ def mask_operators(
     return [scores, columns, rows]
 
 # %% ../../nbs/measure/04_workload.ipynb #w005b
-TAILS = {"segmentation": mask_operators} # what follows on the chip; other tasks end in their outputs
+TAILS = {"segmentation": mask_operators} # what follows on the chip; others end in their outputs
 
 
 def spec_operators(
@@ -267,7 +267,8 @@ def published_points() -> list: # of `Point`
 
 # %% ../../nbs/measure/04_workload.ipynb #w031
 KNOWN = {*CONVOLUTIONS, *MOVES, "add", "concat", "average_pool", "max_pool", "global_pool",
-         "argmax", "upsample", "crop", "slice", "pad", "reshape", "flatten", "activation", "softmax",
+         "argmax", "upsample", "crop", "slice", "pad", "reshape", "flatten", "activation",
+         "softmax",
          "cast", "postprocess"}
 SMALLEST_GROUP = 48 # outputs of a group: one layer of SpaghettiNet S; 64 in all others
 IMAGE_PIXELS = (224 * 224, 512 * 512) # smallest and largest

@@ -22,10 +22,14 @@ def _numbered(word:str, number:int) -> str: return f"{word}_{number}" if number 
 def _spaghetti_scope(layer:str, root:str) -> str|None:
     "The scope of a SpaghettiNet's layer."
     if layer == "stem": return f"{root}/spaghetti_net/stem_node/stem"
-    if found := re.fullmatch(r"edge_([^_]+_[^_]+)_(1x1_.+)", layer): return f"{root}/edge_{found[1]}/{found[2]}"
-    found = re.fullmatch(r"((?:c0)?n\d+_\d+)_(expansion|depthwise|projection|pointwise|grouped)", layer)
+    if found := re.fullmatch(r"edge_([^_]+_[^_]+)_(1x1_.+)", layer):
+        return f"{root}/edge_{found[1]}/{found[2]}"
+    parts = "expansion|depthwise|projection|pointwise|grouped"
+    found = re.fullmatch(rf"((?:c0)?n\d+_\d+)_({parts})", layer)
     if not found: return None
-    return f"{root}/spaghetti_net/{found[1]}/{'slice' if found[2] == 'grouped' else found[2]}"
+    node, part = found.groups()
+    if part == "grouped": part = "slice"
+    return f"{root}/spaghetti_net/{node}/{part}"
 
 
 def _mobilenet_scope(layer:str, root:str) -> str|None:
@@ -34,7 +38,8 @@ def _mobilenet_scope(layer:str, root:str) -> str|None:
     found = re.fullmatch(r"block(\d+)_(expand|fused|depthwise|project)", layer)
     if not found: return None
     part = "expand" if found[2] == "fused" else found[2]
-    return f"{root}/{_numbered('expanded_conv', int(found[1]))}/{part}"
+    block = _numbered("expanded_conv", int(found[1]))
+    return f"{root}/{block}/{part}"
 
 
 def _mobiledet_scope(layer:str, root:str) -> str|None:
@@ -43,8 +48,9 @@ def _mobiledet_scope(layer:str, root:str) -> str|None:
     found = re.fullmatch(r"(tucker|fused|ibn)(\d+)_(conv(\d)|depthwise)", layer)
     if not found: return None
     kind = dict(tucker="TuckerConv", fused="FusedConv", ibn="IBN")[found[1]]
+    block = _numbered(kind, int(found[2]))
     part = _numbered("Conv", int(found[4])) if found[4] else "SeparableConv2d"
-    return f"{root}/{_numbered(kind, int(found[2]))}/{part}"
+    return f"{root}/{block}/{part}"
 
 # %% ../../nbs/tflite/09_detectors.ipynb #d005b
 def _common_scope(layer:str, extra:str, shapes:dict) -> str|None:
@@ -54,9 +60,10 @@ def _common_scope(layer:str, extra:str, shapes:dict) -> str|None:
         return f"BoxPredictor_{found[2]}/{kind}{found[3] or ''}"
     found = re.fullmatch(r"extra(\d)(_1x1|_depthwise)?", layer)
     if not found: return None
-    i = found[1]
-    if found[2] == "_1x1": return f"{extra}_1_Conv2d_{i}_1x1_{shapes[layer]}"
-    return f"{extra}_2_Conv2d_{i}_3x3_s2_{shapes['extra' + i]}{found[2] or ''}"
+    i, part = found.groups("")
+    if part == "_1x1": return f"{extra}_1_Conv2d_{i}_1x1_{shapes[layer]}"
+    channels = shapes[f"extra{i}"]
+    return f"{extra}_2_Conv2d_{i}_3x3_s2_{channels}{part}"
 
 
 FAMILIES = ( # layer that only this family has, function, root, prefix of the smaller maps
@@ -69,19 +76,27 @@ FAMILIES = ( # layer that only this family has, function, root, prefix of the sm
 def scopes_of(
     model, # A detector from `build_model`
 ) -> dict: # {name of a convolution: scope in the released graph}
-    "Where the released graph has each convolution; raises `UsageError` for a model that was not released."
-    convs = [l for l in model.layers if isinstance(l, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))]
-    filters = {l.name: l.output.shape[-1] for l in convs}
+    "Where the released graph has each convolution; `UsageError` for a model never released."
+    kinds = keras.layers.Conv2D, keras.layers.DepthwiseConv2D
+    filters = {l.name: l.output.shape[-1] for l in model.layers if isinstance(l, kinds)}
     for mark, scope, root, extra in FAMILIES:
         if mark not in filters: continue
         root = root.format(name=model.name)
-        found = {n: scope(n, root) or _common_scope(n, f"{root}/{extra}", filters) for n in filters}
-        if unnamed := [n for n, s in found.items() if s is None]:
-            raise UsageError(f"no checkpoint of {model.name} was released: it has a layer {unnamed[0]}")
+        found = {}
+        for name in filters:
+            found[name] = scope(name, root) or _common_scope(name, f"{root}/{extra}", filters)
+            if found[name]: continue
+            raise UsageError(f"no checkpoint of {model.name} was released: it has a layer {name}")
         return found
     raise UsageError(f"no checkpoint of {model.name} was released")
 
 # %% ../../nbs/tflite/09_detectors.ipynb #d005cb
+def _parts(layer, scope:str) -> list:
+    "The scopes of a convolution: one, or one a slice."
+    if not isinstance(layer, GroupConv2D): return [scope]
+    return [f"{scope}_{i}" for i in range(layer.groups)]
+
+
 def tf1_names(
     model, # A detector from `build_model`
 ) -> dict: # {(layer, variable): names in the checkpoint; of several the last axes are joined}
@@ -90,9 +105,10 @@ def tf1_names(
     names = {}
     for name, scope in scopes_of(model).items():
         layer = layers[name]
-        parts = [f"{scope}_{i}" for i in range(layer.groups)] if isinstance(layer, GroupConv2D) else [scope]
+        parts = _parts(layer, scope)
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-        names[name, "kernel"] = [f"{p}/{'depthwise_weights' if depthwise else 'weights'}" for p in parts]
+        kernel = "depthwise_weights" if depthwise else "weights"
+        names[name, "kernel"] = [f"{p}/{kernel}" for p in parts]
         if layer.use_bias: names[name, "bias"] = [f"{p}/biases" for p in parts]
         norm = f"{name}_norm"
         if norm not in layers: continue
@@ -100,7 +116,8 @@ def tf1_names(
     return names
 
 # %% ../../nbs/tflite/09_detectors.ipynb #d008
-IGNORED = re.compile(r"global_step|.*/Momentum|.*/(biased|local_step)|.*/concat/(min|max)|.*_quant/(min|max)")
+IGNORED = re.compile(
+    r"global_step|.*/Momentum|.*/(biased|local_step)|.*/concat/(min|max)|.*_quant/(min|max)")
 
 
 def read_tf1(
@@ -114,31 +131,35 @@ def read_tf1(
             return {k: reader.get_tensor(k) for k in keys}
         except Exception as e: # damage makes TensorFlow raise whatever it stumbles over
             why = " ".join(str(e).split())[:200]
-            raise UsageError(f"{path} is not a checkpoint that TensorFlow can read: {why}") from None
+            said = f"{path} is not a checkpoint that TensorFlow can read: {why}"
+            raise UsageError(said) from None
 
 # %% ../../nbs/tflite/09_detectors.ipynb #d008b
 def load_tf1(
     model, # A detector from `build_model`; changed in place
     path, # As `read_tf1` takes it
 ) -> Imported:
-    "Load a released TF1 checkpoint; raises `UsageError` that lists what does not fit, and changes nothing then."
+    "Load a TF1 checkpoint; raises `UsageError` that lists what does not fit, changes nothing."
     arrays, names = read_tf1(path), tf1_names(model)
     shape = {(l.name, v.name): tuple(v.shape) for l in model.layers for v in l.weights}
-    values, missing, shapes = {}, [], []
+    values, missing, shapes = {}, [], {}
     for key, parts in names.items():
         absent = [p for p in parts if p not in arrays]
         missing += absent
         if absent: continue
-        value = np.concatenate([arrays[p] for p in parts], -1) if len(parts) > 1 else arrays[parts[0]]
+        value = arrays[parts[0]]
+        if len(parts) > 1: value = np.concatenate([arrays[p] for p in parts], -1)
         if value.shape == shape[key]: values[key] = value
-        else: shapes.append(f"{parts[0]} {value.shape} for {'/'.join(key)} {shape[key]}")
+        else: shapes[key] = f"{parts[0]} {value.shape} for {'/'.join(key)} {shape[key]}"
     used = {p for parts in names.values() for p in parts}
+    more = sorted(set(arrays) - used)
     # other classes: the class heads of the model stay as they are
-    left = sorted({layer for layer, _ in set(names) - set(values) if re.fullmatch(r"class\d+", layer)}) if not missing else []
-    shapes = [s for s in shapes if not any(f" for {layer}/" in s for layer in left)]
-    _complain(path, model, {"it lacks": missing, "it has more:": sorted(set(arrays) - used), "other shapes:": shapes})
+    left = {layer for layer, _ in shapes if re.fullmatch(r"class\d+", layer)}
+    if missing: left = set()
+    others = [said for (layer, _), said in shapes.items() if layer not in left]
+    _complain(path, model, {"it lacks": missing, "it has more:": more, "other shapes:": others})
     _set(model, values)
-    return Imported(len(values), tuple(left))
+    return Imported(len(values), tuple(sorted(left)))
 
 # %% ../../nbs/tflite/09_detectors.ipynb #d012
 def _convolutions(file) -> dict: # {name of the output: (kernel as Keras has it, bias)}
@@ -157,19 +178,22 @@ def load_detector_file(
     model, # A detector from `build_model`; changed in place
     path, # A released '.tflite' file of it
 ) -> Imported:
-    "Load the weights of a released file, dequantised; raises `UsageError` that lists what does not fit."
+    "Load a released file's weights, dequantised; `UsageError` lists what does not fit."
     found = read_graph(path, lambda path: _convolutions(_File(path)))
-    layers, values, missing, used = {l.name: l for l in model.layers}, {}, [], set()
+    layers = {l.name: l for l in model.layers}
+    values, missing, used = {}, [], set()
     for name, scope in scopes_of(model).items():
         layer, norm = layers[name], layers.get(f"{name}_norm")
-        parts = [f"{scope}_{i}" for i in range(layer.groups)] if isinstance(layer, GroupConv2D) else [scope]
+        parts = _parts(layer, scope)
         at = [next((n for n in found if n.startswith(f"{p}/")), None) for p in parts]
         missing += [p for p, n in zip(parts, at) if n is None]
         if None in at: continue
         used |= set(at)
-        kernel, bias = (np.concatenate([found[n][j] for n in at], -1) for j in (0, 1))
-        if kernel.shape != tuple(layer.weights[0].shape):
-            missing.append(f"{scope} of shape {tuple(layer.weights[0].shape)}")
+        kernels, biases = zip(*(found[n] for n in at))
+        kernel, bias = np.concatenate(kernels, -1), np.concatenate(biases, -1)
+        wanted = tuple(layer.weights[0].shape)
+        if kernel.shape != wanted:
+            missing.append(f"{scope} of shape {wanted}")
             continue
         values |= values_of(model, name, norm, kernel, bias, path)
     extra = [n for n in found if n not in used]
@@ -177,7 +201,8 @@ def load_detector_file(
     missing = [m for m in missing if "/ClassPredictor of" not in m]
     _complain(path, model, {"it lacks": missing, "it has more:": extra})
     _set(model, values)
-    return Imported(len(values), tuple(re.sub(r"BoxPredictor_(\d+)/ClassPredictor", r"class\1", s) for s in left))
+    heads = [re.sub(r"BoxPredictor_(\d+)/ClassPredictor", r"class\1", scope) for scope in left]
+    return Imported(len(values), tuple(heads))
 
 # %% ../../nbs/tflite/09_detectors.ipynb #d012bb
 def load_detector(
@@ -185,4 +210,5 @@ def load_detector(
     path, # As `read_tf1` takes it, or a released '.tflite' file
 ) -> Imported:
     "Load released weights into a detector; raises `UsageError` that lists what does not fit."
-    return load_detector_file(model, path) if str(path).endswith(".tflite") else load_tf1(model, path)
+    if str(path).endswith(".tflite"): return load_detector_file(model, path)
+    return load_tf1(model, path)

@@ -338,12 +338,14 @@ class _Graph(_Contents):
     @cached_property
     def inputs(self) -> tuple: # of `TensorInfo`
         "The inputs."
-        with _readable(self.name): return tuple(map(_tensor_info, self._delegated.get_input_details()))
+        with _readable(self.name):
+            return tuple(map(_tensor_info, self._delegated.get_input_details()))
 
     @cached_property
     def outputs(self) -> tuple: # of `TensorInfo`
         "The outputs."
-        with _readable(self.name): return tuple(map(_tensor_info, self._delegated.get_output_details()))
+        with _readable(self.name):
+            return tuple(map(_tensor_info, self._delegated.get_output_details()))
 
     @cached_property
     def signature(self) -> dict: # {key: {inputs, outputs: names}}

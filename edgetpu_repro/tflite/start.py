@@ -24,9 +24,9 @@ def load_released(
     model, # From `build_model`; changed in place
     path, # Folder, prefix or archive of a checkpoint (TF2; TF1 for detectors), or a '.tflite' file
 ) -> Imported:
-    """Load released weights into our model; `UsageError` lists what does not fit, and nothing is changed.
+    """Load released weights; `UsageError` lists what does not fit, and nothing is changed.
 
-    A `.tflite` file is run once in a child process before it is read: what LiteRT refuses stays out.
+    A `.tflite` file is run in a child process before it is read: what LiteRT refuses stays out.
     """
     if Path(path).suffix == ".tflite": probe(path)
     load = load_detector if len(model.outputs) == 2 else load_weights
@@ -37,7 +37,7 @@ def load_released(
 def open_weights(
     path, # A '.keras' file, or a checkpoint as `find_checkpoint` takes it
 ):
-    "Read all of a file of weights and keep nothing, to find out in a child process whether it opens."
+    "Read a file of weights and keep nothing, to find out in a child process whether it opens."
     if Path(path).suffix == ".keras": load_model(path)
     else: read_tf1(path)
 
@@ -83,7 +83,7 @@ def _like_saved(model, path, image_size, group_conv, num_classes):
 
 def model_with_weights(
     model, # Name, spec or JSON file of one
-    path, # '.keras' file of that model, any image size; or as `load_released` takes it; None: random
+    path, # '.keras' file of that model, of any size; or as `load_released` takes it; None: random
     image_size:int|None=None, # Pixels; None: the spec's
     group_conv:str="slices", # As `build_model` takes it
     num_classes:int|None=None, # None: those of a '.keras' file, or the spec's

@@ -748,7 +748,9 @@ def main():
             for case in work(name, int(first), int(count), path): print(case)
         return
     warm()
-    run(given.format or TITLES, given.count, given.kills, ROOT / "docs" / "robustness.md")
+    with tempfile.TemporaryDirectory() as folder: # what killed children leave goes with it
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        run(given.format or TITLES, given.count, given.kills, ROOT / "docs" / "robustness.md")
 
 
 if __name__ == "__main__": main()

@@ -57,7 +57,7 @@ class ReleasedFile:
     figure:tuple|None        # (table, model, metric) of `published`
     origin:str
 
-
+# %% ../../nbs/measure/06_published.ipynb #pb05b
 RELEASED = {
     "mobilenet_edgetpu": ReleasedFile(
         "mobilenet_edgetpu_224_1.0_uint8.tflite",
@@ -100,6 +100,8 @@ RELEASED = {
         ("detection", "spaghettinet_edgetpu_s", "map"),
         "github FACITEC-INV/TensorFlow-Lite-Object-Detection-on-Raspberry-Pi, commit e9d8f911"),
 }
+
+# %% ../../nbs/measure/06_published.ipynb #pb05c
 PICTURES = { # of which set, where a user gets some, and how they lie below the folder of the data
     "imagenet": "ILSVRC2012 validation pictures and labels "
                 "(image-net.org; a sample: github VeriSilicon/acuity-dataset) as "

@@ -189,7 +189,7 @@ class _Problem:
         self.noise = noise_of(points, structure)
 
     def parts(self, free):
-        "(points, 9): ms of each quantity and the fixed part; the matrix from the free coefficients."
+        "(points, 9): ms of each quantity and the fixed part; the matrix of free coefficients."
         constants, matrix = self.structure.expand
         logs = constants + matrix @ free
         parts = exposed(self.amounts, unit_times(logs), self.structure.overlap)

@@ -31,6 +31,8 @@ SHOWN = {
     "runs/train": "train_mobilenet_edgetpu_v2_xs",
     "runs/export": "export_deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32",
     "runs/benchmark": "benchmark_classification",
+    "runs/search": "search_evolution",
+    "runs/search_repeat": "search_repeat_evolution",
     "paper/frontier": "fig3_frontier",
     "paper/quantizers": "paper_quantizers",
     "paper/released": "paper_released",

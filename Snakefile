@@ -401,6 +401,7 @@ rule search:
     output:
         figure("search_proxy"), figure("search_controllers"), figure("search_frontier"),
         figure("search_blocks"), table("search"), table("search_claims"),
+        expand(f"{RESULTS}/found/{{name}}.json", name=FINALISTS[1:]),
         touch(f"{BUILD}/done/search")
     params:
         profile=PROFILE.name, given="", source=source_hash("paper/search"), settings=SEARCHED

@@ -158,6 +158,22 @@ def test_interrupted_and_killed_it_goes_on_to_the_same_end(studied, tmp_path):
     assert history(path) == history(studied)
 
 
+def test_killed_between_the_result_and_the_end_it_goes_on_to_the_same_end(studied, tmp_path):
+    "The result is in the file, the trial still runs: the next worker ends it, then proposes."
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import SearchSettings, Worker, create_study, open_study, work
+    path = tmp_path / "xs.journal"
+    study = create_study(path, SearchSettings(target_ms=0.85, trials=40, seed=3))
+    work(study, toy, most=20)
+    killed = Worker(study, toy)
+    study.optuna.tell = lambda *values, **options: None
+    killed.run(killed.next())
+    again = open_study(path, write=True)
+    assert [len(again.trials(state)) for state in ("COMPLETE", "RUNNING")] == [20, 1]
+    work(again, toy)
+    assert history(path) == history(studied)
+
+
 def test_a_search_from_the_command_line(inside, studied, tmp_path):
     shown = json.loads(inside("search", "show", "--study", studied, "--json").stdout)
     assert shown["states"] == dict(complete=40, running=0, fail=0)

@@ -358,8 +358,8 @@ class Worker:
     def next(self): # A running trial; None: all are taken
         "Take up what was lost, or ask for something new."
         while True:
+            take_up(self.study) # first: it may end a trial that the controller has to hear of
             self.listen()
-            take_up(self.study)
             lost, new = open_proposals(self.study)
             index = min(lost, default=new)
             if index >= self.study.settings.trials: return None

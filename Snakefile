@@ -304,7 +304,7 @@ COMPARED = records("quantizers", CLASSIFIERS)
 STUDIES = { # {notebook of nbs/runs: (what it reads, what it makes, what it is given)}
     "training_speed": ([PREPARED], records("training_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
     "export_speed": ([PREPARED], records("export_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
-    "quantizers": ([PREPARED, *WEIGHTS], COMPARED, f"-p model '{' '.join(CLASSIFIERS)}'"),
+    "quantizers": ([PREPARED, *WEIGHTS], COMPARED, ""),
     "released": ([], records("released", ["mobilenet_edgetpu"]), ""),
     "finetune": ([PREPARED], records("finetune", FINETUNED), ""),
 }

@@ -184,24 +184,29 @@ def test_runs_that_the_workflow_leaves_out(tmp_path, step, parameters, answer):
 
 
 @pytest.mark.parametrize(
-    "notebook, makes",
-    [("quantizers", "tables/quantizers.md"), ("released", "tables/released_pictures.md")],
+    "notebook, profile, makes",
+    [
+        ("quantizers", "default", "tables/quantizers.md"),
+        ("released", "cifar10", "tables/released_pictures.md"),
+    ],
 )
-def test_paper_notebooks_over_committed_records(tmp_path, notebook, makes):
+def test_paper_notebooks_over_committed_records(tmp_path, notebook, profile, makes):
+    results = f"results/{profile}"
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    shutil.copytree(ROOT / "results/cifar10/records", tmp_path / "results/cifar10/records")
+    shutil.copytree(ROOT / results / "records", tmp_path / results / "records")
     for file in ("Snakefile", "settings.ini"):
         shutil.copy(ROOT / file, tmp_path)
     result = call(
         "papermill",
         f"nbs/paper/{notebook}.ipynb",
         tmp_path / "out.ipynb",
+        "-p",
+        "profile",
+        profile,
         env={"EDGETPU_REPRO_HOME": str(tmp_path)},
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert (tmp_path / "results/cifar10" / makes).read_text() == (
-        ROOT / "results/cifar10" / makes
-    ).read_text()
+    assert (tmp_path / results / makes).read_text() == (ROOT / results / makes).read_text()
 
 
 @pytest.mark.quick

@@ -85,10 +85,10 @@ def test_int8_classification_keeps_98_percent_of_top1():
         assert n["int8_top1"] >= 0.98 * n["float_top1"] - 2 * error, (profile, m, n)
 
 
-def test_the_default_quantizer_was_measured_on_every_classifier_of_cifar10():
-    records = read_records("cifar10", "quantizers")
+def test_the_default_quantizer_was_measured_on_every_classifier():
+    records = read_records("default", "quantizers")
     assert {r["name"] for r in records} == set(
-        load_profile("cifar10").task("classification").models
+        load_profile("default").task("classification").models
     )
     kept = [
         r["numbers"]["tf a8w8"]["accuracy"] / r["numbers"]["float"]["accuracy"] for r in records

@@ -14,6 +14,9 @@ from dependencies import dependencies, settings_hash, source_hash
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.settings import load_profile
 from edgetpu_repro.models.specs import get_spec, image_hw
+from edgetpu_repro.search.ablation import EXCHANGES
+from edgetpu_repro.search.spaces import get_space
+from edgetpu_repro.search.study import planned_studies
 from edgetpu_repro.tasks.base import TASKS, variant_name
 
 PROFILE = load_profile(config.get("profile", "default"))
@@ -328,18 +331,20 @@ for study, (reads, makes, given) in STUDIES.items():
 # The search: hours on small hosts, its results are committed. A study is one process, so that it is
 # the same to the bit each time; its journal in build/ survives whatever stops it.
 PLAN = PROFILE.search
+PLANNED = planned_studies(PROFILE.name) if PLAN else {}
 SEARCHES = ["longer", "random", "evolution"] if PLAN else []
 FINALISTS = ["reference", "random", "evolution"] if PLAN else []
 SEARCHED = settings_hash(PLAN, PROFILE.tasks, PROFILE.seed)
+CLASSIFYING = PLAN and get_space(PLAN.space).task == "classification"
 
 
 def searched_first(wildcards):
-    "The search whose best a finalist is; the published model needs none."
-    if wildcards.finalist == "reference": return []
-    return records("search", [wildcards.finalist])
+    "The search whose best a finalist is; a published model needs none."
+    if wildcards.finalist in PLANNED: return records("search", [wildcards.finalist])
+    return []
 
 
-for study in SEARCHES:
+for study in PLANNED:
     rule:
         name: f"search_{study}"
         input: PREPARED, notebook=ancient("nbs/runs/search.ipynb"), code=code("runs/search")
@@ -368,18 +373,32 @@ rule search_repeat:
     shell: RUN
 
 
-TOY = ["random", "evolution", "reinforce", "nsga2", "tpe", "policy", "sweep"] if PLAN else []
-MEASURED = [
-    *records("search", SEARCHES),
-    *records("search_repeat", FINALISTS),
-    *(records("search_proxies", ["scores"]) if PLAN else []),
-    *records("search_controllers", TOY),
-]
+ABLATED = [(model, kind) for model in (PLAN.ablated if PLAN else []) for kind in EXCHANGES]
+for model, kind in ABLATED:
+    rule:
+        name: f"search_ablation_{model}_{kind}"
+        input:
+            PREPARED,
+            notebook=ancient("nbs/runs/search_ablation.ipynb"), code=code("runs/search_ablation")
+        output: f"{RESULTS}/records/search_ablation/{model}_{kind}.json"
+        params:
+            profile=PROFILE.name, given=f"-p model {model} -p kind {kind}",
+            source=source_hash("runs/search_ablation"), settings=SEARCHED
+        log: f"{BUILD}/notebooks/search_ablation_{model}_{kind}.ipynb"
+        threads: PROFILE.threads
+        resources: **LONG
+        shell: RUN
+
+
+TOY = ["random", "evolution", "reinforce", "nsga2", "tpe", "policy", "sweep"] if CLASSIFYING else []
+LONGER = records("search", ["longer"] if CLASSIFYING else [])
+SCORED = records("search_proxies", ["scores"] if CLASSIFYING else [])
 SEARCH_STEPS = { # {notebook of nbs/runs: (what it reads, what it makes)}
-    "search_proxies": ([PREPARED, *records("search", ["longer"])], records("search_proxies", ["scores"])),
+    "search_proxies": ([PREPARED, *LONGER], SCORED),
     "search_controllers": ([PREPARED], records("search_controllers", TOY)),
 }
 for step, (reads, makes) in SEARCH_STEPS.items():
+    if not makes: continue
     rule:
         name: step
         input:
@@ -394,20 +413,43 @@ for step, (reads, makes) in SEARCH_STEPS.items():
         shell: RUN
 
 
-rule search:
-    input:
-        PREPARED, MEASURED, # and the records of `evaluate` that are there, which it does not make anew
-        notebook=ancient("nbs/paper/search.ipynb"), code=code("paper/search")
-    output:
-        figure("search_proxy"), figure("search_controllers"), figure("search_frontier"),
-        figure("search_blocks"), table("search"), table("search_claims"),
-        expand(f"{RESULTS}/found/{{name}}.json", name=FINALISTS[1:]),
-        touch(f"{BUILD}/done/search")
-    params:
-        profile=PROFILE.name, given="", source=source_hash("paper/search"), settings=SEARCHED
-    log: f"{BUILD}/notebooks/search.ipynb"
-    resources: **QUICK
-    shell: RUN
+# {notebook of nbs/paper: (what it reads, what it makes)}; each is a step of `reproduce --step`.
+WITHOUT = ["without"] if "without" in PLANNED else []
+ELSEWHERE_SEARCHED = [name for name in PLANNED if name.endswith("ms")]
+RETRAINED = [*ELSEWHERE_SEARCHED, *(PLAN.published if PLAN else [])]
+SEARCH_PAPERS = {
+    "search": (
+        [
+            *records("search", SEARCHES),
+            *records("search_repeat", FINALISTS),
+            *SCORED,
+            *records("search_controllers", TOY),
+        ],
+        [
+            *figure("search_proxy"),
+            *(figure("search_controllers") if TOY else []),
+            *figure("search_frontier"),
+            *figure("search_blocks"),
+            *table("search"),
+            *table("search_claims"),
+            *expand(f"{RESULTS}/found/{{name}}.json", name=FINALISTS[1:]),
+        ],
+    ),
+}
+for notebook, (reads, makes) in SEARCH_PAPERS.items():
+    if not PLAN or not makes: continue
+    rule:
+        name: notebook
+        input:
+            PREPARED, reads, # and the records of `evaluate` that are there, which it does not make
+            notebook=ancient(f"nbs/paper/{notebook}.ipynb"), code=code(f"paper/{notebook}")
+        output: makes, touch(f"{BUILD}/done/{notebook}")
+        params:
+            profile=PROFILE.name, given="", source=source_hash(f"paper/{notebook}"),
+            settings=SEARCHED
+        log: f"{BUILD}/notebooks/{notebook}.ipynb"
+        resources: **QUICK
+        shell: RUN
 
 
 # Released files on labelled pictures, from a folder of the user's: one record a file, so that a

@@ -49,17 +49,26 @@ STUDIES = (
     "search",
     "search_proxies",
     "search_controllers",
+    "search_ablation",
+    "search_targets",
 )
-PARTS = {"search_repeat": "search"} # steps of one run: the finalists belong to their searches
+FIRST_SEARCH = ("longer", "random", "evolution", "reference") # with its finalists, one run
+
+
+def group_of(path) -> str:
+    "Which run a record belongs to: the name of a study, or 'workflow'."
+    step = path.parent.name
+    if step in ("search", "search_repeat"):
+        if path.stem in FIRST_SEARCH: return "search"
+        return "search_ablation" if path.stem == "without" else "search_targets"
+    return step if step in STUDIES else "workflow"
 
 
 def commits(results) -> dict:
     "Commits that the records of a profile come from: {'workflow' or the name of a study: set}."
     found = {}
     for path in sorted((Path(results) / "records").rglob("*.json")):
-        step = PARTS.get(path.parent.name, path.parent.name)
-        group = step if step in STUDIES else "workflow"
-        found.setdefault(group, set()).add(read_record(path)["provenance"].get("commit"))
+        found.setdefault(group_of(path), set()).add(read_record(path)["provenance"].get("commit"))
     return found
 
 

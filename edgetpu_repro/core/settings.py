@@ -388,6 +388,11 @@ class SearchPlan(Settings):
     longer:Count = 4               # times the epochs
     seeds:Count = 3                # new ones, of each finalist
     reference_seeds:Count = 5      # of the published model: the noise
+    without:Name|None = None       # the space without what is in question, such as 'v2_plain'
+    ablated:tuple[Name, ...] = ()  # published models whose group convolutions are exchanged
+    targets:tuple[Positive, ...] = () # other latencies, ms, each with a search of its own
+    published:tuple[Name, ...] = () # models that are trained beside what is found there
+    target_trials:Count = 8        # trainings at each of them
     changes:tuple[str, ...] = ()   # to data and recipe of the profile, such as 'epochs=1'
     toy_seeds:Count = 8            # of each controller on the toy
     toy_evaluations:Count = 500    # likewise

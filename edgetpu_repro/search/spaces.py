@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DEPTHS', 'STRIDES', 'WIDTHS', 'GROUP_KINDS', 'FIRST', 'SMALLEST', 'REPEATS', 'BASES', 'STEM', 'TOP', 'LAYERS',
-           'MULTIPLIERS', 'HEAD', 'SPACES', 'Decision', 'Decoded', 'Space', 'random_dna', 'mutate_dna', 'content_hash',
-           'named', 'v2_decisions', 'v2_blocks', 'fitting_group_size', 'v2_block', 'V2GC', 'v2_spec', 'cuts',
-           'v2_encode_block', 'v2_encode', 'autoseg_layer', 'autoseg_decisions', 'AutosegJoint', 'autoseg_encode',
-           'autoseg_encode_layer', 'get_space']
+           'MULTIPLIERS', 'HEAD', 'RELEASED_HEAD', 'SPACES', 'Decision', 'Decoded', 'Space', 'random_dna', 'mutate_dna',
+           'content_hash', 'named', 'v2_decisions', 'v2_blocks', 'fitting_group_size', 'v2_block', 'V2GC', 'v2_spec',
+           'cuts', 'v2_encode_block', 'v2_encode', 'autoseg_layer', 'autoseg_decisions', 'AutosegJoint',
+           'autoseg_encode', 'autoseg_encode_layer', 'get_space']
 
 # %% ../../nbs/search/00_spaces.ipynb #x002
 import hashlib
@@ -292,6 +292,7 @@ LAYERS = tuple((base, stride if i == 0 else 1) # base channels and stride of eac
                for n, base, stride in zip(REPEATS, BASES, STRIDES) for i in range(n))
 MULTIPLIERS = (0.5, 0.75, 1.0, 1.5)
 HEAD = {"cells": (1, 2, 3, 4, 5, 6), "filters": (48, 64, 80, 96, 112, 128), "levels": (4, 5, 6)}
+RELEASED_HEAD = {"cells": (4,), "filters": (96,), "levels": (6,)} # of all three sizes
 
 
 def autoseg_layer(
@@ -314,6 +315,7 @@ def autoseg_layer(
 # %% ../../nbs/search/00_spaces.ipynb #x027
 def autoseg_decisions(
     groups:tuple, # Choices for the groups of fused layers
+    head:dict=HEAD, # {decision about the head: choices}
 ) -> tuple: # of `Decision`
     "The decisions of a joint space."
     found = []
@@ -326,7 +328,7 @@ def autoseg_decisions(
             Decision(f"{place}.expand", (1,) if first else (3, 6)),
             Decision(f"{place}.width", MULTIPLIERS),
             Decision(f"{place}.groups", (1,) if first else groups)]
-    return *found, *(Decision(name, choices) for name, choices in HEAD.items())
+    return *found, *(Decision(name, choices) for name, choices in head.items())
 
 # %% ../../nbs/search/00_spaces.ipynb #x027b
 @dataclass(frozen=True)
@@ -334,13 +336,15 @@ class AutosegJoint(Space):
     "The space of the Autoseg models at 512 pixels: body and head."
     name:str = "autoseg_joint"
     groups:tuple = (1,)
+    searched_head:bool = True # or the released one
     task = "segmentation"
     argmax = "fused4"
 
     @cached_property
     def decisions(self) -> tuple:
         "All decisions; some have one choice."
-        return autoseg_decisions(self.groups)
+        head = HEAD if self.searched_head else RELEASED_HEAD
+        return autoseg_decisions(self.groups, head)
 
     def decode(
         self,
@@ -410,6 +414,7 @@ SPACES = {space.name: space for space in (
     V2GC("v2_gc_small", ("dw", "fused", *GROUP_KINDS), smallest=8),
     AutosegJoint(),
     AutosegJoint("autoseg_joint_groups", (1, 2, 4)),
+    AutosegJoint("autoseg_body", searched_head=False),
 )}
 
 

@@ -476,7 +476,7 @@ def best_row(
 def planned_studies(
     profile, # Name of a profile with a search
 ) -> dict: # {name: `SearchSettings`}
-    "The searches of a profile, `longer` among them: chance's first proposals trained for longer."
+    "The searches of a profile; `longer` is chance's first proposals, trained for longer."
     from edgetpu_repro.core.settings import load_profile
     settings = load_profile(profile)
     plan = settings.search
@@ -495,9 +495,14 @@ def planned_studies(
     )
     epochs = settings.task(task).train.epochs * plan.longer
     longer = (*plan.changes, f"epochs={epochs}")
-    return {
+    evolution = replace(common, controller="evolution")
+    found = {
         "random": common,
-        "evolution": replace(common, controller="evolution"),
+        "evolution": evolution,
         "longer": replace(common, trials=plan.ranked, changes=longer),
     }
+    if plan.without: found["without"] = replace(evolution, space=plan.without)
+    for ms in plan.targets:
+        found[f"{ms:g}ms"] = replace(evolution, target_ms=ms, trials=plan.target_trials)
+    return found
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..core.errors import UsageError, unknown
-from ..models.specs import Block, Classifier, resolve_spec, round_channels
-from .rewards import Costs, costs_of
+from ..models.specs import Classifier, resolve_spec
+from .rewards import costs_of
 from .spaces import GROUP_KINDS, named, v2_block
 
 # %% ../../nbs/search/06_ablation.ipynb #z005

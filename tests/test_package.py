@@ -1,8 +1,17 @@
 "What `pip install .` gives: the modules, the command, and only what the library needs at run time."
 
+import os
+import re
+import sys
+import tomllib
 import zipfile
 
+import pytest
 from conftest import BIN, ROOT, call
+from generated import outdated
+
+from edgetpu_repro.core.errors import EXTRAS
+from edgetpu_repro.measure import latency
 
 
 def test_wheel(tmp_path):
@@ -18,6 +27,7 @@ def test_wheel(tmp_path):
         assert not [n for n in names if n.startswith(("nbs", "tests", "results"))]
         profiles = {f"edgetpu_repro/config/{p.name}" for p in (ROOT / "config").glob("*.yaml")}
         assert profiles <= set(names)
+        assert "edgetpu_repro/measure/latency.json" in names
         assert "edgetpu-repro = edgetpu_repro.cli.main:main" in text("entry_points.txt")
         needed = {
             line.split(":")[1].strip()
@@ -25,7 +35,8 @@ def test_wheel(tmp_path):
             if line.startswith("Requires-Dist") and "extra ==" not in line
         }
     assert not [r for r in needed if r.startswith(("nbdev", "papermill", "snakemake", "jupyter"))]
-    assert any(r.startswith("tensorflow") for r in needed)
+    assert not [r for r in needed if r.startswith(("tensorflow", "keras", "ai-edge", "pillow"))]
+    assert {"numpy", "scipy", "typer"} <= {re.split("[<>=]", r)[0] for r in needed}
 
 
 def test_the_lock_pins_everything_with_hashes():
@@ -35,3 +46,110 @@ def test_the_lock_pins_everything_with_hashes():
     needed = "tensorflow keras snakemake papermill jupyterlab nbdev ruff pytest".split()
     assert set(needed) <= set(pins)
     assert sum("--hash=sha256" in line for line in lines) >= len(pins)
+
+
+# What a Python without the extras does: as `pip install edgetpu-repro` alone gives it.
+BLOCK = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {blocked!r}: return None
+        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+MODEL = "mobilenet_edgetpu_v2_xs"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    "The command where no extra is installed, in a folder of its own."
+    folder = tmp_path_factory.mktemp("bare")
+    blocked = {name for _, modules in EXTRAS.values() for name in modules} | {"PIL", "jax", "torch"}
+    (folder / "sitecustomize.py").write_text(BLOCK.format(blocked=blocked))
+    (folder / "m.tflite").write_bytes(b"1234TFL3")
+    (folder / "archive.tar.gz").write_bytes(b"1")
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    env = {"PYTHONPATH": path, "EDGETPU_REPRO_HOME": str(ROOT)}
+
+    def run(*words):
+        return call(BIN / "edgetpu-repro", *words, cwd=folder, env=env)
+
+    run.folder = folder
+    return run
+
+
+def test_what_needs_no_tensorflow(bare):
+    study = ("--study", "s.journal")
+    for words in (
+        ("--help",),
+        ("list",),
+        ("list", "--json"),
+        ("info", MODEL),
+        ("info", "spaghettinet_edgetpu_s", "--json"),
+        ("latency", MODEL, "autoseg_edgetpu_s", "spaghettinet_edgetpu_s"),
+        ("experiments",),
+        ("fetch", "--list"),
+        ("search", "run", *study, "--target_ms", "0.8", "--trials", "4", "--space", "v2_plain"),
+        ("search", "show", *study),
+        ("search", "export", *study, "--output", "found.json"),
+        ("info", "found.json"),
+        ("latency", "found.json"),
+    ):
+        answer = bare(*words)
+        assert answer.returncode == 0 and answer.stdout and not answer.stderr, (words, answer)
+
+
+@pytest.mark.parametrize(
+    "line, extra",
+    [
+        (f"export --model_name {MODEL} --output_dir out", "tf"),
+        (f"import archive.tar.gz --model_name {MODEL} --output_dir out", "tf"),
+        (f"train --experiment_type {MODEL} --model_dir out", "tf"),
+        ("evaluate m.tflite", "tf"),
+        ("predict m.tflite m.tflite", "tf"),
+        ("benchmark m.tflite", "tf"),
+        (f"benchmark {MODEL}", "tf"),
+        ("compile m.tflite --soc tensor_g3 --output_dir out", "tf"),
+        ("latency m.tflite", "tf"),
+        ("info mobilenet_v2", "tf"),
+        ("published", "tf"),
+        ("search run --study t --target_ms 0.8 --evaluator train", "tf"),
+        ("reproduce", "repro"),
+    ],
+)
+def test_what_is_not_installed_is_said_in_a_line(bare, line, extra):
+    before = {p.name for p in bare.folder.iterdir()}
+    answer = bare(*line.split())
+    assert answer.returncode == 2 and not answer.stdout, answer
+    (said,) = answer.stderr.splitlines()
+    command = line.split()[0]
+    assert said.startswith(f"error: {command} needs"), said
+    assert said.endswith(f"pip install 'edgetpu-repro[{extra}]'"), said
+    assert {p.name for p in bare.folder.iterdir()} == before, "nothing half-written"
+
+
+def test_the_library_says_it_too():
+    path = os.pathsep.join(sys.path)
+    code = "import sys; sys.modules['keras'] = None; import edgetpu_repro as e; e.build_model('{}')"
+    answer = call(sys.executable, "-c", code.format(MODEL), env={"PYTHONPATH": path})
+    assert "UsageError: build_model needs TensorFlow: pip install" in answer.stderr, answer
+
+
+def test_every_extra_that_errors_name_is_one():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(EXTRAS) <= set(project["optional-dependencies"])
+
+
+def test_files_that_are_computed_are_in_sync():
+    assert not outdated(), "run: python tools/generated.py"
+
+
+def test_fits_that_are_kept_are_not_used_for_another_problem(monkeypatch):
+    points = latency.published_points()
+    assert latency.kept_fits()
+    latency.kept_fits.cache_clear()
+    monkeypatch.setattr(latency, "published_points", lambda: points[1:])
+    assert latency.kept_fits() == ()
+    latency.kept_fits.cache_clear()

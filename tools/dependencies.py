@@ -85,9 +85,13 @@ def code_of(notebook: str) -> str:
 
 
 def dependencies(notebook: str) -> list:
-    "Paths in the repository of the modules that a notebook such as 'runs/train' depends on."
-    found = closure(_ours(code_of(notebook), PACKAGE))
-    return sorted(str(modules()[m].relative_to(ROOT)) for m in found)
+    """Paths in the repository of the modules that a notebook such as 'runs/train' depends on.
+
+    NAME.json beside NAME.py belongs to it.
+    """
+    found = [modules()[m] for m in closure(_ours(code_of(notebook), PACKAGE))]
+    kept = [path.with_suffix(".json") for path in found if path.with_suffix(".json").is_file()]
+    return sorted(str(path.relative_to(ROOT)) for path in [*found, *kept])
 
 
 def source_hash(notebook: str) -> str:

@@ -9,7 +9,6 @@ __all__ = ['RELEASED', 'Released', 'ModelName', 'KerasFolder', 'LISTED', 'FetchN
            'ModelPath', 'Images', 'PredictLabels', 'PictureFolder', 'import_command', 'fetch', 'export', 'predict']
 
 # %% ../../nbs/cli/03_files.ipynb #a002
-import importlib.util
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from ..core.errors import UsageError, unknown
+from ..core.errors import UsageError, need, unknown
 from ..core.files import sha256_file
 from ..core.records import seed_for
 from ..models.specs import get_spec, resolve_spec
@@ -137,8 +136,7 @@ def _check_format(kind:str, quantize:bool):
 def _check_report(quantize:bool):
     "Refuse a report without quantisation, or without what draws it."
     if not quantize: raise UsageError("--report needs --quantize")
-    if not importlib.util.find_spec("matplotlib"):
-        raise UsageError("--report needs more packages; run: pip install 'edgetpu-repro[repro]'")
+    need("matplotlib", "--report")
 
 
 def _methods(model_name, given, output_layer, image_size) -> tuple:

@@ -14,7 +14,7 @@ import warnings
 
 import typer
 
-from ..core.errors import UsageError, printable
+from ..core.errors import UsageError, missing, printable
 from .app import app
 from . import files, models, published, search # noqa: F401 (each adds its commands)
 from . import timing, training, workflow # noqa: F401
@@ -45,6 +45,14 @@ def _system(e:OSError) -> str:
     "What the system refused, and for which file."
     return f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}"
 
+
+def _not_installed(e:ModuleNotFoundError, args) -> int:
+    "One line for a package that an extra brings; the trace for any other, which is a bug of ours."
+    words = sys.argv[1:] if args is None else args
+    error = missing(e.name or "", next((w for w in words if not w.startswith("-")), "this"))
+    if not error: raise e
+    return _fail(error, 2)
+
 # %% ../../nbs/cli/06_main.ipynb #hs01
 def answer(
     args=None, # Words of the command line; None: the process's
@@ -52,6 +60,7 @@ def answer(
     "Run the command, and turn a mistake into one line."
     try: code = app(args, standalone_mode=False) or 0
     except UsageError as e: return _fail(e, 2)
+    except ModuleNotFoundError as e: return _not_installed(e, args)
     except OSError as e: return _fail(_system(e), 1)
     except (KeyboardInterrupt, typer.Abort): return _fail(INTERRUPTED, 130)
     except Exception as e:

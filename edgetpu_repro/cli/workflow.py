@@ -7,7 +7,6 @@ __all__ = ['STEP', 'COUNT', 'FAILED', 'Profile', 'Cores', 'DryRun', 'Step', 'pro
 
 # %% ../../nbs/cli/05_workflow.ipynb #a002
 import fcntl
-import importlib.util
 import os
 import re
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import typer
 
-from ..core.errors import UsageError
+from ..core.errors import UsageError, need
 from ..core.files import repo_root
 from ..core.settings import Name, checked, load_profile
 from .app import app, option, say, warn
@@ -124,8 +123,7 @@ def reproduce(
     root = repo_root()
     load_profile(profile)
     if step: checked(step, Name, "the name of a step")
-    if not importlib.util.find_spec("snakemake"):
-        raise UsageError("reproduce needs more packages; run: pip install 'edgetpu-repro[repro]'")
+    need("snakemake", "reproduce")
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores or "all"), "--nolock",
                "--rerun-incomplete", "--scheduler", "greedy", "--config", f"profile={profile}"]
     goal = ["--", step] if step else [] # behind all options

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['remove_stale', 'atomic_write', 'write_text', 'read_text', 'read_json', 'parse_yaml', 'read_yaml', 'sha256_file',
-           'repo_root', 'Paths', 'data_folder', 'released_folder']
+           'card_path', 'repo_root', 'Paths', 'data_folder', 'released_folder']
 
 # %% ../../nbs/core/01_files.ipynb #c002
 import hashlib, json, os, platform, re
@@ -147,6 +147,13 @@ def sha256_file(
 ) -> str: # 64 hexadecimal digits
     "The SHA-256 of a file, read in pieces."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def card_path(
+    path, # Of a model file, such as 'm.tflite'
+) -> Path: # 'm.tflite.json'
+    "Where the card of a file is: what it is and its SHA-256."
+    return Path(path).with_name(Path(path).name + ".json")
 
 # %% ../../nbs/core/01_files.ipynb #c018
 def repo_root(

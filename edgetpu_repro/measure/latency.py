@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['COEFFICIENTS', 'NAMES', 'UNITS_MS', 'EXPONENTS', 'PART_EXPONENTS', 'OVERLAPS', 'SEVEN', 'POINT', 'ENSEMBLE', 'DRAWS',
            'LEVEL', 'Coefficient', 'unit_times', 'Structure', 'exposed', 'Fit', 'noise_of', 'fit', 'Ensemble',
-           'interval', 'ensemble', 'point_fit', 'predict', 'modelled', 'modelled_ms', 'words', 'compare']
+           'interval', 'problem_hash', 'fits_as_json', 'kept_fits', 'ensemble', 'point_fit', 'predict', 'modelled',
+           'modelled_ms', 'words', 'compare']
 
 # %% ../../nbs/measure/05_latency.ipynb #l002
+import hashlib, json
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.resources import files
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from ..core.errors import unknown
 from .workload import (
@@ -166,6 +168,7 @@ def fit(
     structure:Structure=POINT,
 ) -> Fit:
     "Fit the free coefficients of a structure to published latencies."
+    from scipy.optimize import least_squares # half a second: not for those who only predict
     problem = _Problem(points, structure)
     centre, _ = structure.prior
     found = least_squares(problem.residuals, centre, problem.jacobian, method="lm", ftol=1e-10)
@@ -244,12 +247,43 @@ def interval(sample) -> tuple: # (median, low, high)
     tail = (1 - LEVEL) / 2
     return tuple(np.quantile(sample, [0.5, tail, 1 - tail]).tolist())
 
+# %% ../../nbs/measure/05_latency.ipynb #l023b
+def problem_hash(
+    points:list, # of `workload.Point`
+) -> str: # 64 hexadecimal digits
+    "A hash of what the fits depend on, but for the operators of the published models."
+    text = repr((COEFFICIENTS, UNITS_MS, EXPONENTS, POINT, ENSEMBLE, points))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fits_as_json() -> str:
+    "The fits to all published points, computed now, as the text of `latency.json`."
+    points, rows = published_points(), []
+    for structure in (POINT, *ENSEMBLE):
+        f = fit(points, structure)
+        row = dict(free=f.free.tolist(), covariance=f.covariance.tolist())
+        rows.append(json.dumps(dict(row, log_evidence=f.log_evidence)))
+    listed = ",\n".join(rows)
+    return f'{{"problem": "{problem_hash(points)}",\n"fits": [\n{listed}]}}\n'
+
+# %% ../../nbs/measure/05_latency.ipynb #l023c
+@cache
+def kept_fits() -> tuple: # of `Fit`: that of POINT, then those of ENSEMBLE; empty where outdated
+    "The fits of `latency.json`."
+    text = (files("edgetpu_repro.measure")/"latency.json").read_text(encoding="utf-8")
+    kept = json.loads(text)
+    if kept["problem"] != problem_hash(published_points()): return ()
+    structures = zip((POINT, *ENSEMBLE), kept["fits"])
+    return tuple(Fit(s, np.array(row["free"]), np.array(row["covariance"]), row["log_evidence"])
+                 for s, row in structures)
+
 
 @cache
 def ensemble(
     without:str|None=None, # Registry name of a model whose latency the fit shall not know
 ) -> Ensemble:
     "The eighteen structures fitted to the published points."
+    if not without and (kept := kept_fits()): return Ensemble.of(kept[1:])
     points = [p for p in published_points() if p.model != without]
     return Ensemble.of([fit(points, s) for s in ENSEMBLE])
 
@@ -259,6 +293,7 @@ def point_fit(
     without:str|None=None, # As for `ensemble`
 ) -> Fit:
     "The structure for point values fitted to the published points."
+    if not without and (kept := kept_fits()): return kept[0]
     return fit([p for p in published_points() if p.model != without])
 
 # %% ../../nbs/measure/05_latency.ipynb #l031

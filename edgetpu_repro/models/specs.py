@@ -19,7 +19,7 @@ from pathlib import Path
 from types import UnionType
 from typing import ClassVar, get_args
 
-from ..core.errors import UsageError, unknown
+from ..core.errors import UsageError, need, unknown
 
 # %% ../../nbs/models/00_specs.ipynb #c005
 _CHANNELS = dict.fromkeys(
@@ -781,9 +781,10 @@ def build_model(
 ): # A functional `keras.Model`: float32 NHWC in [-1, 1] -> 'probabilities', 'logits' or boxes
     """Build a model with fresh weights.
 
-    Raises `UsageError` for an unknown name, an impossible size or spec.
+    Raises `UsageError` for an unknown name, an impossible size or spec, and without Keras.
     """
     spec = resolve_spec(model)
+    need("keras", "build_model")
     if has_layout(spec):
         g = layout(spec, image_size, num_classes, **options)
         return _later("blocks.build")(g, group_conv)

@@ -14,11 +14,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from ..core.errors import UsageError, unknown
-from ..core.files import atomic_write, write_text
+from ..core.files import atomic_write, card_path, write_text
 from ..core.records import provenance
 from ..tasks.base import Task, decibels, task_of_model, task_of_outputs
 from .convert import fold_norms, freeze, tflite_argmax, to_float
-from .file import TFLiteFile, card_path
+from .file import TFLiteFile
 from .metadata import with_metadata
 from edgetpu_repro.tflite.quantize import (
     STATIC, TARGETS, activation_ranges, check_operators, check_recipe, not_for_edgetpu,

@@ -11,8 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..core.errors import UsageError, unknown
-from ..core.files import read_json, sha256_file, write_text
-from .file import card_path
+from ..core.files import card_path, read_json, sha256_file, write_text
 
 # %% ../../nbs/tflite/08_fetch.ipynb #n003
 GARDEN = "https://storage.googleapis.com/tf_model_garden"

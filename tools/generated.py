@@ -1,0 +1,68 @@
+"""Files that are computed from others and committed: write them anew, or say which differ.
+
+    python tools/generated.py            writes them
+    python tools/generated.py --check    says which are not what they would be
+"""
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def latency_fits(path) -> str:
+    """Coefficients of the latency model; the file itself where it is as good as a new fit.
+
+    The last digits of a fit depend on the machine.
+    """
+    from edgetpu_repro.measure import latency
+    now = latency.fits_as_json()
+    same = path.is_file() and as_good(json.loads(path.read_text()), json.loads(now))
+    return path.read_text() if same else now
+
+
+def as_good(kept, now, relative=1e-5) -> bool:
+    "Whether two documents are the same but for the last digits of their numbers."
+    if isinstance(now, float): return isinstance(kept, float) and near(kept, now, relative)
+    if type(kept) is not type(now): return False
+    if isinstance(now, str | int): return kept == now
+    if len(kept) != len(now): return False
+    if isinstance(now, list): return all(as_good(a, b, relative) for a, b in zip(kept, now))
+    return set(kept) == set(now) and all(as_good(kept[k], now[k], relative) for k in now)
+
+
+def near(one, other, relative) -> bool:
+    "Whether two numbers are the same but for their last digits."
+    return abs(one - other) <= relative * max(abs(one), abs(other)) + 1e-9
+
+
+GENERATED = { # path: what computes its text
+    "edgetpu_repro/measure/latency.json": latency_fits,
+}
+
+
+def outdated() -> list: # of paths
+    "Which files are not what they would be."
+    wrong = []
+    for name, made in GENERATED.items():
+        path = ROOT / name
+        if not path.is_file() or path.read_text() != made(path): wrong.append(name)
+    return wrong
+
+
+def main(words) -> int: # Exit code
+    "Write, or check."
+    if words not in ([], ["--check"]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    wrong = outdated()
+    for name in wrong: print(name)
+    if words: return int(bool(wrong))
+    for name in wrong:
+        path = ROOT / name
+        path.write_text(GENERATED[name](path))
+    return 0
+
+
+if __name__ == "__main__": sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,9 @@
 # make reproduce · make check · make test · make lab · make export. Everything else is in the README.
-PYTHON ?= python3.11
+# Any of these Pythons: the first that is there and can make a virtual environment, or PYTHON=...
+VERSIONS := 3.11 3.12 3.13
+USABLE := import ensurepip, sys, venv; sys.exit('%d.%d' % sys.version_info[:2] not in '$(VERSIONS)'.split())
+PYTHON ?= $(shell for p in $(VERSIONS:%=python%) python3; do \
+	$$p -c "$(USABLE)" 2> /dev/null && echo $$p && break; done)
 PROFILE ?= default
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -33,10 +37,21 @@ outputs: .venv/installed              ## the same, with the outputs of the last 
 	python tools/publish.py --execute --take
 
 .venv/installed: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(or $(PYTHON),false) -c "$(USABLE)" 2> /dev/null || { \
+		echo "no Python to make .venv with: one of $(VERSIONS) is needed, with its venv" \
+		"(Debian: apt-get install python3-venv), on PATH or as make PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-lock:                                 ## resolve requirements.lock anew
-	uv pip compile --quiet --generate-hashes --all-extras --python-version 3.11 --no-emit-index-url pyproject.toml -o requirements.lock
+# Two packages have no wheel of any kind; both are plain Python.
+PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
+BINARY := --only-binary :all: --no-binary connection-pool --no-binary promise
+
+lock:                                 ## resolve requirements.lock anew; everything has a wheel everywhere
+	uv pip compile --quiet --generate-hashes --universal --all-extras --python-version 3.11 \
+		--no-emit-index-url pyproject.toml -o requirements.lock
+	for version in $(VERSIONS); do for platform in $(PLATFORMS); do \
+		uv pip compile --quiet $(BINARY) --python-version $$version --python-platform $$platform \
+			requirements.lock -o build/lock.txt || exit 1; done; done

@@ -105,7 +105,7 @@ Calibration = option(str, "TFDS name of the calibration data.")
 DatasetDir = option(Path, "Where TFDS keeps it; TFDS's default if not given.")
 Crop = option(bool, "Crop before resizing, as for ImageNet.")
 Steps = option(int, "Calibration batches, from the train split.", min=1)
-Batch = option(int, "Images a call of the file.", min=1)
+Batch = option(int, "Images a call of the file; -1: any number, which the caller sets.", min=-1)
 Target = option(list[str], "edgetpu (group convolutions as slices, which its compilers take) "
                            "or cpu (native).")
 Quantizer = option(str, "tf (TensorFlow's, as in the paper) or aeq (ai-edge-quantizer).")
@@ -268,12 +268,14 @@ def export(
     if ckpt_path: check_weights(ckpt_path)
     methods = _methods(model_name, finalize_method, output_layer, image_size)
     _check_targets(target, quantizer, recipe, rule)
+    from edgetpu_repro.tflite.batches import check_batch_size
+    check_batch_size(batch_size)
     from edgetpu_repro.tflite.export import ExportOptions
     from edgetpu_repro.tflite.formats import up_to_layer
     with output_folder(output_dir) as folder:
         builder = calibration = seen = None
         if quantize:
-            images = num_calibration_steps * batch_size
+            images = num_calibration_steps * max(1, batch_size)
             builder, calibration, seen = _calibration(
                 dataset_name, dataset_dir, image_size, central_crop, images)
         about = dict(weights=_weights_card(ckpt_path), image_size=image_size, calibration=seen)

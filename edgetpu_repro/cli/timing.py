@@ -54,6 +54,7 @@ def _table(results):
         scatter = f"{r['latency_p5_ms']:>10.3f}{r['latency_p95_ms']:>10.3f}{r['runs']:>7}"
         taken = f"{r['latency_ms']:>10.3f}{interval:>18}{scatter}"
         say(f"{name:{width}}{taken}{r['bytes'] / 1e6:>8.2f}{memory:>12}")
+        if r["images_a_call"] > 1: say(f"    {r['images_a_call']} images a call")
         if "operators" not in r: continue
         for op, (n, ms) in r["operators"].items(): say(f"    {op:24}{n:>5}{ms:>10.3f} ms")
         say(f"    by {r['operators_measured_by']}")

@@ -360,6 +360,7 @@ def time_on_host(
     results = {name: summarize(times) for name, times in processes.items()}
     for name, path in files.items():
         size, memory = path.stat().st_size, peak_memory_mb(path, settings.threads)
-        results[name] |= dict(bytes=size, memory_mib=memory)
+        at_once = TFLiteFile.open(path).inputs[0].shape[0]
+        results[name] |= dict(bytes=size, memory_mib=memory, images_a_call=at_once)
         if operators: results[name] |= operators_timed(path, settings.threads)
     return results, compare(*processes.values()) if pair else None

@@ -194,6 +194,8 @@ def operators_in_file(
     from edgetpu_repro.tflite.isolation import run_isolated
     inputs, records = run_isolated(_read_file, content, seconds=20, what=what)
     if len(inputs) != 1: raise UsageError(f"{what} takes {len(inputs)} inputs, not one image")
+    if inputs[0] and inputs[0][0] > 1: # of a file that takes any number, the shape is that of one
+        raise UsageError(f"{what} takes {inputs[0][0]} images a call; the model is of one")
     return file_operators(records, inputs[0][1:])
 
 # %% ../../nbs/measure/04_workload.ipynb #hs02b

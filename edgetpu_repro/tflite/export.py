@@ -13,10 +13,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
-from ..core.errors import UsageError, unknown
+from ..core.errors import unknown
 from ..core.files import atomic_write, card_path, write_text
 from ..core.records import provenance
 from ..tasks.base import Task, decibels, task_of_model, task_of_outputs
+from edgetpu_repro.tflite.batches import (
+    ANY, batch_name, check_batch_size, check_batches, traced_images, with_any_batch,
+)
 from .convert import fold_norms, freeze, tflite_argmax, to_float
 from .file import TFLiteFile
 from .metadata import with_metadata
@@ -129,7 +132,7 @@ class ExportOptions:
     quantizer:str = "tf"                     # one of `QUANTIZERS`
     rules:tuple = ()                         # as `parse_rule` takes them
     less_restrictive:bool = False            # float outputs, and what cannot be int8 stays float
-    batch_size:int = 1                       # images a call of the file
+    batch_size:int = 1                       # images a call of the file; -1: any number
     target:str = "edgetpu"                   # one of `TARGETS`, for which the model was built
     max_detections:int = 100                 # boxes of a picture, of a detector with suppression
     labels:tuple = ()                        # names of the classes
@@ -139,8 +142,18 @@ class ExportOptions:
 
     def __post_init__(self):
         if self.target not in TARGETS: raise unknown("target", self.target, TARGETS)
-        if self.batch_size < 1: raise UsageError(f"batch_size {self.batch_size} is not at least 1")
+        check_batch_size(self.batch_size)
         for recipe in self.recipes: check_recipe(self.quantizer, recipe, self.rules)
+
+    @property
+    def traced(self) -> int:
+        "Images a call of the graph that is converted."
+        return traced_images(self.batch_size)
+
+    def opened(self, file) -> TFLiteFile:
+        "A file of that graph as it is written."
+        file = TFLiteFile.open(file)
+        return file if self.batch_size != ANY else TFLiteFile.open(with_any_batch(file))
 
     @property
     def full_integer(self) -> bool:
@@ -162,6 +175,7 @@ def file_name(
     "MODEL_STEPS_TARGET_KIND.tflite, without what goes without saying."
     parts = [model.name] if method == "none" else [model.name, method.replace(",", "_")]
     if options.target != "edgetpu": parts.append(options.target)
+    if options.batch_size != 1: parts.append(f"batch{batch_name(options.batch_size)}")
     if recipe != "a8w8": parts.append(recipe or "float")
     else: parts.append("int8" if options.quantizer == "tf" else "int8_aeq")
     return "_".join(parts) + ".tflite"
@@ -172,7 +186,7 @@ def _quantized(float_file:TFLiteFile, calibration, options:ExportOptions):
     ranges = activation_ranges(float_file, calibration) if options.needs_ranges else None
     how = options.quantizer, options.rules, options.less_restrictive
     for recipe in options.recipes:
-        file = TFLiteFile.open(quantize_tflite(float_file, ranges, recipe, *how))
+        file = options.opened(quantize_tflite(float_file, ranges, recipe, *how))
         check_operators(file, int8=options.full_integer)
         yield recipe, file
 
@@ -193,7 +207,7 @@ def of_quantized(
 # %% ../../nbs/tflite/05_export.ipynb #x004
 def _images(model, options:ExportOptions):
     "Random images that a float file is compared on."
-    shape = (max(options.batch_size, 2), *model.input_shape[1:])
+    shape = (max(options.traced, 2), *model.input_shape[1:])
     return np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
 
 
@@ -207,30 +221,34 @@ def export_model(
     start, out = time.perf_counter(), []
     task, folded, workers = task_of_model(model), fold_norms(model), os.cpu_count()
     images = _images(model, options) if calibration is None else calibration
-    few = images[:max(options.batch_size, 2)] # that Keras sees as well
+    few = images[:max(options.traced, 2)] # that Keras sees as well
     raw = np.asarray(model(few, training=False))
 
     def write(file, method, rest):
         recipe, seconds = rest["recipe"], round(time.perf_counter() - start, 2)
+        check_batches(file, images)
         path = Path(folder)/file_name(model, method, recipe, options)
         card = dict(model=model.name, finalize_method=method, target=options.target)
+        if options.batch_size != 1: card["batch_size"] = options.batch_size
         card |= dict(options.about, **rest, seconds=seconds)
         description = f"{recipe} by {options.quantizer}" if recipe else ""
         out.append((path, publish_tflite(file, path, card, description, options.labels)))
         return path
 
     for method in options.finalize_methods:
-        float_file = TFLiteFile.open(to_float(freeze(model, options.batch_size, method, folded)))
+        float_file = TFLiteFile.open(to_float(freeze(model, options.traced, method, folded)))
         wanted = float_file.predictor(workers=workers)(images)
         check = task.check_float(task.finalize(raw, method, tflite_argmax), wanted[:len(few)])
         if calibration is None:
             check_operators(float_file, int8=False)
-            write(float_file, method, dict(quantizer=None, recipe=None, check=check, degraded=[]))
+            rest = dict(quantizer=None, recipe=None, check=check, degraded=[])
+            write(options.opened(float_file), method, rest)
             continue
         for recipe, file in _quantized(float_file, calibration, options):
             got = file.predictor(workers=workers)(images)
             compared = check | task.compare(wanted, got) | dict(images=len(images))
             path = write(file, method, of_quantized(recipe, file, compared, task, options))
             if not options.report: continue
-            write_report(layer_report(float_file, file, images[:max(options.batch_size, 4)]), path)
+            some = images[:max(options.traced, 4)]
+            write_report(layer_report(options.opened(float_file), file, some), path)
     return out

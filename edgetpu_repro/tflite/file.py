@@ -138,6 +138,23 @@ def _interpreter(content, what, threads=1, delegate=True):
     except (ValueError, RuntimeError) as e: raise _refused(what, "open", e) from None
 
 
+def _takes_any(details) -> bool:
+    "Whether an input takes any number of images: its first side has no size of its own."
+    return int(details["shape_signature"][0]) == -1 if len(details["shape_signature"]) else False
+
+
+def _resized(interpreter, images, what):
+    "The same interpreter, for so many images a call; `UsageError` where a file takes others."
+    details = interpreter.get_input_details()
+    if not all(map(_takes_any, details)):
+        sizes = [int(d["shape"][0]) for d in details if len(d["shape"])]
+        if sizes == [images] * len(details): return interpreter
+        raise UsageError(f"{what} takes {sizes[0] if sizes else 'no'} images a call, not {images}")
+    for d in details:
+        interpreter.resize_tensor_input(d["index"], [images, *d["shape"][1:]], strict=True)
+    return interpreter
+
+
 def _allocated(interpreter, what):
     "The same interpreter, ready to run."
     try: interpreter.allocate_tensors()
@@ -243,9 +260,9 @@ def _run(interpreter, images) -> list: # One float array an output
     return [_as_floats(np.concatenate(kept), d)[:len(images)] for kept, d in zip(found, outputs)]
 
 
-def _predictor(file, threads, workers):
+def _predictor(file, threads, workers, images):
     "What `TFLiteFile.predictor` returns."
-    interpreters = [file.interpreter(threads) for _ in range(workers)]
+    interpreters = [file.interpreter(threads, images) for _ in range(workers)]
     batch, *wanted = interpreters[0].get_input_details()[0]["shape"].tolist()
     if batch < 1: raise UsageError(f"{file.name} takes batches of {batch} images")
 
@@ -343,6 +360,12 @@ class _Graph(_Contents):
             return tuple(map(_tensor_info, self._delegated.get_output_details()))
 
     @cached_property
+    def any_batch(self) -> bool:
+        "Whether it takes any number of images a call; `inputs` then have the shape of one."
+        with _readable(self.name):
+            return all(map(_takes_any, self._opened.get_input_details()))
+
+    @cached_property
     def signature(self) -> dict: # {key: {inputs, outputs: names}}
         "By which names LiteRT's users call it."
         with _readable(self.name): return self._opened.get_signature_list()
@@ -399,16 +422,20 @@ class TFLiteFile(_Graph):
 
     def interpreter(self,
         threads:int=1,
+        images:int|None=None, # A call, of a file that takes any number; None: as it is
     ): # Of LiteRT, with XNNPACK and its tensors allocated
         "A new interpreter, ready to run."
-        return _allocated(_interpreter(self.content, self.name, threads), self.name)
+        opened = _interpreter(self.content, self.name, threads)
+        if images: _resized(opened, images, self.name)
+        return _allocated(opened, self.name)
 
     def predictor(self,
         threads:int=1, # Of one worker
         workers:int=1, # So many images, or batches, at once
+        images:int|None=None, # As `interpreter` takes it
     ): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...)
         "Make a prediction function; it gives a list where a file has several outputs."
-        return _predictor(self, threads, workers)
+        return _predictor(self, threads, workers, images)
 
     def activations(self): # Function of as many images as the file takes -> (name, array), ...
         "Make a function that gives the value of every activation, dequantised."

@@ -22,6 +22,7 @@ from ..core.errors import UsageError
 from ..core.files import atomic_write
 from ..models.anchors import anchors_for, centers
 from ..tasks.detection import TASK, detections_of, matched_boxes
+from .batches import check_batches
 from .convert import SIGNATURE, fold_norms, freeze, to_float
 from .export import (
     ExportOptions, export_model, file_name, layer_report, of_quantized, write_report, write_tflite)
@@ -360,7 +361,7 @@ class _Source:
 
     def samples(self) -> np.ndarray: # (n, *hw, 3)
         "Images to compare on: some of those that calibrate, or noise."
-        size = self.options.batch_size
+        size = self.options.traced
         if self.calibration is not None: return self.calibration[:max(8, size)]
         shape = (max(2, size), *self.hw, 3)
         noise = np.random.default_rng(0).uniform(-1, 1, shape)
@@ -369,7 +370,7 @@ class _Source:
     def float_file(self, inside:bool) -> bytes:
         "Heads in float, converted once."
         if inside not in self.floats:
-            size = self.options.batch_size
+            size = self.options.traced
             self.floats[inside] = detector_float(self.model, inside, self.folded, size)
         return self.floats[inside]
 
@@ -402,6 +403,8 @@ class _Export(_Source):
         "A file as a method ends it; raises `UsageError` where the operator is not as it should be."
         content = _finished_file(heads, method, self.anchors, self.options.max_detections)
         check_operator(content, method)
+        content = self.options.opened(content).content
+        check_batches(content, self.images)
         return content
 
     def write(self, content:bytes, method:str, rest:dict):
@@ -415,6 +418,7 @@ class _Export(_Source):
             max_detections=options.max_detections if method != "none" else None,
             target=options.target,
             **options.about)
+        if options.batch_size != 1: card["batch_size"] = options.batch_size
         card |= dict(rest, labels=len(labels), seconds=round(seconds, 2))
         description = f"{recipe} by {options.quantizer}" if recipe else "float"
         content = with_detector_metadata(content, name, description, labels)
@@ -441,14 +445,16 @@ class _Export(_Source):
         wanted, got = self.run(float_file), self.run(heads)
         sqnr = TASK.compare(wanted, got, self.hw)["sqnr_db"]
         check = check | dict(sqnr_db=sqnr) | self.compare(content, method)
+        heads = options.opened(heads)
         rest = of_quantized(recipe, heads, check, TASK, options)
         refused = rest["refused_by_edgetpu"]
         if inside and refused: # suppression and what feeds it are the CPU's
             left = [r for r in refused if not r.startswith("DEQUANTIZE")]
             rest["refused_by_edgetpu"] = left
         path, card = self.write(content, method, rest)
-        some = self.images[:max(options.batch_size, 4)]
-        if options.report: write_report(layer_report(float_file, heads, some), path)
+        if not options.report: return path, card
+        some = self.images[:max(options.traced, 4)]
+        write_report(layer_report(options.opened(float_file), heads, some), path)
         return path, card
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #dp4b
@@ -461,7 +467,7 @@ def export_detector(
     "Export a detector in every way asked for; each file is checked before it gets its name."
     hw = model.input_shape[1:3]
     methods = [TASK.check_finalize(method, hw) for method in options.finalize_methods]
-    if options.batch_size > 1 and set(methods) != {"none"}:
+    if options.batch_size != 1 and set(methods) != {"none"}:
         raise UsageError(
             f"{OPERATOR} takes one picture a call, not --batch_size {options.batch_size}; "
             "raw heads (--finalize_method none) take more")

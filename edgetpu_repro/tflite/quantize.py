@@ -35,9 +35,9 @@ def activation_ranges(
     "The range of every activation over the calibration images."
     file = TFLiteFile.open(float_file)
     batch = file.inputs[0].shape[0]
-    chunks = [images[i:i + batch] for i in range(0, len(images) - batch + 1, batch)]
-    if not chunks:
-        raise UsageError(f"{len(images)} calibration images are fewer than one batch of {batch}")
+    if not len(images): raise UsageError("no calibration images")
+    chunks = [images[i:i + batch] for i in range(0, len(images), batch)]
+    chunks[-1] = np.resize(chunks[-1], (batch, *images.shape[1:])) # filled up with the same ones
 
     def look(part):
         run, found = file.activations(), {}
@@ -202,7 +202,9 @@ def not_for_edgetpu(
 ) -> list: # What is not, in words
     "What the Edge TPU's compilers would refuse in a file."
     refused = []
-    for op, version in TFLiteFile.open(file).operator_versions.items():
+    file = TFLiteFile.open(file)
+    if file.any_batch: refused.append("any number of images a call (they take a fixed one)")
+    for op, version in file.operator_versions.items():
         known = EDGETPU.get(op)
         if known is None: refused.append(f"{op} version {version} (unknown to them)")
         elif version > known: refused.append(f"{op} version {version} (they take {known})")

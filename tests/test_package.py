@@ -117,6 +117,8 @@ def test_what_needs_no_tensorflow(bare):
         ("published", "tf"),
         ("search run --study t --target_ms 0.8 --evaluator train", "tf"),
         ("reproduce", "repro"),
+        ("view m.tflite", "view"),
+        ("view m.tflite --node_data data.json", "tf"),
     ],
 )
 def test_what_is_not_installed_is_said_in_a_line(bare, line, extra):

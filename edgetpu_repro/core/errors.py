@@ -63,6 +63,8 @@ EXTRAS = { # extra: what it is for people, and the packages of it that we import
     "repro": ("the notebooks' packages", (
         "snakemake", "papermill", "nbconvert", "matplotlib", "pandas", "seaborn", "plotly",
         "textalloc", "tabulate")),
+    "view": ("netron", ("netron",)),
+    "publish": ("huggingface_hub", ("huggingface_hub",)),
 }
 
 

@@ -32,9 +32,11 @@ lab: .venv/installed                  ## JupyterLab on the notebooks
 
 export: .venv/installed               ## after editing notebooks: package, README, clean metadata
 	python tools/publish.py
+	python tools/generated.py
 
 outputs: .venv/installed              ## the same, with the outputs of the last make reproduce and of the library notebooks
 	python tools/publish.py --execute --take
+	python tools/generated.py
 
 .venv/installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(or $(PYTHON),false) -c "$(USABLE)" 2> /dev/null || { \

@@ -1,5 +1,6 @@
 "Shared by all tests: where the repository is, and how to run its commands."
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,49 @@ def inside(capsys):
         return subprocess.CompletedProcess(args, code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "Headless Chromium; a test that needs it is skipped where there is none."
+    name = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome")), None)
+    if name is None: pytest.skip("no Chromium: apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=shutil.which(name), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()
+
+
+class Visit:
+    "A page with what it asked for and what went wrong in it."
+
+    def __init__(self, browser, width=1280, height=900):
+        self.page = browser.new_page(viewport=dict(width=width, height=height))
+        self.errors, self.requests = [], []
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("request", lambda r: self.requests.append(r.url))
+
+    def outside(self, *allowed):
+        "Requests that leave the disk and the servers that are allowed."
+        starts = ("file:", "data:", "blob:", *allowed)
+        return [url for url in self.requests if not url.startswith(starts)]
+
+    def overflow(self):
+        "By how many pixels the page is wider than its window."
+        return self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+
+
+@pytest.fixture
+def visit(browser):
+    "Open pages: `visit(width=390).page.goto(...)`; they are closed after the test."
+    visits = []
+
+    def start(**size):
+        visits.append(Visit(browser, **size))
+        return visits[-1]
+
+    yield start
+    for one in visits: one.page.close()

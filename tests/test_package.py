@@ -28,6 +28,8 @@ def test_wheel(tmp_path):
         profiles = {f"edgetpu_repro/config/{p.name}" for p in (ROOT / "config").glob("*.yaml")}
         assert profiles <= set(names)
         assert "edgetpu_repro/measure/latency.json" in names
+        page = {str(p.relative_to(ROOT)) for p in ROOT.glob("edgetpu_repro/show/explorer_page/*")}
+        assert page and page <= set(names)
         assert "edgetpu-repro = edgetpu_repro.cli.main:main" in text("entry_points.txt")
         needed = {
             line.split(":")[1].strip()

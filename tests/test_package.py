@@ -121,6 +121,7 @@ def test_what_needs_no_tensorflow(bare):
         ("reproduce", "repro"),
         ("view m.tflite", "view"),
         ("view m.tflite --node_data data.json", "tf"),
+        (f"card {MODEL}", "publish"),
     ],
 )
 def test_what_is_not_installed_is_said_in_a_line(bare, line, extra):

@@ -16,7 +16,7 @@ import typer
 
 from ..core.errors import UsageError, missing, printable
 from .app import app
-from . import files, models, published, search # noqa: F401 (each adds its commands)
+from . import files, models, publish, published, search # noqa: F401 (each adds its commands)
 from . import timing, training, view, workflow # noqa: F401
 
 # %% ../../nbs/cli/06_main.ipynb #c016

@@ -57,7 +57,44 @@ def number(cell):
     except ValueError: return cell
 
 
+PROFILES = ("default", "cifar10", "camvid", "published", "bccd", "bccd_finetune")
+
+
+def artifact(path) -> str:
+    "ARTIFACT.md with its two tables: claims of the committed tables, costs of the profiles."
+    text = path.read_text()
+    with open(ROOT / "results/default/tables/claims.csv", newline="") as f:
+        claims = [claim_row(r) for r in csv.DictReader(f)]
+    head = ["| claim | against | command | verdict |", "|---|---|---|---|"]
+    text = between(text, "claims", [*head, *claims])
+    head = ["| command | takes |", "|---|---|"]
+    return between(text, "costs", [*head, *map(cost_row, PROFILES)])
+
+
+def claim_row(row: dict) -> str:
+    "A claim, and the command whose records decide it."
+    other = next((p for p in PROFILES[1:] if f"on {p}" in row["against"]), None)
+    commands = [f"`make reproduce PROFILE={other}`"] if other else []
+    command = ", then ".join([*commands, "`make reproduce`"])
+    return f"| {row['claim']} | {row['against']} | {command} | {row['verdict']} |"
+
+
+def cost_row(profile: str) -> str:
+    "What a profile takes, as its file says."
+    from edgetpu_repro.core.settings import load_profile
+    option = "" if profile == "default" else f" PROFILE={profile}"
+    return f"| `make reproduce{option}` | {load_profile(profile).cost} |"
+
+
+def between(text: str, mark: str, lines) -> str:
+    "A text with other lines between a comment and the next `<!-- end -->`."
+    start = text.index("\n", text.index(f"<!-- {mark}:")) + 1
+    end = text.index("<!-- end -->", start)
+    return text[:start] + "".join(f"{line}\n" for line in lines) + text[end:]
+
+
 GENERATED = { # path: what computes its text
+    "ARTIFACT.md": artifact,
     "results/results.csv": results_csv,
     "edgetpu_repro/measure/latency.json": latency_fits,
 }

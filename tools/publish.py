@@ -7,6 +7,7 @@ python tools/publish.py --execute --take
                                    from one clean commit is refused.
 """
 import argparse
+import configparser
 import json
 import os
 import re
@@ -107,10 +108,43 @@ def clean_cell(cell):
         if "metadata" in output: output["metadata"] = {}
 
 
+def links(path, url: str) -> str:
+    """A line that opens a notebook in Colab or Binder; empty where the repository is not on GitHub.
+
+    `url` is `git_url` of settings.ini, the one place that knows where the repository is public.
+    """
+    found = re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?", url.strip())
+    if not found: return ""
+    place, name = "/".join(found.groups()), Path(path).as_posix()
+    colab = f"https://colab.research.google.com/github/{place}/blob/main/{name}"
+    binder = f"https://mybinder.org/v2/gh/{place}/main?labpath={name}"
+    install = f"`!pip install 'edgetpu-repro[repro] @ git+https://github.com/{place}'`"
+    return f"{OPEN}[Colab]({colab}) (there first {install}) · [Binder]({binder})"
+
+
+OPEN = "Open in " # how the line begins
+
+
+def git_url() -> str:
+    "Where the repository is public; empty while it is nowhere."
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read("settings.ini")
+    return settings["DEFAULT"].get("git_url") or ""
+
+
+def link(notebook, path, url):
+    "Let the first cell end in the line of `links`, or in none."
+    first = notebook.cells[0]
+    lines = [line for line in first.source.split("\n") if not line.startswith(f"{OPEN}[Colab]")]
+    text, line = "\n".join(lines).rstrip(), links(path, url)
+    first.source = f"{text}\n\n{line}" if line else text
+
+
 def clean(path):
     "Drop what is not worth committing: native logs, execution counts, metadata but tags."
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata = KERNEL
+    if path.name != "index.ipynb": link(notebook, path, git_url())
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = {"tags": tags} if tags else {}

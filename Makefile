@@ -9,7 +9,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: reproduce search check test lab export lock outputs
+.PHONY: reproduce search check test lab export lock outputs docs
 .DELETE_ON_ERROR:
 
 reproduce: .venv/installed            ## run the workflow: records, tables, figures, report
@@ -29,6 +29,9 @@ test: .venv/installed                 ## everything that CI checks; one process 
 
 lab: .venv/installed                  ## JupyterLab on the notebooks
 	jupyter lab --notebook-dir nbs $(if $(filter 0,$(shell id -u)),--allow-root)
+
+docs: .venv/installed                 ## the documentation's site in _site/, to be opened from disk
+	python tools/documentation.py
 
 export: .venv/installed               ## after editing notebooks: package, README, clean metadata
 	python tools/publish.py

@@ -69,6 +69,11 @@ def test_python_of_the_readme_runs(copy):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_commands_run_as_written(copy, page):
+    "Python of a page first: it writes what the commands take."
+    blocks = [text for kind, text in BLOCK.findall(page.read_text()) if kind == "python"]
+    for text in blocks if page.parent.name == "docs" else ():
+        result = run_there(copy, sys.executable, "-c", text)
+        assert result.returncode == 0, result.stderr[-2000:]
     for command in commands(page, ""):
         words = shlex.split(command)
         if command.startswith(LONG):

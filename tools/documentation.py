@@ -1,0 +1,401 @@
+"""The documentation's site, from notebooks, docs, results, commands and modules: `make docs`.
+
+python tools/documentation.py [FOLDER]      builds _site (or FOLDER), with warnings as errors; open
+                                   index.html from disk, or serve the folder
+"""
+import argparse
+import base64
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from mkdocs.exceptions import MkDocsException
+
+from dependencies import ROOMS, modules
+from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.show.explorer import write_explorer
+
+SOURCE = Path("build/site") # what mkdocs reads; made anew
+STEPS = dict(runs="Runs", paper="Paper")
+LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+WHERE = "https?:|mailto:|#"
+HOW_TO = { # page of docs/: how the navigation calls it
+    "reproduce": "Reproduce all of it",
+    "group_convolution": "Export my own group-convolution model",
+    "export": "Train, export, import",
+    "layers": "Which layer loses the accuracy",
+    "phones": "Benchmark on a phone",
+    "data": "Train on my data",
+    "ade20k_32": "The 32 ADE20K classes",
+    "cluster": "Run on a cluster",
+    "detection": "Detect objects",
+    "search": "Search architectures",
+    "published": "The released files on pictures",
+    "claims": "How claims are decided",
+    "limits": "Limits",
+    "robustness": "Damaged files",
+}
+PROJECT = { # files of the root that have pages
+    "ARTIFACT.md": "For reviewers",
+    "CONTRIBUTING.md": "Contributing",
+    "CHANGELOG.md": "Changelog",
+}
+TITLES = { # of tables; others are called as their file
+    "tab1_classification": "Table 1: classification",
+    "tab2_parameters": "Table 2: parameters",
+    "tab3_segmentation": "Table 3: segmentation",
+    "fig2_tradeoff": "Figure 2: group size",
+    "fig3_frontier": "Figure 3: Edge TPU frontier",
+    "fig4_frontier": "Figure 4: CPU frontier",
+}
+TOP1 = "published ImageNet top-1 (%)"
+INTERACTIVE = { # table: columns of the x axis, the column of the y axis, what a point is called
+    "fig2_tradeoff": (["measured latency (ms)"], "trainable parameters", "block"),
+    "fig3_frontier": (["published Pixel 6 Edge TPU (ms)", "modelled Pixel 6 Edge TPU (ms)"],
+                      TOP1, "model"),
+    "fig4_frontier": (["measured host int8 (ms)"], TOP1, "model"),
+    "accuracy": (["measured host int8 latency (ms)"], "measured int8 top-1 (%)", "model"),
+}
+
+
+# ---- where things are ----
+
+def page_of(path:Path) -> Path|None: # relative to the site
+    "The page that shows a file or folder of the repository; None where none does."
+    parts, stem = path.parts, path.stem
+    if parts == ("README.md",): return Path("index.md")
+    if len(parts) == 1 and path.name in PROJECT: return Path("project", path.name)
+    if parts[:1] == ("docs",) and path.suffix == ".md": return Path("howto", path.name)
+    if parts[:1] == ("nbs",) and path.suffix == ".ipynb": return Path(*parts[1:-1], f"{stem}.md")
+    if parts[:1] == ("nbs",) and len(parts) == 2: return Path(parts[1], "index.md")
+    if parts[:1] == ("results",) and path.suffix == ".md":
+        return Path("results", parts[1], path.name)
+    if parts[:1] in (("results",), ("figures",)) and path.is_dir():
+        return Path("results", parts[1], "index.md")
+    return None
+
+
+def link_to(target:str, of:Path, page:Path) -> str:
+    "A link of a file of the repository as a link of its page; other files come along."
+    if re.match(WHERE, target): return target
+    path, _, anchor = target.partition("#")
+    there = Path(os.path.normpath(of.parent / path))
+    place = page_of(there)
+    if place is None:
+        if not there.is_file(): raise UsageError(f"{of} links to {target}, which is no file")
+        place = Path("files", *(part.lstrip(".") for part in there.parts)) # hidden: left out
+        copy(there, place)
+    back = os.path.relpath(place, page.parent)
+    return f"{back}#{anchor}" if anchor else back
+
+
+def copy(path:Path, place:Path):
+    "Take a file of the repository along."
+    (SOURCE / place).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, SOURCE / place)
+
+
+def write(place:Path, text:str):
+    "Write a page."
+    (SOURCE / place).parent.mkdir(parents=True, exist_ok=True)
+    (SOURCE / place).write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def convert(text:str, of:Path, page:Path) -> str:
+    "Markdown of the repository as Markdown of its page: links and pictures."
+    return LINK.sub(lambda m: link_to(m[0], of, page), text)
+
+
+# ---- notebooks ----
+
+def formula(tex:str, page:Path) -> str:
+    "A formula as a picture: no script from elsewhere."
+    from matplotlib import mathtext, rc_context
+    from matplotlib.font_manager import FontProperties
+    place = Path("assets/formulas", hashlib.sha256(tex.encode()).hexdigest()[:12] + ".svg")
+    (SOURCE / place).parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "site", "mathtext.fontset": "cm"}):
+        prop = FontProperties(size=12)
+        mathtext.math_to_image(f"${tex}$", SOURCE / place, prop=prop, format="svg")
+    alt = re.sub(r"[\[\]\n]", " ", tex).replace("\\", "\\\\")
+    return f"![{alt}]({os.path.relpath(place, page.parent)}){{.formula}}"
+
+
+def formulas(text:str, page:Path) -> str:
+    "Formulas between dollars, where they are none of code."
+    text = re.sub(r"\$\$(.+?)\$\$", lambda m: f"\n\n{formula(m[1], page)}\n\n", text, flags=re.S)
+    inline = r"(?<![`\\$\w])\$([^$`\n]+?)\$(?![\w$])"
+    return re.sub(inline, lambda m: formula(m[1], page), text)
+
+
+def fenced(text:str, language:str) -> str:
+    "A block of code that no line of it ends."
+    longest = max([2, *(len(ticks) for ticks in re.findall(r"`+", text))])
+    ticks = "`" * (longest + 1)
+    return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
+
+
+def as_text(value) -> str: return value if isinstance(value, str) else "".join(value)
+
+
+def output_text(output:dict, page:Path, name:str) -> str:
+    "An output of a cell as Markdown; pictures become files."
+    if output["output_type"] == "stream": shown = as_text(output["text"])
+    else:
+        data = output.get("data", {})
+        for kind, ending in (("image/png", "png"), ("image/jpeg", "jpg")):
+            if kind not in data: continue
+            place = page.with_name(f"{page.stem}_{name}.{ending}")
+            (SOURCE / place).write_bytes(base64.b64decode(as_text(data[kind])))
+            return f"![Output]({place.name})"
+        if "text/markdown" in data: return as_text(data["text/markdown"])
+        shown = as_text(data.get("text/plain", ""))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    if not shown.strip(): return ""
+    return f'<div class="output" markdown>\n\n{fenced(shown, "text")}\n\n</div>'
+
+
+def cell_text(cell:dict, of:Path, page:Path) -> str:
+    "A cell as Markdown."
+    source = as_text(cell["source"])
+    if cell["cell_type"] == "markdown": return formulas(convert(source, of, page), page)
+    if re.match(r"#\|\s*(hide|default_exp)", source): return ""
+    source = re.sub(r"^#\|.*\n", "", source, flags=re.M)
+    hidden = "hide-input" in cell["metadata"].get("tags", [])
+    shown = [] if hidden or not source.strip() else [fenced(source, "python")]
+    outputs = enumerate(cell["outputs"])
+    shown += [output_text(o, page, f"{cell['id']}_{i}") for i, o in outputs]
+    return "\n\n".join(filter(None, shown))
+
+
+def write_notebook(path:Path) -> tuple: # (title, page, summary)
+    "A notebook as a page, with its outputs."
+    page = page_of(path)
+    (SOURCE / page).parent.mkdir(parents=True, exist_ok=True)
+    cells = json.loads(path.read_text())["cells"]
+    head = as_text(cells[0]["source"])
+    title = re.search(r"^# (.+)", head, flags=re.M)[1]
+    summary = re.search(r"^> (.+)", head, flags=re.M)
+    write(page, "\n\n".join(filter(None, (cell_text(c, path, page) for c in cells))))
+    return title, page, summary[1] if summary else ""
+
+
+def write_notebooks(room:str, title:str) -> list: # of the navigation
+    "The notebooks of a room, and its page."
+    found = [write_notebook(path) for path in sorted(Path("nbs", room).glob("*.ipynb"))]
+    rows = [f"- [{title}]({page.name}): {summary}" for title, page, summary in found]
+    write(Path(room, "index.md"), f"# {title}\n\n" + "\n".join(rows))
+    return [{"Overview": f"{room}/index.md"}, *({t: str(p)} for t, p, _ in found)]
+
+
+# ---- results ----
+
+def title_of(name:str) -> str: return TITLES.get(name, name.replace("_", " ").capitalize())
+
+
+def interactive(path:Path) -> str:
+    "A figure that shows numbers under the mouse, drawn from a table; nothing without its columns."
+    import plotly.graph_objects as go
+    across, up, label = INTERACTIVE.get(path.stem, ([], "", ""))
+    table = pd.read_csv(path)
+    if not across or not {*across, up, label} <= set(table): return ""
+    figure = go.Figure()
+    for column, symbol in zip(across, ("circle", "diamond-open")):
+        part = table.dropna(subset=[column, up])
+        low, high = (part.get(f"modelled {end} (ms)") for end in ("low", "high"))
+        bars = None
+        if column.startswith("modelled") and low is not None:
+            bars = dict(array=high - part[column], arrayminus=part[column] - low, thickness=1)
+        figure.add_scatter(x=part[column], y=part[up], text=part[label], error_x=bars,
+                           mode="markers", marker=dict(size=9, symbol=symbol),
+                           name=column.split()[0], hovertemplate="%{text}<br>%{x:.3g}, %{y:.4g}")
+    across_title = across[0].split(" ", 1)[1] # without the kind, which the legend says
+    figure.update_layout(template="simple_white", height=420, autosize=True, yaxis_title=up,
+                         xaxis_title=across_title, margin=dict(l=60, r=20, t=20, b=60))
+    options = dict(displaylogo=False, responsive=True)
+    html = figure.to_html(full_html=False, include_plotlyjs=False, div_id=path.stem,
+                          config=options)
+    return f'<script src="../../assets/plotly.min.js"></script>\n{html}'
+
+
+def write_table(path:Path) -> tuple: # (title, page)
+    "A table of a profile, with its figure."
+    page, title = page_of(path), title_of(path.stem)
+    profile, shown = path.parts[1], [f"---\nhide: [toc]\n---\n# {title}"] # wide tables
+    picture = Path("figures", profile, f"{path.stem}.png")
+    figure = interactive(path.with_suffix(".csv"))
+    if picture.exists(): shown.append(picture_of(picture, page))
+    if figure: shown.append(figure)
+    shown.append(convert(path.read_text(), path, page))
+    data = Path("files", path.with_suffix(".csv"))
+    copy(path.with_suffix(".csv"), data)
+    shown.append(f"[As CSV]({os.path.relpath(data, page.parent)}), of the profile `{profile}`. "
+                 "A click on a heading sorts.")
+    write(page, "\n\n".join(shown))
+    return title, page
+
+
+def picture_of(picture:Path, page:Path) -> str:
+    "A figure of the repository on a page."
+    place = Path("files") / picture
+    copy(picture, place)
+    return f"![{title_of(picture.stem)}]({os.path.relpath(place, page.parent)})"
+
+
+def write_results(profile:str) -> list: # of the navigation
+    "The tables and figures of a profile."
+    tables = [write_table(p) for p in sorted(Path("results", profile, "tables").glob("*.md"))]
+    page, names = Path("results", profile, "index.md"), {p.stem for _, p in tables}
+    shown = [f"# Profile {profile}"]
+    shown.append("\n".join(f"- [{title}]({table.name})" for title, table in tables))
+    for picture in sorted(Path("figures", profile).glob("*.png")):
+        if picture.stem in names: continue
+        shown += [f"## {title_of(picture.stem)}", picture_of(picture, page)]
+    write(page, "\n\n".join(shown))
+    return [{"Overview": str(page)}, *({title: str(table)} for title, table in tables)]
+
+
+# ---- reference ----
+
+def write_commands():
+    "Every command and its options, from the application itself."
+    import typer
+    from edgetpu_repro.cli.main import app
+    shown = ["# Commands", "`edgetpu-repro COMMAND --help` says the same. Options are written with "
+             "`-` or with `_`."]
+    for name, command in sorted(typer.main.get_command(app).commands.items()):
+        shown.append(command_text(name, command))
+    write(Path("reference/commands.md"), "\n\n".join(shown))
+
+
+def command_text(name:str, command) -> str:
+    "A command: what it does, how it is called, a table of options."
+    context = command.make_context(name, [], resilient_parsing=True)
+    usage = " ".join(command.collect_usage_pieces(context))
+    rows = ["| option | what it is | default |", "|---|---|---|"]
+    for p in command.params:
+        record = getattr(p, "get_help_record", lambda _: None)(context)
+        said = record[1] if record else getattr(p, "help", "") or ""
+        said = re.sub(r"\s*\[(default|required)[^\]]*\]", "", said)
+        names = ", ".join(dict.fromkeys([*p.opts, *p.secondary_opts]))
+        if p.param_type_name == "argument": names = p.name.upper()
+        default = "" if callable(p.default) or p.default in (None, False, ()) else f"`{p.default}`"
+        if p.required: default = "required"
+        rows.append(f"| `{names}` | {escape(said)} | {escape(default)} |".replace("| `` |", "| |"))
+    table = "\n".join(rows) if command.params else ""
+    text = re.sub(r"\s+", " ", command.help or "")
+    return f"## {name}\n\n{escape(text)}\n\n```text\nedgetpu-repro {name} {usage}\n```\n\n{table}"
+
+
+def escape(text:str) -> str:
+    "A text of the command line in a cell of Markdown."
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("\n", " ")
+
+
+def write_api() -> list: # of the navigation
+    "A page a module, by room."
+    rooms = {}
+    for module in modules():
+        *_, room, name = module.split(".")
+        if room not in ROOMS: continue # what the room cli stands for under its old name
+        page = Path("reference", room, f"{name}.md")
+        write(page, f"::: {module}")
+        rooms.setdefault(room, []).append({name: str(page)})
+    return [{room: sorted(rooms[room], key=lambda row: next(iter(row)))} for room in ROOMS]
+
+
+# ---- the whole ----
+
+EXPLORER = """# Explorer
+
+<p><a class="md-button md-button--primary" href="explorer/index.html">Open the explorer</a></p>
+
+A page that computes parameters, MACs and modelled Edge TPU latency with its 90 % interval while
+you edit the blocks of a model, beside the published models. It starts from any registered model,
+takes and gives the JSON that `edgetpu-repro latency FILE.json`, `train` and `export` take, and its
+address carries the whole model. The numbers are those of Python to 1e-6
+([how](show/03_explorer.md), [the latency model](measure/05_latency.md)).
+
+`edgetpu-repro explorer FOLDER` writes it alone.
+"""
+
+
+def write_assets():
+    "Scripts and styles; plotly.js comes from its package."
+    from plotly.offline import get_plotlyjs
+    for path in sorted(Path("docs/site").iterdir()): copy(path, Path("assets", path.name))
+    write(Path("assets/plotly.min.js"), get_plotlyjs())
+
+
+def write_start():
+    "The README is the start page."
+    readme = Path("README.md")
+    write(Path("index.md"), convert(readme.read_text(), readme, Path("index.md")))
+    write(Path("explorer.md"), EXPLORER)
+
+
+def write_how_to() -> list: # of the navigation
+    "What is in docs/."
+    rows, pages = [], {path.stem: path for path in sorted(Path("docs").glob("*.md"))}
+    for name in [*(n for n in HOW_TO if n in pages), *(n for n in pages if n not in HOW_TO)]:
+        path, page = pages[name], page_of(pages[name])
+        write(page, convert(path.read_text(), path, page))
+        rows.append({HOW_TO.get(name, title_of(name)): str(page)})
+    return rows
+
+
+def write_project() -> list: # of the navigation
+    "Files of the root."
+    for name in PROJECT:
+        path, page = Path(name), page_of(Path(name))
+        write(page, convert(path.read_text(), path, page))
+    return [{title: str(page_of(Path(name)))} for name, title in PROJECT.items()]
+
+
+def write_all() -> list: # the navigation
+    "All pages."
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    write_assets()
+    write_start()
+    write_commands()
+    results = [{p.name: write_results(p.name)} for p in sorted(Path("results").iterdir())
+               if (p / "tables").is_dir() and p.name != "smoke"]
+    rooms = [{room: write_notebooks(room, room.capitalize())} for room in ROOMS]
+    steps = [{title: write_notebooks(name, title)} for name, title in STEPS.items()]
+    return [
+        {"Start": "index.md"},
+        {"Explorer": "explorer.md"},
+        {"How-to": write_how_to()},
+        {"Results": results},
+        {"Rooms": rooms},
+        {"Workflow": steps},
+        {"Reference": [{"Commands": "reference/commands.md"}, *write_api()]},
+        {"Project": write_project()},
+    ]
+
+
+def main():
+    "What the command line asks for."
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", default="_site", help="_site if not given")
+    folder = Path(parser.parse_args().folder).resolve()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
+    nav = write_all()
+    build(load_config("mkdocs.yml", nav=nav, site_dir=str(folder)))
+    for path in folder.rglob("*.map"): path.unlink() # of scripts, for their developers
+    write_explorer(folder / "explorer", home="../index.html")
+    print(f"site: {folder / 'index.html'}")
+
+
+if __name__ == "__main__":
+    try: main()
+    except (MkDocsException, UsageError) as e: sys.exit(f"error: {e}")

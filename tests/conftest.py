@@ -43,9 +43,12 @@ def inside(capsys):
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    "Headless Chromium; a test that needs it is skipped where there is none."
+    """Headless Chromium; a test that needs it is skipped where there is none.
+
+    Not for the whole session: while it is open, nothing else in the process can use asyncio.
+    """
     name = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome")), None)
     if name is None: pytest.skip("no Chromium: apt-get install chromium")
     api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")

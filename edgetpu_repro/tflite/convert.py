@@ -47,10 +47,16 @@ def _folded_weights(conv, norm) -> list: # [kernel, bias]
     return [kernel * scale, shift]
 
 # %% ../../nbs/tflite/03_convert.ipynb #c0f2
+def _empty_config(layer) -> dict:
+    "A layer's configuration without random weights: others are set at once."
+    config = layer.get_config()
+    return config | {key: "zeros" for key in config if key.endswith("_initializer")}
+
+
 def _folded_config(layer, activation) -> dict:
     "The configuration of a convolution that has absorbed a norm and an activation."
     after = activation.get_config()["activation"] if activation else None
-    return layer.get_config() | dict(use_bias=True, activation=after)
+    return _empty_config(layer) | dict(use_bias=True, activation=after)
 
 
 def fold_norms(
@@ -63,7 +69,7 @@ def fold_norms(
     def clone(layer):
         if layer.name in gone: return layers.Identity(name=layer.name) # in the graph, never called
         if layer.name in plan: return layer.from_config(_folded_config(layer, plan[layer.name][1]))
-        return layer.from_config(layer.get_config())
+        return layer.from_config(_empty_config(layer))
 
     def call(layer, *args, **kwargs):
         return args[0] if layer.name in gone else layer(*args, **kwargs)

@@ -6,10 +6,10 @@
 __all__ = ['IMAGE', 'CLASSES', 'SCENES', 'SHARES', 'DIGITS_FILE', 'source_digits', 'texture', 'place', 'scene', 'DigitScenes']
 
 # %% ../../nbs/data/00_digit_scenes.ipynb #a002
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 import numpy as np, tensorflow_datasets as tfds
 from PIL import Image
-from sklearn.datasets import load_digits
 
 # %% ../../nbs/data/00_digit_scenes.ipynb #c005
 IMAGE, CLASSES = 128, 10
@@ -19,6 +19,7 @@ SHARES = dict(train=0.7, validation=0.1, test=0.2) # of the source digits, by sp
 
 def source_digits() -> tuple: # (images (1797, 8, 8) in 0..1, labels (1797,), {split: indices})
     "The handwritten digits, dealt to the splits so that no two splits share one."
+    from sklearn.datasets import load_digits # scikit-learn is needed to make the dataset only
     digits = load_digits()
     count = len(digits.target)
     order = np.random.default_rng(0).permutation(count)
@@ -102,7 +103,7 @@ def scene(
     return dict(image=image, label=objects[0][1], segmentation_mask=mask, objects=objects)
 
 # %% ../../nbs/data/00_digit_scenes.ipynb #c011
-DIGITS_FILE = str(files("sklearn") / "datasets" / "data" / "digits.csv.gz")
+DIGITS_FILE = str(Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz")
 
 
 def _object(box:tuple, label:int) -> dict:

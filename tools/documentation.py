@@ -41,6 +41,7 @@ HOW_TO = { # page of docs/: how the navigation calls it
     "published": "The released files on pictures",
     "claims": "How claims are decided",
     "limits": "Limits",
+    "memory": "Memory",
     "robustness": "Damaged files",
 }
 PROJECT = { # files of the root that have pages

@@ -9,7 +9,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: reproduce search check test lab export lock outputs docs
+.PHONY: reproduce search check test test-cluster lab export lock outputs docs
 .DELETE_ON_ERROR:
 
 reproduce: .venv/installed            ## run the workflow: records, tables, figures, report
@@ -26,6 +26,9 @@ check: .venv/installed                ## the inner loop, under a minute: lint, l
 test: .venv/installed                 ## everything that CI checks; one process a core, the dataset made before
 	python -c "from edgetpu_repro.data.datasets import dataset_builder; dataset_builder(data_dir='build/data')"
 	python -m pytest -n auto --dist loadfile
+
+test-cluster: .venv/installed         ## on a Slurm of two virtual nodes, started here; skipped without Slurm
+	python -m pytest tests/cluster -rs
 
 lab: .venv/installed                  ## JupyterLab on the notebooks
 	jupyter lab --notebook-dir nbs $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -110,8 +110,8 @@ def code(notebook):
 
 
 # Timing runs alone on its host: it asks for all of `host`, every other rule for one
-# (profiles/default says how much there is).
-ALONE = dict(host=100)
+# (profiles/default says how much there is); on Slurm (profiles/slurm) for a node of its own.
+ALONE = dict(host=100, slurm_extra="'--exclusive'")
 QUICK = dict(host=1, mem_mb=1500, runtime=10)
 LONG = dict(host=1, mem_mb=6000, runtime=120)
 

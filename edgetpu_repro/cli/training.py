@@ -86,19 +86,25 @@ def _say_result(result):
 
 # %% ../../nbs/cli/02_training.ipynb #hs02
 def _train(e, path, start, devices_of, with_eval):
-    "Train, or go on, and write the record; nothing where both are there."
+    """Train, or go on, and write the record; nothing where both are there.
+
+    Of several processes the first writes; False for the others.
+    """
     from edgetpu_repro.train.checkpoints import finished_training, forget_history
     done = finished_training(path)
     if path.exists() and not done:
         say(f"{path} is trained already")
-        return
+        return True
     from edgetpu_repro.tflite.start import starting_point
-    from edgetpu_repro.train.devices import devices
+    from edgetpu_repro.train.devices import devices, is_first
     from edgetpu_repro.train.loop import train_experiment
     init = starting_point(e.train, start)
     if not done:
         say(f"{e.name}: {e.cost}; expect: {e.expect}")
-        with devices(devices_of): train_experiment(e, path, init, with_eval)
+        with devices(devices_of):
+            train_experiment(e, path, init, with_eval)
+            writes = is_first()
+        if not writes: return False
         done = finished_training(path)
     record = path.parent/"train.json"
     numbers = dict(train_images=done["images"], train_seconds=done["seconds"],
@@ -106,6 +112,7 @@ def _train(e, path, start, devices_of, with_eval):
     write_record(record, "train", e.name, e.profile, dataclasses.asdict(e), numbers, e.seed)
     forget_history(path)
     say(f"{path}: trained, curve in {record}")
+    return True
 
 
 def _evaluate_trained(e, path):
@@ -149,10 +156,11 @@ def train(
     set: Set = (),
     data_dir: DataDir = None,
     init_checkpoint: Start = None,
-    distribution_strategy: option(str, "off, mirrored (all devices) or tpu.") = "off",
+    distribution_strategy: option(str, "off, mirrored (all devices), tpu or jax (of all hosts).") = "off",
 ):
     "Train and evaluate an experiment, or go on with one."
     if mode not in MODES: raise unknown("mode", mode, MODES)
+    if distribution_strategy == "jax": os.environ.setdefault("KERAS_BACKEND", "jax")
     e = _chosen(experiment_type, experiment_name, profile, set, data_dir)
     path = model_dir/f"{e.model}.keras"
     if mode == "eval" and not path.exists():
@@ -163,8 +171,8 @@ def train(
     open_dataset(e.data) # a missing dataset is said before anything is written
     with_eval = mode == "train_and_eval"
     with output_folder(model_dir), _held(model_dir, e):
-        if mode != "eval": _train(e, path, start, distribution_strategy, with_eval)
-        if mode != "train": _evaluate_trained(e, path)
+        first = mode == "eval" or _train(e, path, start, distribution_strategy, with_eval)
+        if mode != "train" and first: _evaluate_trained(e, path)
 
 # %% ../../nbs/cli/02_training.ipynb #n0x3
 ModelPath = Annotated[Path, typer.Argument(help="A .keras or a .tflite file.")]

@@ -6,7 +6,8 @@
 __all__ = ['train_model', 'train_experiment']
 
 # %% ../../nbs/train/06_loop.ipynb #c002
-import math, shutil, signal, sys, time
+import math, shutil, signal, sys, tempfile, time
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..models.specs import backbone_of, build_model
 from ..data.datasets import batches, open_dataset, reading, training_batches
 from ..tasks.base import TASKS, shapes_of, task_of_model
 from .checkpoints import keep_history, restore, save_state
-from .devices import in_precision, synchronize_norms
+from .devices import in_precision, is_first, synchronize_norms
 from .experiments import Experiment
 from .fast import fast_operators, make_variables
 from .recipes import compile_model
@@ -72,7 +73,8 @@ class _Keeper(keras.callbacks.Callback):
             f"The last good checkpoint stays in {self.folder}")
 
     def save(self):
-        "Write a checkpoint, and keep the one before it."
+        "Write a checkpoint, and keep the one before it; one process does it for all."
+        if not is_first(): return
         path = self.folder/f"step-{self.step:09d}.npz"
         note = dict(step=self.step, history=self.history, identity=self.identity)
         try: save_state(self.model, path, **note)
@@ -181,6 +183,18 @@ def _run(training, validation, verbose, callbacks):
     return note["history"]
 
 # %% ../../nbs/train/06_loop.ipynb #c009
+@contextmanager
+def _to_write(path):
+    """A temporary file that becomes `path`; of several processes, only the first one's does.
+
+    All of them save, for Keras gathers the weights of all.
+    """
+    if is_first():
+        with atomic_write(path) as tmp: yield tmp
+        return
+    with tempfile.TemporaryDirectory() as folder: yield Path(folder)/Path(path).name
+
+
 def train_model(
     model, # From `build_model`; trained in place
     images, # `tf.data.Dataset` of (image uint8, target), as `Task.samples` makes it
@@ -204,9 +218,9 @@ def train_model(
         if validation is not None:
             validation = batches(validation, settings.batch_size, training.encode)
         history = _run(training, validation, verbose, callbacks)
-    keep_history(path, history, len(images), time.perf_counter() - start)
-    with atomic_write(path) as tmp: model.save(tmp)
-    shutil.rmtree(training.folder, ignore_errors=True)
+    if is_first(): keep_history(path, history, len(images), time.perf_counter() - start)
+    with _to_write(path) as tmp: model.save(tmp)
+    if is_first(): shutil.rmtree(training.folder, ignore_errors=True)
     return history
 
 # %% ../../nbs/train/06_loop.ipynb #c020

@@ -156,7 +156,7 @@ def train(
     set: Set = (),
     data_dir: DataDir = None,
     init_checkpoint: Start = None,
-    distribution_strategy: option(str, "off, mirrored (all devices), tpu or jax (of all hosts).") = "off",
+    distribution_strategy: option(str, "off, mirrored (all devices), tpu, jax (hosts).") = "off",
 ):
     "Train and evaluate an experiment, or go on with one."
     if mode not in MODES: raise unknown("mode", mode, MODES)

@@ -99,7 +99,7 @@ def _mirrored():
 # %% ../../nbs/train/04_devices.ipynb #uaf4c
 @contextmanager
 def devices(
-    strategy:str="off", # 'mirrored': all devices of a host; 'tpu': TensorFlow's; 'jax': of all hosts
+    strategy:str="off", # 'mirrored': all devices; 'tpu': TensorFlow's; 'jax': of all hosts
 ):
     """Build and train inside, to use the devices of a strategy.
 

@@ -47,7 +47,8 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 def why_not():
     "Why no Slurm can be started here; empty where one can."
     absent = [p for p in PROGRAMS if not shutil.which(p, path=f"{os.environ['PATH']}:/usr/sbin")]
-    if absent: return f"{', '.join(absent)} not installed (Debian: slurmctld slurmd slurm-client munge)"
+    packages = "slurmctld slurmd slurm-client munge"
+    if absent: return f"{', '.join(absent)} not installed (Debian: {packages})"
     if os.geteuid(): return "starting Slurm needs root"
     if CONFIG.exists() and not CONFIG.read_text().startswith(OURS):
         return f"{CONFIG} is there: this host has a Slurm of its own"

@@ -63,6 +63,7 @@ class _OnlyWhatIsUsed:
 
     def find_spec(self, name, path=None, target=None):
         "Refuse a package that only an adapter asks for; else leave it to the other finders."
+        if name == os.environ.get("KERAS_BACKEND"): return None
         for loading in self.HIDDEN.get(name, ()):
             spec = getattr(sys.modules.get(loading), "__spec__", None)
             if getattr(spec, "_initializing", False):

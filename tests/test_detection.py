@@ -357,12 +357,12 @@ def test_options_of_an_export_are_honoured(exported):
     cards = {}
     for path in exported.glob("*.tflite.json"):
         cards[path.name.removesuffix(".tflite.json")] = json.loads(path.read_text())
-    assert set(cards) == {f"{MODEL}_int8", f"{MODEL}_nms_int8", f"{MODEL}_cpu_a16w8"}
+    assert set(cards) == {f"{MODEL}_int8", f"{MODEL}_nms_int8", f"{MODEL}_cpu_batch2_a16w8"}
     inside = cards[f"{MODEL}_nms_int8"]
     assert not any("DEQUANTIZE" in refused for refused in inside["refused_by_edgetpu"])
     assert inside["max_detections"] == 7
     assert inside["outputs"][0]["shape"] == [1, 7, 4]
-    wide = cards[f"{MODEL}_cpu_a16w8"]
+    wide = cards[f"{MODEL}_cpu_batch2_a16w8"]
     assert wide["inputs"][0]["shape"][0] == 2
     assert wide["rules"] == [":class0=float"]
     assert "SPLIT" not in wide["operators"]
@@ -381,12 +381,12 @@ def test_suppression_takes_one_picture_a_call(inside, trained):
     assert "takes one picture a call" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("kind", ["int8", "nms_int8", "cpu_a16w8"])
+@pytest.mark.parametrize("kind", ["int8", "nms_int8", "cpu_batch2_a16w8"])
 def test_evaluate_takes_every_kind_of_file(cli, exported, tmp_path, kind):
     boxes = [(1, 7, [10, 10, 20, 20])]
     ten = coco_json(tmp_path, boxes, TWO, [(i, str(i)) for i in range(1, 11)])
     given, images = ("--profile", "smoke", "--set", "test_images=6"), 6
-    if kind == "cpu_a16w8": given, images = ("--annotations", ten, "--images", tmp_path), 2
+    if kind == "cpu_batch2_a16w8": given, images = ("--annotations", ten, "--images", tmp_path), 2
     done = cli("evaluate", exported / f"{MODEL}_{kind}.tflite", *given, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

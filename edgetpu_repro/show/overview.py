@@ -146,9 +146,11 @@ def profiles_with_records(root) -> list:
     return sorted(p.parent.parent.name for p in Path(root).glob("results/*/records/evaluate"))
 
 
-def overview() -> list: # of dicts, all with the same keys
-    "A row a model and profile, of the records of this checkout."
-    profiles = profiles_with_records(repo_root())
+def overview(
+    profiles=None, # Whose records; None: all of this checkout
+) -> list: # of dicts, all with the same keys
+    "A row a model and profile."
+    if profiles is None: profiles = profiles_with_records(repo_root())
     measured = {profile: measured_numbers(profile) for profile in profiles}
     rows = []
     for name, spec in SPECS.items():

@@ -4,8 +4,10 @@ import random
 from dataclasses import replace
 
 import pytest
+import typer
 from conftest import ROOT
 
+from edgetpu_repro.cli.main import app
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.measure.latency import modelled
 from edgetpu_repro.measure.workload import ARGMAX
@@ -273,3 +275,25 @@ def test_no_part_leaves_the_window(explorer, visit, width):
         one = visit(width=width)
         one.page.goto(f"{explorer}#model={name}")
         assert one.overflow() <= 0
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_the_time_of_a_block_is_in_sight_while_it_is_edited(opened, width):
+    for name in ("mobilenet_edgetpu_v2_xs", "spaghettinet_edgetpu_m"):
+        page = opened(f"#model={name}", width=width)
+        box = page.locator(".rows td.bar").first.bounding_box()
+        assert box["x"] + box["width"] <= width, name
+    wide = page.evaluate("document.querySelector('.wide').scrollWidth")
+    assert width < 1280 or wide <= page.evaluate("document.querySelector('.wide').clientWidth")
+
+
+def test_the_commands_that_the_page_names_are_commands(opened):
+    commands = typer.main.get_command(app).commands
+    named = opened().locator("#json p code").all_text_contents()
+    assert len(named) == 3 and all(line.endswith("FILE.json") for line in named)
+    for line in named:
+        words = line.removeprefix("edgetpu-repro ").split()
+        parameters = commands[words[0]].params
+        names = {o.replace("-", "_") for p in parameters for o in p.opts if o.startswith("--")}
+        if len(words) == 3: assert words[1].replace("-", "_") in names
+        else: assert parameters[0].param_type_name == "argument"

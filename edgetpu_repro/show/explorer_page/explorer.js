@@ -460,7 +460,7 @@
     const free = (box) => box[0] > 40 && box[2] < width
       && !taken.some((o) => box[0] < o[2] && o[0] < box[2] && box[1] < o[3] && o[1] < box[3]);
     for (const p of points) {
-      const name = short(p.model), long = 6.2 * name.length;
+      const name = short(p.model), long = 6.6 * name.length;
       const places = [[6, 13], [6, -4], [-6 - long, -4], [-6 - long, 13], [-long / 2, 18],
                       [-long / 2, -9]];
       const boxes = places.map(([dx, dy]) => {

@@ -4,6 +4,7 @@ import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import pytest
 from conftest import ROOT, call
 from dependencies import ROOMS
@@ -92,8 +93,11 @@ def test_commands_are_those_of_the_application(site):
     text = (site / "reference/commands.html").read_text()
     commands = typer.main.get_command(app).commands
     assert len(commands) > 10
-    for name, command in commands.items():
-        assert f'<h2 id="{name}">' in text
+    groups = {name: getattr(command, "commands", {}) for name, command in commands.items()}
+    parts = {f"{name} {sub}": one for name, group in groups.items() for sub, one in group.items()}
+    assert "search run" in parts
+    for name, command in (commands | parts).items():
+        assert f'<h2 id="{name.replace(" ", "-")}">' in text
         for p in command.params: assert all(o in text for o in p.opts if o.startswith("--"))
 
 
@@ -156,3 +160,16 @@ def test_tables_sort_and_figures_show_numbers(site, visit):
     again = [text for text in one.page.locator(column).all_inner_texts() if text not in ("", "-")]
     assert [float(text) for text in again] == numbers[::-1]
     assert not one.errors
+
+
+def test_every_table_of_numbers_has_a_figure(site, visit):
+    one, drawn = visit(), 0
+    for path in sorted(ROOT.glob("results/*/tables/*.csv")):
+        if path.parts[-3] == "smoke": continue
+        numbers = pd.read_csv(path).select_dtypes("float").dropna(axis=1, how="all")
+        if numbers.shape[1] < 2: continue
+        page = site / "results" / path.parts[-3] / f"{path.stem}.html"
+        one.page.goto(page.as_uri())
+        assert one.page.locator(".plotly-graph-div .point").count() > 2, page
+        drawn += 1
+    assert drawn > 10 and not one.errors

@@ -56,15 +56,58 @@ TITLES = { # of tables; others are called as their file
     "fig2_tradeoff": "Figure 2: group size",
     "fig3_frontier": "Figure 3: Edge TPU frontier",
     "fig4_frontier": "Figure 4: CPU frontier",
+    "predictions": "Modelled latency",
+    "counterfactuals": "One block changed",
+    "search": "Search: the best models",
+    "search_claims": "Search: claims",
+    "fig1_blocks": "Figure 1: blocks",
+    "fig5_segmentation": "Figure 5: segmentation",
+    "detection_graph": "SpaghettiNet's graph",
+    "detection_gallery": "Detections",
+    "gallery": "Masks and classes",
+    "published": "Released files on pictures",
+    "published_better": "Files that are better",
+    "published_claims": "Claims on released files",
+    "published_layers": "SQNR of the released files",
+    "released_pictures": "Released weights on pictures",
 }
-TOP1 = "published ImageNet top-1 (%)"
-INTERACTIVE = { # table: columns of the x axis, the column of the y axis, what a point is called
-    "fig2_tradeoff": (["measured latency (ms)"], "trainable parameters", "block"),
-    "fig3_frontier": (["published Pixel 6 Edge TPU (ms)", "modelled Pixel 6 Edge TPU (ms)"],
-                      TOP1, "model"),
-    "fig4_frontier": (["measured host int8 (ms)"], TOP1, "model"),
-    "accuracy": (["measured host int8 latency (ms)"], "measured int8 top-1 (%)", "model"),
+TOP1, PIXEL = "ImageNet top-1 (%)", "Pixel 6 Edge TPU (ms)"
+INTERACTIVE = { # table: columns that name a point, titles of the axes, (legend, across, up)s
+    "tab1_classification": (["model"], "MACs at 224px (M)", TOP1, [
+        ("published", "measured MACs at 224px (M)", f"published {TOP1}")]),
+    "tab2_parameters": (["model"], "MACs at 512px (M)", "int8 .tflite (MB)", [
+        ("measured", "measured MACs at 512px (M)", "measured int8 .tflite (MB)"),
+        ("fused", "measured MACs at 512px (M)", "measured fused int8 .tflite (MB)")]),
+    "tab3_segmentation": (["model"], PIXEL, "mIoU (%)", [
+        (f"published, {way}", f"published Pixel 6 Edge TPU, {way} (ms)",
+         f"published mIoU, {way} (%)") for way in ("default", "fused")]),
+    "fig2_tradeoff": (["block"], "latency (ms)", "trainable parameters", [
+        ("measured", "measured latency (ms)", "trainable parameters")]),
+    "fig3_frontier": (["model"], PIXEL, TOP1, [
+        (kind, f"{kind} {PIXEL}", f"published {TOP1}") for kind in ("published", "modelled")]),
+    "fig4_frontier": (["model"], "host int8 (ms)", TOP1, [
+        ("measured", "measured host int8 (ms)", f"published {TOP1}")]),
+    "accuracy": (["model"], "host int8 latency (ms)", "int8 top-1 (%)", [
+        ("measured", "measured host int8 latency (ms)", "measured int8 top-1 (%)")]),
+    "detection": (["model"], PIXEL, "COCO mAP, uint8 (%)", [
+        (kind, f"{kind} {PIXEL}", "published COCO mAP, uint8 (%)")
+        for kind in ("published", "modelled")]),
+    "predictions": (["model"], PIXEL, "", [("modelled", f"modelled {PIXEL}", "model")]),
+    "counterfactuals": (["model", "blocks changed"], "change of the latency (%)",
+                        "parameters (M)", [
+        ("modelled", "modelled change (%)", "parameters (M)")]),
+    "quantizers": (["way"], "times as fast as float", "keeps of the float accuracy, mean (%)", [
+        ("measured", "measured times as fast as float",
+         "measured keeps of the float accuracy, mean (%)")]),
+    "search": (["finalist"], "latency (ms)", "proxy top-1, new seeds (%)", [
+        ("modelled", "modelled latency (ms)", "measured proxy top-1, new seeds (%)")]),
+    "published": (["file", "way"], "published figure (%)", "measured sample (%)", [
+        ("measured", "published figure (%)", "measured sample (%)")]),
+    "published_better": (["file", "ours"], "ours like float (%)", "more than the file (points)", [
+        ("measured", "measured ours like float (%)", "measured more than the file (points)")]),
 }
+SYMBOLS = ("circle", "diamond-open")
+SHORT = {"^deeplabv3plus_mobilenet_edgetpuv2": "DeepLabV3+"} # in figures
 
 
 # ---- where things are ----
@@ -202,28 +245,36 @@ def write_notebooks(room:str, title:str) -> list: # of the navigation
 def title_of(name:str) -> str: return TITLES.get(name, name.replace("_", " ").capitalize())
 
 
+def interval(part, across:str) -> dict|None: # as plotly takes it
+    "The bars of a modelled column: its table's low and high of the same unit."
+    unit = across.rpartition(" ")[2] # such as (ms)
+    low, high = (part.get(f"modelled {end} {unit}") for end in ("low", "high"))
+    if low is None or not across.startswith("modelled"): return None
+    return dict(array=high - part[across], arrayminus=part[across] - low, thickness=1)
+
+
 def interactive(path:Path) -> str:
-    "A figure that shows numbers under the mouse, drawn from a table; nothing without its columns."
+    "A figure that shows numbers under the mouse, drawn from a table; nothing where it has none."
     import plotly.graph_objects as go
-    across, up, label = INTERACTIVE.get(path.stem, ([], "", ""))
-    table = pd.read_csv(path)
-    if not across or not {*across, up, label} <= set(table): return ""
-    figure = go.Figure()
-    for column, symbol in zip(across, ("circle", "diamond-open")):
-        part = table.dropna(subset=[column, up])
-        low, high = (part.get(f"modelled {end} (ms)") for end in ("low", "high"))
-        bars = None
-        if column.startswith("modelled") and low is not None:
-            bars = dict(array=high - part[column], arrayminus=part[column] - low, thickness=1)
-        figure.add_scatter(x=part[column], y=part[up], text=part[label], error_x=bars,
-                           mode="markers", marker=dict(size=9, symbol=symbol),
-                           name=column.split()[0], hovertemplate="%{text}<br>%{x:.3g}, %{y:.4g}")
-    across_title = across[0].split(" ", 1)[1] # without the kind, which the legend says
-    figure.update_layout(template="simple_white", height=420, autosize=True, yaxis_title=up,
-                         xaxis_title=across_title, margin=dict(l=60, r=20, t=20, b=60))
+    if path.stem not in INTERACTIVE: return ""
+    names, across_title, up_title, series = INTERACTIVE[path.stem]
+    table, figure = pd.read_csv(path), go.Figure()
+    for symbol, (legend, across, up) in zip(SYMBOLS, series):
+        part = table.dropna(subset=[across, up]).replace(SHORT, regex=True)
+        text = part[names].agg(", ".join, axis=1)
+        height = "" if up in names else ", %{y:.4g}"
+        figure.add_scatter(x=part[across], y=part[up], text=text, error_x=interval(part, across),
+                           mode="markers", marker=dict(size=9, symbol=symbol), name=legend,
+                           hovertemplate=f"%{{text}}<br>%{{x:.3g}}{height}")
+    figure.update_layout(template="simple_white", autosize=True, showlegend=True,
+                         height=max(420, 22 * len(table) if not up_title else 0),
+                         xaxis_title=across_title, yaxis_title=up_title,
+                         legend=dict(orientation="h", y=1.02, yanchor="bottom", x=0),
+                         margin=dict(l=60, r=20, t=20, b=60))
+    figure.update_yaxes(automargin=True, tickfont_size=10 if not up_title else 12)
     options = dict(displaylogo=False, responsive=True)
-    html = figure.to_html(full_html=False, include_plotlyjs=False, div_id=path.stem,
-                          config=options)
+    html = figure.to_html(full_html=False, include_plotlyjs=False, config=options,
+                          div_id=f"{path.stem}_figure") # the heading is called as the table
     return f'<script src="../../assets/plotly.min.js"></script>\n{html}'
 
 
@@ -274,6 +325,8 @@ def write_commands():
              "`-` or with `_`."]
     for name, command in sorted(typer.main.get_command(app).commands.items()):
         shown.append(command_text(name, command))
+        group = getattr(command, "commands", {}) # as `search run`
+        shown += [command_text(f"{name} {sub}", one) for sub, one in sorted(group.items())]
     write(Path("reference/commands.md"), "\n\n".join(shown))
 
 

@@ -373,7 +373,8 @@ rule search_repeat:
     shell: RUN
 
 
-ABLATED = [(model, kind) for model in (PLAN.ablated if PLAN else []) for kind in EXCHANGES]
+ABLATED_MODELS = PLAN.ablated if PLAN else []
+ABLATED = [(model, kind) for model in ABLATED_MODELS for kind in EXCHANGES]
 for model, kind in ABLATED:
     rule:
         name: f"search_ablation_{model}_{kind}"
@@ -417,6 +418,13 @@ for step, (reads, makes) in SEARCH_STEPS.items():
 WITHOUT = ["without"] if "without" in PLANNED else []
 ELSEWHERE_SEARCHED = [name for name in PLANNED if name.endswith("ms")]
 RETRAINED = [*ELSEWHERE_SEARCHED, *(PLAN.published if PLAN else [])]
+
+
+def found(searches):
+    "What searches found, as files that commands take."
+    return expand(f"{RESULTS}/found/{{name}}.json", name=searches)
+
+
 SEARCH_PAPERS = {
     "search": (
         [
@@ -432,8 +440,33 @@ SEARCH_PAPERS = {
             *figure("search_blocks"),
             *table("search"),
             *table("search_claims"),
-            *expand(f"{RESULTS}/found/{{name}}.json", name=FINALISTS[1:]),
+            *found(FINALISTS[1:]),
         ],
+    ),
+    "search_ablation": (
+        [
+            *records("search", ["evolution", *WITHOUT]),
+            *records("search_repeat", ["reference", "evolution", *WITHOUT]),
+            *records("search_repeat", [m for m in ABLATED_MODELS if m != PLAN.reference]),
+            *records("search_ablation", [f"{model}_{kind}" for model, kind in ABLATED]),
+        ],
+        [
+            *figure("search_ablation"),
+            *table("search_ablation"),
+            *table("search_ablation_claims"),
+            *found(WITHOUT),
+        ] if WITHOUT else [],
+    ),
+    "search_targets": (
+        [
+            *records("search", ["evolution", *ELSEWHERE_SEARCHED]),
+            *records("search_repeat", ["reference", "evolution", *RETRAINED]),
+        ],
+        [
+            *figure("search_targets"),
+            *table("search_targets"),
+            *found(ELSEWHERE_SEARCHED),
+        ] if ELSEWHERE_SEARCHED else [],
     ),
 }
 for notebook, (reads, makes) in SEARCH_PAPERS.items():

@@ -1657,6 +1657,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                            'edgetpu_repro/show/claims.py'),
                                            'edgetpu_repro.show.claims.ratio_interval': ( 'show/claims.html#ratio_interval',
                                                                                          'edgetpu_repro/show/claims.py'),
+                                           'edgetpu_repro.show.claims.seeds_difference': ( 'show/claims.html#seeds_difference',
+                                                                                           'edgetpu_repro/show/claims.py'),
                                            'edgetpu_repro.show.claims.share_difference': ( 'show/claims.html#share_difference',
                                                                                            'edgetpu_repro/show/claims.py')},
             'edgetpu_repro.show.crate': { 'edgetpu_repro.show.crate._descriptor': ( 'show/crate.html#_descriptor',

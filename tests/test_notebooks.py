@@ -1,5 +1,6 @@
 "Notebooks: the workflow runs through papermill, and what is committed is clean and in sync."
 
+import csv
 import json
 import os
 import re
@@ -15,6 +16,8 @@ from conftest import BIN, ROOT, call
 
 sys.path.insert(0, str(ROOT / "tools"))
 from dependencies import ROOMS  # noqa: E402
+
+from edgetpu_repro.search.ablation import EXCHANGES  # noqa: E402
 
 LIBRARY = [
     ROOT / "nbs/index.ipynb",
@@ -73,7 +76,7 @@ def test_a_search_goes_from_its_proxy_to_its_verdicts():
     result = call(*search)
     assert result.returncode == 0, result.stderr[-3000:]
     records = {p.parent.name for p in (ROOT / "results/smoke/records").glob("search*/*.json")}
-    assert records == {"search", "search_repeat", "search_proxies", "search_controllers"}
+    assert records >= {"search", "search_repeat", "search_proxies", "search_controllers"}
     studies = ROOT / "results/smoke/records/search"
     chance, longer = (
         json.loads((studies / f"{name}.json").read_text())["numbers"]["trials"]
@@ -82,12 +85,34 @@ def test_a_search_goes_from_its_proxy_to_its_verdicts():
     assert [t["dna"] for t in longer] == [t["dna"] for t in chance[: len(longer)]]
     assert all(abs(t["ms"] / 0.83 - 1) <= 0.02 and not t["outside"] for t in chance)
     verdicts = (ROOT / "results/smoke/tables/search_claims.csv").read_text()
-    assert verdicts.count("undecided") >= 1 and "not measured" in verdicts
+    assert verdicts.count("undecided") >= 1 and "REINFORCE" in verdicts
     assert (ROOT / "figures/smoke/search_frontier.png").stat().st_size > 10_000
     again = call(*search)
     assert again.stdout.strip() == "everything is there and up to date"
     refused = call(*search[:-1], "x; touch X")
     assert refused.returncode == 2 and "letters, digits" in refused.stderr
+
+
+def test_the_ablation_and_other_targets_follow_a_search():
+    "On the toy, whose seeds are all the same: a difference is its own interval."
+    for step in ("search_ablation", "search_targets"):
+        result = call("edgetpu-repro", "reproduce", "--profile", "smoke", "--step", step)
+        assert result.returncode == 0, result.stderr[-3000:]
+    tables = ROOT / "results/smoke/tables"
+    with open(tables / "search_ablation.csv", newline="") as f:
+        rows = {(r["of"], r["blocks"]): r for r in csv.DictReader(f)}
+    xs = "mobilenet_edgetpu_v2_xs"
+    assert set(EXCHANGES) == {kind for model, kind in rows if model == xs} - {"published"}
+    base = float(rows[xs, "published"]["modelled latency (ms)"])
+    for (model, kind), row in rows.items():
+        if model != xs or not row["modelled latency (ms)"]: continue
+        assert abs(float(row["modelled latency (ms)"]) / base - 1) <= 0.01, kind
+    assert rows[xs, "gc128"]["seeds"] == "0" # no widths give the latency
+    assert float(rows["search", "v2_plain"]["modelled latency (ms)"]) <= 0.83 * 1.02
+    spec = json.loads((ROOT / "results/smoke/found/without.json").read_text())
+    assert not any(block.get("group_size") for block in spec["blocks"])
+    targets = (tables / "search_targets.csv").read_text()
+    assert "mobilenet_edgetpu_v2_s," in targets and "0.83" in targets
 
 
 def test_changing_a_figure_runs_only_that_figure_again():

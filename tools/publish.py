@@ -34,6 +34,7 @@ SHOWN = {
     "runs/benchmark": "benchmark_classification",
     "runs/search": "search_evolution",
     "runs/search_repeat": "search_repeat_evolution",
+    "runs/search_ablation": "search_ablation_mobilenet_edgetpu_v2_xs_dw",
     "paper/frontier": "fig3_frontier",
     "paper/quantizers": "paper_quantizers",
     "paper/released": "paper_released",

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['HOLDS', 'FAILS', 'UNDECIDED', 'PREFERENCE', 'COLUMNS', 'FUSION', 'Comparison', 'Every', 'Some', 'Claim',
-           'ratio_interval', 'share_difference', 'latency_interval', 'beaten_by', 'dominance', 'group_convolution',
-           'fusion', 'published_models', 'published_fusion', 'inside_interval', 'fusion_loss']
+           'ratio_interval', 'share_difference', 'latency_interval', 'seeds_difference', 'beaten_by', 'dominance',
+           'group_convolution', 'fusion', 'published_models', 'published_fusion', 'inside_interval', 'fusion_loss']
 
 # %% ../../nbs/show/02_claims.ipynb #a002
 import math
 from dataclasses import dataclass
 
+import numpy as np
 
 # %% ../../nbs/show/02_claims.ipynb #a005
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -151,6 +152,19 @@ def latency_interval(
     if low is None or math.isnan(low):
         low, high = numbers["latency_p5_ms"], numbers["latency_p95_ms"]
     return numbers["latency_ms"], low, high
+
+# %% ../../nbs/show/02_claims.ipynb #b0s2
+def seeds_difference(
+    a, # Shares of hits, one a seed
+    b, # Likewise
+) -> tuple: # (low, high) of the mean of a - the mean of b, in points
+    "The 95 % interval of a difference of two means (Welch); NaN where one is of a single seed."
+    a, b = 100 * np.asarray(a, float), 100 * np.asarray(b, float)
+    if min(len(a), len(b)) < 2: return math.nan, math.nan
+    if a.std() == b.std() == 0: return (a.mean() - b.mean(),) * 2
+    from scipy.stats import ttest_ind
+    found = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return float(found.low), float(found.high)
 
 # %% ../../nbs/show/02_claims.ipynb #b004
 # what the page says: about 1.7 ms, and at most 0.03 points of mIoU

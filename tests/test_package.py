@@ -98,6 +98,7 @@ def test_what_needs_no_tensorflow(bare):
         ("search", "export", *study, "--output", "found.json"),
         ("info", "found.json"),
         ("latency", "found.json"),
+        ("explorer", "page"),
     ):
         answer = bare(*words)
         assert answer.returncode == 0 and answer.stdout and not answer.stderr, (words, answer)

@@ -170,6 +170,6 @@ def test_every_table_of_numbers_has_a_figure(site, visit):
         if numbers.shape[1] < 2: continue
         page = site / "results" / path.parts[-3] / f"{path.stem}.html"
         one.page.goto(page.as_uri())
-        assert one.page.locator(".plotly-graph-div .point").count() > 2, page
+        assert one.page.locator(".plotly-graph-div .point").count() > 1, page
         drawn += 1
     assert drawn > 10 and not one.errors

@@ -60,6 +60,9 @@ TITLES = { # of tables; others are called as their file
     "counterfactuals": "One block changed",
     "search": "Search: the best models",
     "search_claims": "Search: claims",
+    "search_ablation": "Search: without group convolutions",
+    "search_ablation_claims": "Search: claims on group convolutions",
+    "search_targets": "Search: other latencies",
     "fig1_blocks": "Figure 1: blocks",
     "fig5_segmentation": "Figure 5: segmentation",
     "detection_graph": "SpaghettiNet's graph",
@@ -99,8 +102,15 @@ INTERACTIVE = { # table: columns that name a point, titles of the axes, (legend,
     "quantizers": (["way"], "times as fast as float", "keeps of the float accuracy, mean (%)", [
         ("measured", "measured times as fast as float",
          "measured keeps of the float accuracy, mean (%)")]),
-    "search": (["finalist"], "latency (ms)", "proxy top-1, new seeds (%)", [
-        ("modelled", "modelled latency (ms)", "measured proxy top-1, new seeds (%)")]),
+    "search": (["finalist"], "latency (ms)", "proxy, new seeds (%)", [
+        ("modelled", "modelled latency (ms)", f"measured proxy {metric}, new seeds (%)")
+        for metric in ("top-1", "mIoU")]),
+    "search_ablation": (["of", "blocks"], "latency (ms)", "proxy (%)", [
+        ("modelled", "modelled latency (ms)", f"measured proxy {metric} (%)")
+        for metric in ("top-1", "mIoU")]),
+    "search_targets": (["published model"], "latency (ms)", "proxy top-1 (%)", [
+        (way, f"modelled {way} (ms)", f"measured {way} (%)")
+        for way in ("published model", "found")]),
     "published": (["file", "way"], "published figure (%)", "measured sample (%)", [
         ("measured", "published figure (%)", "measured sample (%)")]),
     "published_better": (["file", "ours"], "ours like float (%)", "more than the file (points)", [
@@ -259,6 +269,8 @@ def interactive(path:Path) -> str:
     if path.stem not in INTERACTIVE: return ""
     names, across_title, up_title, series = INTERACTIVE[path.stem]
     table, figure = pd.read_csv(path), go.Figure()
+    series = [(legend, x, y) for legend, x, y in series if {x, y} <= set(table)]
+    if not series: return ""
     for symbol, (legend, across, up) in zip(SYMBOLS, series):
         part = table.dropna(subset=[across, up]).replace(SHORT, regex=True)
         text = part[names].agg(", ".join, axis=1)

@@ -1,5 +1,6 @@
 "Every command of the README and of docs/ runs as it is written; of long ones the options exist."
 
+import itertools
 import re
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from conftest import ROOT, call
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,7 +35,16 @@ def copy(tmp_path_factory):
             continue
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
+    pictures(folder / "pictures")
     return folder
+
+
+def pictures(folder):
+    "A few pictures in folders of classes, as docs/data.md starts from them."
+    for split, name, i in itertools.product(("train", "test"), ("cat", "dog"), range(2)):
+        path = folder / split / name / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), (99 * i, 50, 50)).save(path)
 
 
 def run_there(copy, *command):
@@ -90,3 +101,12 @@ def test_long_commands_have_their_options(page, cli):
         given = [w.split("=")[0].replace("_", "-") for w in words if w.startswith("--")]
         for option in given:
             assert re.search(rf"{option}\b", known), f"{name} has no {option}"
+
+
+def test_a_dataset_of_folders_is_a_dataset(copy):
+    "What the Python of docs/data.md leaves."
+    from edgetpu_repro.core.settings import DataSettings
+    from edgetpu_repro.data.datasets import open_dataset
+    if not (copy / "tfds/mine").exists(): test_commands_run_as_written(copy, ROOT / "docs/data.md")
+    found = open_dataset(DataSettings(name="mine", data_dir=str(copy / "tfds"), image_size=32))
+    assert found.label_names == ("cat", "dog") and found.sizes == {"train": 4, "test": 4}

@@ -104,25 +104,33 @@ def _handle(variable):
 
 
 class _OneOperator:
-    "The update of Adam by TensorFlow's `ResourceApplyAdam`; one device, without AMSGrad."
-    def update_step(self, gradient, variable, learning_rate):
-        "Keras calls it for each variable."
-        def number(value): return tf.cast(value, variable.dtype)
+    """The update of Adam by TensorFlow's `ResourceApplyAdam`; one device, without AMSGrad.
 
-        first, second = adam_moments(self, variable)
+    Rates and powers are the same for all variables: a step computes them once.
+    """
+    _shared = None
+
+    def apply(self, grads, trainable_variables=None):
+        "Keras calls it once a step."
+        self._shared = None
+        return super().apply(grads, trainable_variables)
+
+    def _numbers(self, dtype, learning_rate) -> dict:
+        "What the operator takes beside a variable."
+        def number(value): return tf.cast(value, dtype)
+
         step = number(self.iterations + 1)
-        tf.raw_ops.ResourceApplyAdam(
-            var=_handle(variable),
-            m=_handle(first),
-            v=_handle(second),
-            grad=gradient,
-            lr=number(learning_rate),
-            beta1=number(self.beta_1),
-            beta2=number(self.beta_2),
-            epsilon=number(self.epsilon),
-            beta1_power=number(self.beta_1)**step,
-            beta2_power=number(self.beta_2)**step,
-        )
+        beta1, beta2 = number(self.beta_1), number(self.beta_2)
+        powers = dict(beta1_power=beta1**step, beta2_power=beta2**step)
+        betas = dict(beta1=beta1, beta2=beta2, epsilon=number(self.epsilon))
+        return dict(lr=number(learning_rate), **betas, **powers)
+
+    def update_step(self, gradient, variable, learning_rate):
+        "Keras calls it for each variable; all are of one precision."
+        if self._shared is None: self._shared = self._numbers(variable.dtype, learning_rate)
+        first, second = adam_moments(self, variable)
+        places = dict(var=_handle(variable), m=_handle(first), v=_handle(second))
+        tf.raw_ops.ResourceApplyAdam(**places, grad=gradient, **self._shared)
 
 
 class FusedAdam(_L2InGradient, _OneOperator, keras.optimizers.Adam):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +94,33 @@ def test_card_of_a_file(file, inside, tmp_path):
         assert words in card.text
     printed = inside("card", file).stdout
     assert "model-index" not in front(printed) and cards.check_card(printed) == 0
+
+
+def modelled_ms(text):
+    "Of the row of a card's table of modelled latencies."
+    section = text.split("## Modelled")[1].split("\n## ")[0]
+    (row,) = [line for line in section.splitlines() if re.search(r"\| [\d.]+ \| [\d.]+ to", line)]
+    return float(row.split(" | ")[1])
+
+
+def test_what_is_modelled_is_the_file(file, inside):
+    "Of its size and classes, not the registered model's."
+    card = inside("card", file).stdout
+    alone = json.loads(inside("latency", file, "--json").stdout)[str(file)]
+    assert modelled_ms(card) == round(alone["ms"], 2)
+    assert modelled_ms(card) < 0.7 * modelled_ms(cards.model_card("mobilenet_edgetpu_v2_tiny"))
+    assert "outside of these (image of 64x64" in card
+
+
+def test_a_file_of_ones_own_spec_has_a_card(inside, tmp_path):
+    spec = replace(get_spec("mobilenet_edgetpu_v2_tiny"), name="mine", num_classes=10)
+    options = ExportOptions(trained=False)
+    model = build_model(spec, image_size=64)
+    ((path, _),) = export_model(model, tmp_path, None, options)
+    text = inside("card", path).stdout
+    assert front(text)["pipeline_tag"] == "image-classification" and cards.check_card(text) == 0
+    assert "mine, a classification model" in text and "## Published" not in text
+    assert "## Modelled" not in text, "a float file"
 
 
 def test_bad_input(file, inside, tmp_path):

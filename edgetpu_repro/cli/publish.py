@@ -35,6 +35,13 @@ def _model_card(name:str) -> str:
     return model_card(name, profiles)
 
 
+def _file_card(path:Path, records) -> str:
+    "The card of a file, with its own modelled latency."
+    from edgetpu_repro.show.cards import file_card, file_latency
+    if not path.is_file(): raise UsageError(f"{path} is not a file")
+    return file_card(path, records, file_latency(path))
+
+
 @app.command()
 def card(
     target: CardTarget,
@@ -45,8 +52,8 @@ def card(
     is_file = target.endswith(".tflite") or Path(target).is_file()
     if record and not is_file: raise UsageError("--record is for a file; a name has its own")
     need("huggingface_hub", "card")
-    from edgetpu_repro.show.cards import check_card, file_card
-    text = file_card(target, record) if is_file else _model_card(target)
+    from edgetpu_repro.show.cards import check_card
+    text = _file_card(Path(target), record) if is_file else _model_card(target)
     results = check_card(text)
     if not output:
         typer.echo(text, nl=False)

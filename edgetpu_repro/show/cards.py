@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HUB_TASKS', 'HUB_METRICS', 'WORDS', 'PAGE', 'URLS', 'DATASETS', 'PUBLISHED_METRICS', 'measured_result',
-           'published_result', 'record_result', 'model_card', 'file_card', 'check_card']
+           'published_result', 'record_result', 'model_card', 'file_latency', 'file_card', 'check_card']
 
 # %% ../../nbs/show/04_cards.ipynb #h002
 from pathlib import Path
@@ -16,9 +16,12 @@ from ..core.files import card_path, read_json, sha256_file
 from ..core.published import SOURCES, UNITS
 from ..core.published import PUBLISHED
 from ..core.records import read_record
-from ..models.specs import ALIASES, SPECS, get_spec
+from ..measure.latency import predict
+from ..measure.workload import operators_of
+from ..models.specs import ALIASES, SPECS, VARIANTS, get_spec
 from .overview import (
     METRICS, counts, measured_numbers, modelled_numbers, profiles_with_records)
+from ..tasks.base import task_of_outputs
 
 # %% ../../nbs/show/04_cards.ipynb #h005
 HUB_TASKS = {"classification": "image-classification", "segmentation": "image-segmentation",
@@ -109,18 +112,30 @@ def _published_lines(model:str) -> list:
     return ["## Published", "", text, "", *_table(("metric", "value", "unit", "source"), rows), ""]
 
 
+def _modelled(rows:list, how:str) -> list:
+    "Modelled latencies as a table; nothing without rows."
+    if not rows: return []
+    text = ("Latency on the Pixel 6 Edge TPU by a model of the chip that was fitted to published "
+            f"latencies{how}; nothing was run on that chip.")
+    rows = [(what, f"{ms:.2f}", f"{low:.2f} to {high:.2f}") for what, ms, low, high in rows]
+    return ["## Modelled", "", text, "", *_table(("file", "ms", "90 % interval"), rows), ""]
+
+
 def _modelled_lines(model:str) -> list:
-    "What is modelled of a model."
+    "What is modelled of a model, at its own size."
     found, rows = modelled_numbers(model), []
     for way, words in (("", "int8"), ("_fused", "int8, argmax fused at a quarter")):
         name = f"modelled_edgetpu{way}_ms"
         if name not in found: continue
-        low, high = found[f"{name}_low"], found[f"{name}_high"]
-        rows.append((words, f"{found[name]:.2f}", f"{low:.2f} to {high:.2f}"))
-    if not rows: return []
-    text = ("Latency on the Pixel 6 Edge TPU by a model of the chip that was fitted to published "
-            "latencies, without this model's own; nothing was run on that chip.")
-    return ["## Modelled", "", text, "", *_table(("file", "ms", "90 % interval"), rows), ""]
+        rows.append((words, *(found[f"{name}{end}"] for end in ("", "_low", "_high"))))
+    return _modelled(rows, ", without this model's own")
+
+
+def _modelled_file(latency:dict, name:str) -> list:
+    "What is modelled of a file."
+    outside = ", ".join(latency["extrapolated"])
+    how = f"; this file lies outside of these ({outside})" if outside else ""
+    return _modelled([(name, *(latency[key] for key in ("ms", "low", "high")))], how)
 
 
 def _measured_lines(results:list) -> list:
@@ -148,12 +163,12 @@ print(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).shape
 """
 
 
-def _front(spec, results:list, datasets, tags=()) -> dict:
+def _front(model:str, task:str, results:list, datasets, tags) -> dict:
     "The YAML in front of a card."
-    front = dict(license="apache-2.0", library_name="litert", pipeline_tag=HUB_TASKS[spec.task],
-                 tags=["tflite", "edgetpu", "edgetpu-repro", spec.family, *tags])
+    front = dict(license="apache-2.0", library_name="litert", pipeline_tag=HUB_TASKS[task],
+                 tags=["tflite", "edgetpu", "edgetpu-repro", *tags])
     if datasets: front["datasets"] = sorted(datasets)
-    if results: front["model-index"] = [dict(name=spec.name, results=results)]
+    if results: front["model-index"] = [dict(name=model, results=results)]
     return front
 
 
@@ -177,7 +192,8 @@ def model_card(
     measured = [r for r in found if r]
     published = published_result(spec.name)
     datasets = {row.get("measured_dataset") for row in rows.values() if row} - {None}
-    front = _front(spec, [*measured, *([published] if published else [])], datasets)
+    results = [*measured, *([published] if published else [])]
+    front = _front(spec.name, spec.task, results, datasets, [spec.family])
     counted = counts(spec.name, profiles)
     size = "".join(f", {v:,.2f} million {w}" for v, w in zip(counted.values(), (
         "parameters", "multiply-accumulates")))
@@ -216,9 +232,30 @@ def _compared(card:dict) -> list:
     return ["## Against float", "", f"{words}.", ""]
 
 
+def _subject(card:dict) -> tuple: # (name, task, family); the family of a registered model only
+    "The model of a file's card: a registered one, or one of a spec that only its maker has."
+    name = str(card.get("model"))
+    if name in ALIASES or name in SPECS or name in VARIANTS:
+        spec = get_spec(name)
+        return spec.name, spec.task, spec.family
+    outputs = card["outputs"]
+    task = task_of_outputs([tuple(t["shape"]) for t in outputs], [t["dtype"] for t in outputs])
+    return name, task.name, None
+
+
+def file_latency(
+    path, # A '.tflite' file with its card beside it
+) -> dict|None: # As `latency.predict`; None for what the latency model is not of
+    "Modelled latency of an int8 file that takes one image."
+    card = read_json(card_path(path), "card", "`edgetpu-repro export` writes one beside each file")
+    if card.get("recipe") != "a8w8" or card.get("batch_size", 1) != 1: return None
+    return predict(operators_of(path))
+
+
 def file_card(
     path, # A '.tflite' file with its card beside it
     records=(), # Paths of records of `evaluate FILE --output`
+    latency:dict|None=None, # From `file_latency`; None: nothing is said of it
 ) -> str:
     "The card of an exported file; raises `UsageError` for a file without a card, or another one."
     path, beside = Path(path), card_path(path)
@@ -226,24 +263,23 @@ def file_card(
     card = read_json(beside, "card", "`edgetpu-repro export` writes one beside each file")
     if card.get("sha256") != sha256_file(path):
         raise UsageError(f"{path} is not the file that {beside.name} describes")
-    spec = get_spec(str(card.get("model")))
+    try: (model, task, family), about = _subject(card), [*_about(card), *_compared(card)]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UsageError(f"{beside} is no card as export writes it") from None
     results = []
     for record in map(read_record, records):
         name = record["parameters"].get("file")
         if name != path.name: raise UsageError(f"the record is of {name}, not of {path.name}")
-        results.append(record_result(record, spec.task))
+        results.append(record_result(record, task))
     datasets = {r["dataset"]["type"] for r in results}
-    recipe = card.get("recipe")
-    front = _front(spec, results, datasets, [str(recipe)] if recipe else [])
-    try: about = [*_about(card), *_compared(card)]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UsageError(f"{beside} is no card as export writes it") from None
-    lines = [f"# {path.name}", "", f"{spec.name}, a {spec.task} model, exported by edgetpu-repro.",
+    tags = [str(tag) for tag in (family, card.get("recipe")) if tag]
+    lines = [f"# {path.name}", "", f"{model}, a {task} model, exported by edgetpu-repro.",
              "", *about, *_measured_lines(results)]
     if card.get("weights") == "random": lines += ["**The weights are random.**", ""]
-    lines += [*_published_lines(spec.name), *_modelled_lines(spec.name),
-              USE.format(file=path.name)]
-    return _card(front, lines)
+    lines += _published_lines(model)
+    if latency: lines += _modelled_file(latency, path.name)
+    return _card(_front(model, task, results, datasets, tags), [*lines, USE.format(file=path.name)])
+
 
 # %% ../../nbs/show/04_cards.ipynb #h011
 def check_card(

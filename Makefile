@@ -5,50 +5,64 @@ USABLE := import ensurepip, sys, venv; sys.exit('%d.%d' % sys.version_info[:2] n
 PYTHON ?= $(shell for p in $(VERSIONS:%=python%) python3; do \
 	$$p -c "$(USABLE)" 2> /dev/null && echo $$p && break; done)
 PROFILE ?= default
-BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+ON_EACH ?= tests/test_layering.py tests/test_models.py tests/test_registry.py tests/test_latency.py \
+	tests/test_search.py tests/test_cli.py tests/test_robustness.py
+# Where the environment lies; another one, e.g.: make check VENV=build/python3.13 PYTHON=python3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: reproduce search check test test-cluster lab export lock outputs docs
+.PHONY: reproduce search check test test-cluster test-pythons on-each lab export lock outputs docs
 .DELETE_ON_ERROR:
 
-reproduce: .venv/installed            ## run the workflow: records, tables, figures, report
+reproduce: $(VENV)/installed            ## run the workflow: records, tables, figures, report
 	edgetpu-repro reproduce --profile $(PROFILE)
 	@echo "report: results/$(PROFILE)/report.html"
 
-search: .venv/installed               ## an hour on two cores: architectures at V2-XS's latency, trained briefly
+search: $(VENV)/installed               ## an hour on two cores: architectures at V2-XS's latency, trained briefly
 	edgetpu-repro reproduce --profile $(PROFILE) --step search
 
-check: .venv/installed                ## the inner loop, under a minute: lint, layering, export in sync, quick tests
+check: $(VENV)/installed                ## the inner loop, under a minute: lint, layering, export in sync, quick tests
 	ruff check .
 	python -m pytest -m quick
 
-test: .venv/installed                 ## everything that CI checks; one process a core, the dataset made before
+test: $(VENV)/installed                 ## everything that CI checks; one process a core, the dataset made before
 	python -c "from edgetpu_repro.data.datasets import dataset_builder; dataset_builder(data_dir='build/data')"
 	python -m pytest -n auto --dist loadfile
 
-test-cluster: .venv/installed         ## on a Slurm of two virtual nodes, started here; skipped without Slurm
+test-cluster: $(VENV)/installed         ## on a Slurm of two virtual nodes, started here; skipped without Slurm
 	python -m pytest tests/cluster -rs
 
-lab: .venv/installed                  ## JupyterLab on the notebooks
+test-pythons:                         ## the tests of ON_EACH on each Python that is here, each with an environment
+	@for version in $(VERSIONS); do \
+		python$$version -c "$(USABLE)" 2> /dev/null || { echo "no Python $$version: skipped"; continue; }; \
+		echo "Python $$version"; \
+		$(MAKE) --no-print-directory on-each VENV=build/python$$version PYTHON=python$$version || exit 1; \
+	done
+
+on-each: $(VENV)/installed
+	python -m pytest -n auto --dist loadfile $(ON_EACH)
+
+lab: $(VENV)/installed                  ## JupyterLab on the notebooks
 	jupyter lab --notebook-dir nbs $(if $(filter 0,$(shell id -u)),--allow-root)
 
-docs: .venv/installed                 ## the documentation's site in _site/, to be opened from disk
+docs: $(VENV)/installed                 ## the documentation's site in _site/, to be opened from disk
 	python tools/documentation.py
 
-export: .venv/installed               ## after editing notebooks: package, README, clean metadata
+export: $(VENV)/installed               ## after editing notebooks: package, README, clean metadata
 	python tools/publish.py
 	python tools/generated.py
 
-outputs: .venv/installed              ## the same, with the outputs of the last make reproduce and of the library notebooks
+outputs: $(VENV)/installed              ## the same, with the outputs of the last make reproduce and of the library notebooks
 	python tools/publish.py --execute --take
 	python tools/generated.py
 
-.venv/installed: requirements.lock pyproject.toml
+$(VENV)/installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(or $(PYTHON),false) -c "$(USABLE)" 2> /dev/null || { \
-		echo "no Python to make .venv with: one of $(VERSIONS) is needed, with its venv" \
+		echo "no Python to make $(VENV) with: one of $(VERSIONS) is needed, with its venv" \
 		"(Debian: apt-get install python3-venv), on PATH or as make PYTHON=/path/to/python" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

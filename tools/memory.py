@@ -13,6 +13,7 @@ from edgetpu_repro.core.records import host
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL, SEGMENTER = "mobilenet_edgetpu_v2_xs", "deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32"
+DETECTOR = "spaghettinet_edgetpu_s"
 LIMIT = 3.0 # GB that all but training stay under
 COMMAND = "from edgetpu_repro.cli.main import main; main()"
 DATA = ("--set", "data.image_size=64", "--set", "data.train_images=256",
@@ -42,6 +43,19 @@ def commands(folder) -> dict:
         "`benchmark`, an int8 file": ("benchmark", file),
         "`evaluate`, the trained model": (
             "evaluate", weights / f"{MODEL}.keras", "--profile", "default", *DATA, *data),
+        "`export --quantize`, SpaghettiNet S at 320, 20 pictures": (
+            *export, "--model_name", DETECTOR, "--num_calibration_steps", 20),
+        "`evaluate`, the int8 segmentation file, 64 pictures": (
+            "evaluate", folder / f"{SEGMENTER}_resize512_argmax_int8.tflite", "--profile", "default", *DATA, *data),
+        "`import`, the int8 classifier": (
+            "import", file, "--model-name", MODEL,
+            "--output-dir", folder / "imported"),
+        "`explorer`": ("explorer", folder / "explorer"),
+        "`search` run, short trainings, `train`": (
+            "search", "run", "--study", folder / "trained.log", "--evaluator", "train",
+            "--trials", 4, "--target_ms", 0.83, "--profile", "default"),
+        "`reproduce`, its largest step, profile smoke, `train`": (
+            "reproduce", "--profile", "smoke", "--cores", 1),
     }
 
 

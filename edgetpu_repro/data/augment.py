@@ -11,9 +11,9 @@ __all__ = ['FILL', 'OPERATIONS', 'PAIRS', 'AUTOAUGMENT', 'POLICIES', 'GREY', 'in
 # %% ../../nbs/data/04_augment.ipynb #c002
 import math
 from functools import partial
-import keras, tensorflow as tf
+import keras
 
-from ..core.compat import draw_from
+from ..core.compat import draw_from, tf
 from ..core.errors import unknown
 from ..core.settings import TrainSettings
 from .labels import VOID

@@ -10,8 +10,9 @@ __all__ = ['COCO_NAMES', 'COCO_IDS', 'ROWS', 'COVERED', 'MOST', 'valid_boxes', '
 from collections import Counter
 from pathlib import Path
 
-import numpy as np, tensorflow as tf
+import numpy as np
 
+from ..core.compat import tf
 from ..core.errors import UsageError
 from ..core.files import read_json
 

@@ -144,7 +144,7 @@ def model_input(
     central_crop:bool=False, # As `data.resize` takes it
 ) -> np.ndarray: # (1, height, width, 3) float32 in [-1, 1]
     "A picture as a model takes it."
-    return normalize(resize(picture, hw, central_crop)).numpy()[None]
+    return np.asarray(normalize(resize(picture, hw, central_crop)))[None]
 
 # %% ../../nbs/measure/00_predict.ipynb #x013
 def predict_pictures(

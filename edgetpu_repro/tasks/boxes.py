@@ -11,11 +11,12 @@ __all__ = ['VARIANCE', 'CODING', 'CENTERED', 'MATCHED', 'MIN_SCORE', 'MAX_OVERLA
 import contextlib, io
 from dataclasses import dataclass
 
-import keras, numpy as np, tensorflow as tf
+import keras, numpy as np
 from keras import ops
 
 from keras.utils import bounding_boxes
 
+from ..core.compat import tf
 from ..core.errors import UsageError
 
 # %% ../../nbs/tasks/04_boxes.ipynb #d005

@@ -6,11 +6,14 @@
 __all__ = ['TASK', 'SmoothedCrossEntropy', 'top_k', 'draw_labelled', 'Classification']
 
 # %% ../../nbs/tasks/02_classification.ipynb #c002
-import keras, numpy as np, tensorflow as tf
+import keras, numpy as np
 from keras import ops
 
+from ..core.compat import has_tensorflow
 from ..core.errors import UsageError
+from ..data import arrays
 from ..data.augment import augment_images, mix_batch
+from ..data.datasets import AUTOTUNE
 from ..data.labels import imagenet_names
 from .base import Prediction, Task, TrainingTask, class_name
 
@@ -87,7 +90,7 @@ class _Training(TrainingTask):
             return image, x["label"] + background
 
         examples = dataset.split(split, self.features, limit, encoded)
-        return examples.map(example, tf.data.AUTOTUNE)
+        return examples.map(example, AUTOTUNE)
 
     def encoded(self, train):
         "A random crop decodes only its part of a file."
@@ -95,11 +98,14 @@ class _Training(TrainingTask):
 
     def augment(self, train, hw):
         "Crop, mirror and policy."
+        if not has_tensorflow(): return arrays.augment_images(train, hw)
         return augment_images(train, hw)
 
     def mix(self, train, classes):
         "MixUp, where the settings ask for it."
-        return mix_batch(train.mixup, classes) if train.mixup else None
+        if not train.mixup: return None
+        if not has_tensorflow(): return arrays.mix_batch(train.mixup, classes)
+        return mix_batch(train.mixup, classes)
 
     def loss(self, model, train):
         "Cross-entropy with label smoothing."

@@ -10,12 +10,14 @@ __all__ = ['TRAINED_BOXES', 'COLORS', 'DRAWN', 'HEADLINE', 'TASK', 'box_names', 
 # %% ../../nbs/tasks/05_detection.ipynb #d002
 import re
 
-import numpy as np, tensorflow as tf
+import numpy as np
 from PIL import Image, ImageDraw
 from keras import ops
 
-from ..core.errors import UsageError, unknown
+from ..core.compat import has_tensorflow, tf
+from ..core.errors import UsageError, missing, unknown
 from ..data.boxes import COCO_IDS, COCO_NAMES, augment_boxes, box_target
+from ..data.datasets import AUTOTUNE
 from ..models.anchors import anchors_for
 from edgetpu_repro.tasks.base import (
     ExportingTask, Prediction, Task, TrainingTask, class_name, copy_weights, shapes_of, sqnr_db,
@@ -50,6 +52,7 @@ def load_boxes(
     encoded:bool=False, # Leave pictures as the bytes of their files
 ): # `tf.data.Dataset` of (image uint8, target as `box_target` makes it), of known length
     "A detection split, decoded and resized."
+    if not has_tensorflow(): raise missing("tensorflow", "training of a detector")
     box_names(dataset)
     table = tf.constant(COCO_IDS, tf.int64) if _is_coco(dataset) else None
     ds = dataset.split(split, ("image", "objects"), limit, encoded)
@@ -64,7 +67,7 @@ def load_boxes(
         target = box_target(objects["bbox"], columns, size, crowd, area)
         return image if encoded else dataset.resize(image), target
 
-    return ds.map(example, tf.data.AUTOTUNE)
+    return ds.map(example, AUTOTUNE)
 
 # %% ../../nbs/tasks/05_detection.ipynb #d007
 def raw_heads(

@@ -7,12 +7,15 @@ __all__ = ['BODY', 'TASK', 'mask_labels', 'load_masks', 'masked_cross_entropy', 
            'color_mask', 'take_backbone', 'pixel_statistics', 'draw_masks', 'largest_classes', 'Segmentation']
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c002
-import numpy as np, tensorflow as tf
+import numpy as np
 from keras import ops
 from PIL import Image
 
+from ..core.compat import has_tensorflow, tf
 from ..core.errors import UsageError, unknown
+from ..data import arrays
 from ..data.augment import augment_masks
+from ..data.datasets import AUTOTUNE
 from ..data.labels import MASK_LABELS, VOID
 from ..models.blocks import freeze_large_filters
 from .base import ExportingTask, Prediction, Task, TrainingTask
@@ -50,15 +53,26 @@ def _check_size(image, mask, name:str):
     return tf.debugging.Assert(fits, [message])
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #u0b87
+def _example(x, dataset, table): # (image uint8, mask uint8)
+    "An example in NumPy, resized."
+    image, mask = x["image"], x["segmentation_mask"]
+    if image.shape[:2] != mask.shape[:2]:
+        sizes = ["x".join(map(str, found.shape[:2])) for found in (image, mask)]
+        raise UsageError(f"bad example in {dataset.name}: image of {sizes[0]} pixels "
+                         f"has a mask of {sizes[1]}")
+    return dataset.resize(image), table[arrays.nearest(mask, dataset.hw)[..., 0]]
+
+
 def load_masks(
     dataset, # From `open_dataset`
     split:str, # As `Dataset.split` takes it
     limit:int|None=None, # First so many images; None: as the settings say
 ): # `tf.data.Dataset` of (image uint8, mask uint8 (height, width)), of known length
     "A segmentation split in the order of the files, decoded and resized, void as 255."
-    table = tf.constant(mask_labels(dataset.settings).table())
+    table = mask_labels(dataset.settings).table()
     ds = dataset.split(split, ("image", "segmentation_mask"), limit)
     _check_channels(dataset)
+    if not has_tensorflow(): return ds.map(lambda x: _example(x, dataset, table))
 
     def example(x):
         image, mask = x["image"], x["segmentation_mask"]
@@ -66,7 +80,7 @@ def load_masks(
             mask = tf.image.resize(mask, dataset.hw, "nearest")[..., 0]
         return dataset.resize(image), tf.gather(table, tf.cast(mask, tf.int32))
 
-    return ds.map(example, tf.data.AUTOTUNE)
+    return ds.map(example, AUTOTUNE)
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c008
 def masked_cross_entropy(
@@ -232,6 +246,7 @@ class _Training(TrainingTask):
     def augment(self, train, hw):
         "Scale, crop or pad, and mirror, image and mask alike."
         if not train.flip and train.scale_jitter == (1, 1): return None
+        if not has_tensorflow(): return arrays.augment_masks(train.flip, train.scale_jitter)
         return augment_masks(train.flip, train.scale_jitter)
 
     def prepare(self, model, train):

@@ -8,11 +8,11 @@ __all__ = ['CONVS', 'SIGNATURE', 'folding_plan', 'fold_norms', 'tflite_argmax', 
 # %% ../../nbs/tflite/03_convert.ipynb #a002
 import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import keras, numpy as np, tensorflow as tf
+import keras, numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
-from ..core.compat import consumers, freeze_variables, producer
+from ..core.compat import consumers, freeze_variables, producer, tf
 from ..tasks.finalize import finalize
 from .file import TFLiteFile, pack
 

@@ -8,8 +8,9 @@ __all__ = ['FAMILIES', 'IGNORED', 'scopes_of', 'tf1_names', 'read_tf1', 'load_tf
 # %% ../../nbs/tflite/09_detectors.ipynb #d002
 import re
 
-import keras, numpy as np, tensorflow as tf
+import keras, numpy as np
 
+from ..core.compat import tf
 from ..core.errors import UsageError
 from ..models.blocks import GroupConv2D
 from .importer import _File, read_graph, values_of

@@ -13,11 +13,11 @@ import os, time
 from dataclasses import replace
 from pathlib import Path
 
-import flatbuffers, numpy as np, tensorflow as tf
+import flatbuffers, numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
-from ..core.compat import freeze_variables
+from ..core.compat import freeze_variables, tf
 from ..core.errors import UsageError
 from ..core.files import atomic_write
 from ..models.anchors import anchors_for, centers

@@ -11,8 +11,9 @@ import lzma, re, tarfile, tempfile, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-import keras, numpy as np, tensorflow as tf
+import keras, numpy as np
 
+from ..core.compat import tf
 from ..core.errors import UsageError
 from ..models.blocks import GroupConv2D
 

@@ -8,10 +8,10 @@ __all__ = ['fast_operators', 'make_variables']
 # %% ../../nbs/train/03_fast.ipynb #c002
 from contextlib import contextmanager
 from functools import partial
-import keras, tensorflow as tf
+import keras
 from keras import ops
 
-from ..core.compat import flat_layers
+from ..core.compat import flat_layers, tf
 from .recipes import on_one_tensorflow_device
 
 # %% ../../nbs/train/03_fast.ipynb #c005

@@ -19,10 +19,11 @@ from ..core.files import atomic_write
 from ..core.records import seed_for
 from ..core.settings import TrainSettings
 from ..models.specs import backbone_of, build_model
+from ..data.arrays import Training
 from ..data.datasets import batches, open_dataset, reading, training_batches
 from ..tasks.base import TASKS, shapes_of, task_of_model
 from .checkpoints import keep_history, restore, save_state
-from .devices import in_precision, is_first, synchronize_norms
+from .devices import in_precision, is_first, own_rows, replicas, synchronize_norms
 from .experiments import Experiment
 from .fast import fast_operators, make_variables
 from .recipes import compile_model
@@ -113,6 +114,9 @@ class _Training:
         self.per_epoch = len(images) // settings.batch_size
         self.steps = self.per_epoch * settings.epochs
         hw, classes = model.input_shape[1:3], task.classes(shapes_of(model))
+        if settings.batch_size % replicas():
+            raise UsageError(f"batch_size {settings.batch_size} does not divide "
+                             f"over {replicas()} devices")
         self.encode = task.encode(model)
         self.data = partial(
             training_batches,
@@ -132,6 +136,16 @@ class _Training:
         make_variables(self.network, targets)
         data = dict(classes=classes, image_size=hw, images=len(images), seed=seed)
         self.identity = dict(asdict(settings), model=model.name, **data)
+
+    def feed(self, step):
+        "What Keras's `fit` takes: this process's part of the batches from a step on."
+        part = own_rows(self.data(start=step))
+        return iter(part) if isinstance(part, Training) else part
+
+    def validation(self, images):
+        "Batches for `fit`; the last images that do not divide over the devices are left out."
+        images = images.take(len(images) - len(images) % replicas())
+        return own_rows(batches(images, self.settings.batch_size, self.encode))
 
     def restore(self):
         "Step and history to go on from."
@@ -153,7 +167,7 @@ def _fit(training, note, validation, verbose, callbacks):
     try:
         with fast_operators(network):
             network.fit(
-                training.data(start=note["step"]),
+                training.feed(note["step"]),
                 initial_epoch=epoch,
                 epochs=last,
                 steps_per_epoch=training.per_epoch - done,
@@ -197,7 +211,7 @@ def _to_write(path):
 
 def train_model(
     model, # From `build_model`; trained in place
-    images, # `tf.data.Dataset` of (image uint8, target), as `Task.samples` makes it
+    images, # (image uint8, target), as `Task.samples` makes them
     settings:TrainSettings,
     seed:int, # Of the order of the images, of augmentation and dropout
     path, # Where the trained model goes, '.keras'; checkpoints and history lie beside it until then
@@ -215,8 +229,7 @@ def train_model(
     task = task or task_of_model(model)
     with reading():
         training = _Training(model, images, settings, seed, path, task, cache)
-        if validation is not None:
-            validation = batches(validation, settings.batch_size, training.encode)
+        if validation is not None: validation = training.validation(validation)
         history = _run(training, validation, verbose, callbacks)
     if is_first(): keep_history(path, history, len(images), time.perf_counter() - start)
     with _to_write(path) as tmp: model.save(tmp)

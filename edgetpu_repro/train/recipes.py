@@ -7,10 +7,10 @@ __all__ = ['SCHEDULES', 'OPTIMIZERS', 'WarmUp', 'learning_rate', 'Adam', 'RMSpro
            'on_one_tensorflow_device', 'make_optimizer', 'compile_model']
 
 # %% ../../nbs/train/02_recipes.ipynb #c002
-import keras, tensorflow as tf
+import keras
 from keras import ops
 
-from ..core.compat import adam_moments, own_variable
+from ..core.compat import adam_moments, own_variable, tf
 from ..core.errors import UsageError, unknown
 from ..core.settings import TrainSettings
 from ..tasks.base import task_of_model

@@ -255,6 +255,7 @@ def build():
 
 for rate in {rates}:
     with devices({strategy!r}):
+        keras.utils.set_random_seed(3)
         model = build()
         shapes = np.random.default_rng(1)
         fixed = ("gamma", "beta", "moving_mean", "moving_variance", "bias")
@@ -262,7 +263,7 @@ for rate in {rates}:
         drawn = []
         for v, w in weights:
             drawn.append(w if v.path.endswith(fixed) else shapes.normal(0, 0.2, w.shape))
-        model.set_weights(drawn)
+        if not {fresh}: model.set_weights(drawn)
         recipe = dict(optimizer="sgd", learning_rate=rate, warmup_epochs=0.25)
         settings = TrainSettings(epochs=1, batch_size=8, **recipe)
         losses = []
@@ -285,9 +286,9 @@ def losses(output):
     ]
 
 
-def curves(tmp_path, backend, strategy="off", setup="", rates=(RATE,)):
+def curves(tmp_path, backend, strategy="off", setup="", rates=(RATE,), fresh=False):
     "For each rate the loss after every step, as a running mean."
-    code = CURVE.format(strategy=strategy, setup=setup, rates=rates)
+    code = CURVE.format(strategy=strategy, setup=setup, rates=rates, fresh=fresh)
     result = call(
         BIN / "python",
         "-c",
@@ -334,10 +335,13 @@ def test_two_devices_train_as_one(tmp_path, on_one_device, backend):
     )
 
 
-@pytest.mark.skipif(
+needs_jax = pytest.mark.skipif(
     "jax" not in BACKENDS, reason="several processes are JAX's; it is not installed"
 )
-def test_two_processes_train_as_one(tmp_path, on_one_device):
+
+
+def two_processes(folder, *command, **environment):
+    "Run a command in two processes that train together on JAX; what each printed."
     port, children = np.random.default_rng().integers(20000, 50000), []
     for i in range(2):
         env = {
@@ -346,19 +350,98 @@ def test_two_processes_train_as_one(tmp_path, on_one_device):
             "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
             "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
             "KERAS_DISTRIBUTION_PROCESS_ID": str(i),
+            **environment,
         }
-        code = CURVE.format(strategy="mirrored", setup="", rates=(RATE,))
-        children.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(tmp_path / str(i))],
-                env=env,
-                text=True,
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        )
+        words = [str(word).format(process=i) for word in command]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        children.append(subprocess.Popen(words, env=env, cwd=ROOT, **pipes))
+    found = []
     for child in children:
-        out, err = child.communicate(timeout=600)
+        out, err = child.communicate(timeout=900)
         assert child.returncode == 0, err[-2000:]
-        np.testing.assert_allclose(losses(out)[0], on_one_device, rtol=2e-3)
+        found.append(out)
+    return found
+
+
+@needs_jax
+@pytest.mark.parametrize("fresh", [False, True], ids=["given weights", "fresh weights"])
+def test_two_processes_train_as_one(tmp_path, on_one_device, fresh):
+    wanted = curves(tmp_path, "jax", fresh=True)[0] if fresh else on_one_device
+    code = CURVE.format(strategy="mirrored", setup="", rates=(RATE,), fresh=fresh)
+    script = tmp_path / "train.py"
+    script.write_text(code)
+    for out in two_processes(tmp_path, sys.executable, script, tmp_path / "{process}"):
+        np.testing.assert_allclose(losses(out)[0], wanted, rtol=2e-3)
+
+
+# A host with JAX alone.
+NO_TENSORFLOW = """
+import importlib.util, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] != "tensorflow": return None
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "tensorflow" else find(name, *a)
+"""
+JAX_ALONE = (
+    *TINY[:-6],
+    *("--set", "test_images=9", "--set", "dropout=0", "--set", "drop_connect=0"),
+    *("--set", "epochs=1", "--set", "flip=true", "--distribution_strategy", "jax"),
+)
+
+
+@pytest.fixture
+def no_tensorflow(tmp_path):
+    "Variables of a process that finds no TensorFlow, and no prepared dataset."
+    (tmp_path / "sitecustomize.py").write_text(NO_TENSORFLOW)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    return {"PYTHONPATH": path, "EDGETPU_REPRO_HOME": str(ROOT)}
+
+
+@needs_jax
+def test_jax_trains_without_tensorflow(tmp_path, no_tensorflow):
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = call(BIN / "edgetpu-repro", *JAX_ALONE, "--model_dir", one, env=no_tensorflow)
+    assert alone.returncode == 0 and "top-1" in alone.stdout, alone.stderr[-2000:]
+    words = (BIN / "edgetpu-repro", *JAX_ALONE, "--mode", "train", "--model_dir", two)
+    assert all("2 processes" in out for out in two_processes(tmp_path, *words, **no_tensorflow))
+    name = "mobilenet_edgetpu_v2_tiny.keras"
+    for folder in (one, two):
+        (epoch,) = curve_of(folder)
+        assert np.isfinite(epoch["loss"])
+        assert all(np.isfinite(w).all() for w in weights(folder / name))
+
+
+@needs_jax
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (("policy=autoaugment",), ("policy 'autoaugment' needs TensorFlow", "[tf]")),
+        (("test_split=nope",), ("unknown split 'nope'",)),
+    ],
+)
+def test_what_needs_tensorflow_is_said(tmp_path, no_tensorflow, changes, words):
+    given = [word for change in changes for word in ("--set", change)]
+    folder = tmp_path / "m"
+    env = {**no_tensorflow, "KERAS_BACKEND": "jax"}
+    said = call(BIN / "edgetpu-repro", *JAX_ALONE, *given, "--model_dir", folder, env=env)
+    one_line(said, *words)
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+@needs_jax
+@pytest.mark.parametrize("order", ["tensorflow, keras", "keras, tensorflow"])
+def test_the_backend_of_keras_own_file_is_not_hidden(tmp_path, order):
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    code = (
+        "import os, sys; from edgetpu_repro.cli.main import _OnlyWhatIsUsed; "
+        f"sys.meta_path.insert(0, _OnlyWhatIsUsed()); import {order}; import jax; "
+        "print(keras.config.backend())"
+    )
+    env = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": ""}
+    done = call(BIN / "python", "-c", code, env=env)
+    assert done.stdout.strip() == "jax", done.stderr[-2000:]

@@ -151,8 +151,8 @@ def extract_l2(
 # %% ../../nbs/train/02_recipes.ipynb #u9bda
 def on_one_tensorflow_device() -> bool:
     "Whether TensorFlow trains, and on one device."
-    one = tf.distribute.get_strategy().num_replicas_in_sync == 1
-    return keras.config.backend() == "tensorflow" and one
+    if keras.config.backend() != "tensorflow": return False
+    return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
 OPTIMIZERS = ("adam", "rmsprop", "sgd")

@@ -617,6 +617,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                               'edgetpu_repro/data/datasets.py'),
                                              'edgetpu_repro.data.datasets._shards': ( 'data/datasets.html#_shards',
                                                                                       'edgetpu_repro/data/datasets.py'),
+                                             'edgetpu_repro.data.datasets._tensorflow_errors': ( 'data/datasets.html#_tensorflow_errors',
+                                                                                                 'edgetpu_repro/data/datasets.py'),
                                              'edgetpu_repro.data.datasets._without_tensorflow': ( 'data/datasets.html#_without_tensorflow',
                                                                                                   'edgetpu_repro/data/datasets.py'),
                                              'edgetpu_repro.data.datasets.batches': ( 'data/datasets.html#batches',

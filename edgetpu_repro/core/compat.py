@@ -7,6 +7,11 @@ __all__ = ['KERAS', 'TENSORFLOW', 'LITERT', 'tf', 'flat_layers', 'own_variable',
            'consumers', 'has_tensorflow', 'tensorflow_has_run', 'freeze_variables', 'quantize_by_ranges',
            'operator_details', 'corner_operator']
 
+# %% ../../nbs/core/05_compat.ipynb #c00a
+import importlib
+import importlib.util
+from functools import cache
+
 # %% ../../nbs/core/05_compat.ipynb #c003
 KERAS = "3.15" # the version whose private names these are
 
@@ -58,9 +63,6 @@ def consumers(
     return [node.operation for node in layer._outbound_nodes]
 
 # %% ../../nbs/core/05_compat.ipynb #c010
-import importlib
-import importlib.util
-
 TENSORFLOW, LITERT = "2.21", "2.3" # the versions whose private names these are
 
 
@@ -73,6 +75,7 @@ class _Lazy:
 tf = _Lazy("tensorflow") # a training on JAX asks for none of its names
 
 
+@cache # AutoGraph calls what is cached as it is
 def has_tensorflow() -> bool:
     "Whether TensorFlow is installed."
     try: return importlib.util.find_spec("tensorflow") is not None

@@ -11,7 +11,7 @@ __all__ = ['HEAD', 'TAIL', 'ATTEMPTS', 'GREY', 'ORDER', 'IMAGE', 'BATCH', 'AHEAD
 import struct
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, count as from_number
+from itertools import count as from_number
 from pathlib import Path
 import keras, numpy as np, tensorflow_datasets as tfds
 

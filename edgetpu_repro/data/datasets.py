@@ -240,13 +240,18 @@ def _cause(
     return ""
 
 
+def _tensorflow_errors() -> tuple:
+    "What TensorFlow raises while it reads; nothing where it is not installed."
+    return (tf.errors.OpError,) if has_tensorflow() else ()
+
+
 @contextmanager
 def reading(
     builder=None, # From `dataset_builder`: whose files to look through; None: images of no file
 ):
     "Around iteration over a dataset: damage becomes a `UsageError` that names the file or example."
     try: yield
-    except tf.errors.OpError if has_tensorflow() else () as e:
+    except _tensorflow_errors() as e:
         if cause := _cause(str(e), builder): raise UsageError(cause) from None
         raise
 

@@ -23,7 +23,8 @@ from ..data.arrays import Training
 from ..data.datasets import batches, open_dataset, reading, training_batches
 from ..tasks.base import TASKS, shapes_of, task_of_model
 from .checkpoints import keep_history, restore, save_state
-from .devices import in_precision, is_first, own_rows, replicas, synchronize_norms
+from .devices import (
+    in_precision, is_first, own_rows, replicas, synchronize_norms)
 from .experiments import Experiment
 from .fast import fast_operators, make_variables
 from .recipes import compile_model

@@ -60,7 +60,7 @@ def test_training_over_two_nodes_follows_that_on_one(slurm, tmp_path):
     words = ("train", "--experiment_type", "mobilenet_edgetpu_v2_tiny", "--profile", "smoke",
              "--distribution_strategy", "jax", "--mode", "train", "--set", "epochs=1",
              "--set", "dropout=0", "--set", "drop_connect=0", "--set", "optimizer=sgd",
-             "--set", "learning_rate=1e-4", "--model_dir")
+             "--set", "learning_rate=1e-6", "--model_dir")
     one, two = tmp_path / "one", tmp_path / "two"
     alone = call(BIN / "edgetpu-repro", *words, one)
     assert alone.returncode == 0, alone.stderr[-2000:]
@@ -68,8 +68,8 @@ def test_training_over_two_nodes_follows_that_on_one(slurm, tmp_path):
     both = call("srun", "-N2", "-n2", BIN / "edgetpu-repro", *words, two, env=address)
     assert both.returncode == 0, both.stderr[-2000:]
     assert both.stdout.count("2 processes") == 2, both.stdout
-    # equality to 2e-3, from given weights, is tests/test_train.py's; docs/cluster.md on the rest
-    assert curve(two) == pytest.approx(curve(one), rel=2e-2)
+    # at a larger rate, fresh weights amplify the rounding of sums: docs/cluster.md
+    assert curve(two) == pytest.approx(curve(one), rel=2e-3)
 
 
 GOALS = ("train", "evaluate")

@@ -38,7 +38,8 @@ def commands(folder) -> dict:
         "`train`, V2-XS at 64, batch 64": (*train, "--model_dir", weights),
         "`export --quantize`, V2-XS at 224, 100 pictures": (*export, "--model_name", MODEL),
         "`export --quantize`, DeepLabV3+ XS at 512, 20 pictures": (
-            *export, "--model_name", SEGMENTER, "--num_calibration_steps", 20),
+            *export, "--model_name", SEGMENTER, "--num_classes", 11,
+            "--num_calibration_steps", 20),
         "`predict`, a picture": ("predict", file, picture),
         "`benchmark`, an int8 file": ("benchmark", file),
         "`evaluate`, the trained model": (
@@ -46,7 +47,8 @@ def commands(folder) -> dict:
         "`export --quantize`, SpaghettiNet S at 320, 20 pictures": (
             *export, "--model_name", DETECTOR, "--num_calibration_steps", 20),
         "`evaluate`, the int8 segmentation file, 64 pictures": (
-            "evaluate", folder / f"{SEGMENTER}_resize512_argmax_int8.tflite", "--profile", "default", *DATA, *data),
+            "evaluate", folder / f"{SEGMENTER}_resize512_argmax_int8.tflite",
+            "--profile", "default", *DATA, *data),
         "`import`, the int8 classifier": (
             "import", file, "--model-name", MODEL,
             "--output-dir", folder / "imported"),

@@ -332,7 +332,8 @@ for study, (reads, makes, given) in STUDIES.items():
 # the same to the bit each time; its journal in build/ survives whatever stops it.
 PLAN = PROFILE.search
 PLANNED = planned_studies(PROFILE.name) if PLAN else {}
-SEARCHES = ["longer", "random", "evolution"] if PLAN else []
+LONGER = [name for name in PLANNED if name == "longer"] # a plan may leave it out
+SEARCHES = [*LONGER, "random", "evolution"] if PLAN else []
 FINALISTS = ["reference", "random", "evolution"] if PLAN else []
 SEARCHED = settings_hash(PLAN, PROFILE.tasks, PROFILE.seed)
 CLASSIFYING = PLAN and get_space(PLAN.space).task == "classification"
@@ -391,11 +392,12 @@ for model, kind in ABLATED:
         shell: RUN
 
 
-TOY = ["random", "evolution", "reinforce", "nsga2", "tpe", "policy", "sweep"] if CLASSIFYING else []
-LONGER = records("search", ["longer"] if CLASSIFYING else [])
-SCORED = records("search_proxies", ["scores"] if CLASSIFYING else [])
+# What the training is worth and what controllers need is asked where something is trained longer.
+ASKED = CLASSIFYING and LONGER
+TOY = ["random", "evolution", "reinforce", "nsga2", "tpe", "policy", "sweep"] if ASKED else []
+SCORED = records("search_proxies", ["scores"] if ASKED else [])
 SEARCH_STEPS = { # {notebook of nbs/runs: (what it reads, what it makes)}
-    "search_proxies": ([PREPARED, *LONGER], SCORED),
+    "search_proxies": ([PREPARED, *records("search", LONGER)], SCORED),
     "search_controllers": ([PREPARED], records("search_controllers", TOY)),
 }
 for step, (reads, makes) in SEARCH_STEPS.items():
@@ -434,7 +436,7 @@ SEARCH_PAPERS = {
             *records("search_controllers", TOY),
         ],
         [
-            *figure("search_proxy"),
+            *(figure("search_proxy") if LONGER else []),
             *(figure("search_controllers") if TOY else []),
             *figure("search_frontier"),
             *figure("search_blocks"),

@@ -385,7 +385,7 @@ class SearchPlan(Settings):
     band:Positive = 0.02           # proposals this near to the target are trained, as a share of it
     trials:Count = 32              # trainings of a controller
     ranked:Count = 12              # architectures that are trained for longer as well
-    longer:Count = 4               # times the epochs
+    longer:Count = 4               # times the epochs; 1: nothing is trained for longer
     seeds:Count = 3                # new ones, of each finalist
     reference_seeds:Count = 5      # of the published model: the noise
     without:Name|None = None       # the space without what is in question, such as 'v2_plain'

@@ -496,11 +496,9 @@ def planned_studies(
     epochs = settings.task(task).train.epochs * plan.longer
     longer = (*plan.changes, f"epochs={epochs}")
     evolution = replace(common, controller="evolution")
-    found = {
-        "random": common,
-        "evolution": evolution,
-        "longer": replace(common, trials=plan.ranked, changes=longer),
-    }
+    found = {"random": common, "evolution": evolution}
+    if plan.longer > 1:
+        found["longer"] = replace(common, trials=plan.ranked, changes=longer)
     if plan.without: found["without"] = replace(evolution, space=plan.without)
     for ms in plan.targets:
         found[f"{ms:g}ms"] = replace(evolution, target_ms=ms, trials=plan.target_trials)

@@ -291,3 +291,14 @@ def test_reinforce_is_no_worse_for_the_unlikely():
     before = controller.probabilities()
     for number in range(24): controller.tell(controller.ask(number), (0.5,))
     assert np.allclose(controller.probabilities(), before, atol=0.02)
+
+
+def test_a_plan_is_what_the_profile_says():
+    from edgetpu_repro.search.study import planned_studies
+    studies = planned_studies("default")
+    assert studies["longer"].changes[-1] == "epochs=8"
+    assert studies["without"].space == "v2_plain"
+    assert studies["1.05ms"].target_ms == 1.05
+    assert set(planned_studies("cifar10")) == {"random", "evolution"} # nothing is trained longer
+    joint = planned_studies("joint")
+    assert (joint["evolution"].space, joint["without"].space) == ("autoseg_joint", "autoseg_body")

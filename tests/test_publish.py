@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 import publish
 from edgetpu_repro.core.errors import UsageError
 
-COMMITTED = ("default", "camvid", "cifar10", "bccd", "bccd_finetune", "published")
+COMMITTED = ("default", "camvid", "cifar10", "bccd", "bccd_finetune", "published", "joint")
 pytestmark = pytest.mark.quick
 
 

@@ -173,7 +173,7 @@ Output = option(Path, "Also write the numbers to this JSON file.")
 def benchmark(
     targets: Targets = (),
     compare: Compare = None,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: option(int, "Threads that each file runs with.", min=1) = 1,
     min_runs: MinRuns = 30,
     seconds: Seconds = 1.0,
     precision: Precision = 0.02,

@@ -63,6 +63,7 @@ PROFILES = ("default", "cifar10", "camvid", "published", "bccd", "bccd_finetune"
 CLAIMS = { # table of claims: the command whose records decide them; where it is committed
     "default/tables/claims.csv": "make reproduce",
     "default/tables/search_claims.csv": "make search",
+    "cifar10/tables/search_claims.csv": "make search PROFILE=cifar10",
     "default/tables/search_ablation_claims.csv": "edgetpu-repro reproduce --step search_ablation",
     "joint/tables/search_claims.csv": "make search PROFILE=joint",
     "joint/tables/search_ablation_claims.csv":

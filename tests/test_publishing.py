@@ -15,7 +15,9 @@ import publish
 from edgetpu_repro import __version__
 
 PAGES = [ROOT / name for name in ("ARTIFACT.md", "CHANGELOG.md", "CONTRIBUTING.md")]
-TARGETS = set(re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.M))
+MAKEFILE = (ROOT / "Makefile").read_text()
+VENV = re.search(r"^VENV \?= (\S+)$", MAKEFILE, re.M)[1]
+TARGETS = set(re.findall(r"^([\w./-]+):", MAKEFILE.replace("$(VENV)", VENV), re.M))
 
 
 def test_citation_and_deposit_agree():

@@ -7,6 +7,7 @@ __all__ = ['ViewPath', 'Port', 'Browser', 'NodeData', 'view']
 
 # %% ../../nbs/cli/05_view.ipynb #v002
 import logging
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,7 @@ def _serve(file:Path, port:int, browser:bool):
     need("netron", "view")
     import netron
     logging.getLogger("netron").setLevel(logging.WARNING) # the address is said below
+    signal.signal(signal.SIGINT, signal.default_int_handler) # in the background of a shell, too
     host, port = netron.start(str(file), ("localhost", port), browse=browser)
     say(f"{file}: http://{host}:{port}, until Ctrl-C")
     netron.wait()

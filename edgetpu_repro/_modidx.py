@@ -465,6 +465,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                            'edgetpu_repro.data.arrays.record_places': ( 'data/arrays.html#record_places',
                                                                                         'edgetpu_repro/data/arrays.py'),
                                            'edgetpu_repro.data.arrays.resize': ('data/arrays.html#resize', 'edgetpu_repro/data/arrays.py'),
+                                           'edgetpu_repro.data.arrays.shortage': ( 'data/arrays.html#shortage',
+                                                                                   'edgetpu_repro/data/arrays.py'),
                                            'edgetpu_repro.data.arrays.training_batches': ( 'data/arrays.html#training_batches',
                                                                                            'edgetpu_repro/data/arrays.py')},
             'edgetpu_repro.data.augment': { 'edgetpu_repro.data.augment._Drawn': ( 'data/augment.html#_drawn',

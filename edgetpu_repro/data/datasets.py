@@ -201,13 +201,12 @@ def _damage_of(path:Path, records:int) -> str: # Empty where there is none
     if not path.stat().st_size: return "is empty"
     if not has_tensorflow():
         places, whole = arrays.record_places(path)
-        if not whole: return f"is damaged after {len(places)} of {records} examples"
-        return "" if len(places) == records else f"holds {len(places)} of {records} examples"
+        return arrays.shortage(len(places), whole, records)
     found = 0
     try:
         for _ in tf.data.TFRecordDataset(str(path)): found += 1
-    except tf.errors.OpError: return f"is damaged after {found} of {records} examples"
-    return "" if found == records else f"holds {found} of {records} examples"
+    except tf.errors.OpError: return arrays.shortage(found, False, records)
+    return arrays.shortage(found, True, records)
 
 
 def damage(

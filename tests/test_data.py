@@ -360,3 +360,11 @@ def test_targets_may_be_boxes():
     assert (y["labels"].numpy() % 2 == 0).all()
     _, plain = next(iter(batches(images, 4, doubled)))
     np.testing.assert_array_equal(plain["labels"], 2 * examples[1]["labels"])
+
+
+def test_an_example_is_made_once_however_often_it_is_mapped():
+    from edgetpu_repro.data.arrays import Examples
+    made = []
+    pairs = Examples(lambda i: made.append(i) or (i, i), 3)
+    assert pairs.map(lambda a, b: a + b + 1).map(lambda x: 2 * x)[1] == 6
+    assert made == [1]

@@ -156,6 +156,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                      'edgetpu_repro/cli/workflow.py'),
                                             'edgetpu_repro.cli.workflow._last_line': ( 'cli/workflow.html#_last_line',
                                                                                        'edgetpu_repro/cli/workflow.py'),
+                                            'edgetpu_repro.cli.workflow._refuse_unknown': ( 'cli/workflow.html#_refuse_unknown',
+                                                                                            'edgetpu_repro/cli/workflow.py'),
                                             'edgetpu_repro.cli.workflow._run': ('cli/workflow.html#_run', 'edgetpu_repro/cli/workflow.py'),
                                             'edgetpu_repro.cli.workflow.failures': ( 'cli/workflow.html#failures',
                                                                                      'edgetpu_repro/cli/workflow.py'),

@@ -216,6 +216,16 @@ def test_reproduce_ends_with_what_counts(cli, tmp_path):
     assert not done.stdout or done.stdout == "1 of 3 steps done: data\n"
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_reproduce_of_an_unknown_step(cli, tmp_path, more):
+    (tmp_path / "settings.ini").touch()
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    home = {"EDGETPU_REPRO_HOME": str(tmp_path)}
+    done = cli("reproduce", "--profile", "smoke", "--step", "tain", *more, env=home)
+    one_line(done, "unknown step 'tain'; did you mean 'train'")
+
+
 def test_reproduce_outside_of_a_checkout(cli, tmp_path):
     one_line(cli("reproduce", cwd=tmp_path), "not inside a checkout")
 

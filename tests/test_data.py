@@ -238,9 +238,8 @@ def test_camvid():
 def whole(tmp_path_factory):
     "A small sound dataset of the embedded kind, to be damaged in copies."
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgetpu_repro.data.digit_scenes.SCENES", dict(train=6, validation=1, test=1))
-        DigitScenes(data_dir=folder).download_and_prepare()
+    few = tfds.download.DownloadConfig(max_examples_per_split=6)
+    DigitScenes(data_dir=folder).download_and_prepare(download_config=few)
     return folder
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import typer
 
-from ..core.errors import UsageError, need
+from ..core.errors import UsageError, need, unknown
 from ..core.files import repo_root
 from ..core.settings import Name, checked, load_profile
 from .app import app, option, say, warn
@@ -98,6 +98,13 @@ def _copied(lines, log, kept):
         yield line
 
 
+def _refuse_unknown(step, command, root):
+    "An error for a step that the profile does not have."
+    listed = subprocess.run([*command, "--list-target-rules"], cwd=root, capture_output=True, text=True)
+    steps = listed.stdout.split()
+    if steps and step not in steps: raise unknown("step", step, steps)
+
+
 def _explain(said, code, root):
     "Why it ended: the steps that failed, or Snakemake's last words."
     failed = failures("".join(said), root)
@@ -129,8 +136,11 @@ def reproduce(
     goal = ["--", step] if step else [] # behind all options
     with _alone(root) as lock:
         if dry_run:
-            command += ["--quiet", "rules", "host", "--dry-run", *goal]
-            code = _run(command, root, lock, sys.stderr.writelines)
+            planned = []
+            quiet = ["--quiet", "rules", "host", "--dry-run", *goal]
+            code = _run([*command, *quiet], root, lock, planned.extend)
+            if code and step: _refuse_unknown(step, command, root)
+            sys.stderr.writelines(planned)
             raise typer.Exit(code)
         said = deque(maxlen=1000)
         with open(root/"build"/"reproduce.log", "w", buffering=1) as log:
@@ -138,5 +148,6 @@ def reproduce(
                 for line in progress(_copied(lines, log, said)): say(line)
 
             code = _run([*command, "--quiet", "host", *goal], root, lock, show)
+    if code and step: _refuse_unknown(step, command, root)
     if code: _explain(said, code, root)
     raise typer.Exit(code)

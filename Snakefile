@@ -99,6 +99,7 @@ def backbone_weights(wildcards):
 # The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill
 # say why.
 RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} "
+       "EDGETPU_REPRO_LOAD_LESS=1 "
        "papermill {input.notebook:q} {log:q} --no-progress-bar "
        "-p profile {params.profile:q} {params.given} "
        "> {log:q}.txt 2>&1 || {{ tail -n 3 {log:q}.txt >&2; exit 1; }}")
@@ -256,7 +257,7 @@ for task, models in TRAINED.items():
 
 
 for task, models in REFERENCES.items():
-    rule: # in one go: they are many, and each is done in seconds
+    rule: # in one go: they are many, and each is done in seconds; needs no training, so it goes first
         name: f"export_references_{task}"
         input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code("runs/export")
         output:
@@ -266,6 +267,7 @@ for task, models in REFERENCES.items():
             profile=PROFILE.name, given=f"-p model '{' '.join(models)}' -p trained False",
             source=source_hash("runs/export"), settings=export_settings(task)
         log: f"{BUILD}/notebooks/export_references_{task}.ipynb"
+        priority: 2
         threads: PROFILE.threads
         resources: **LONG
         shell: RUN
@@ -282,6 +284,7 @@ for task in USED:
             profile=PROFILE.name, given=f"-p task {task}", source=source_hash("runs/benchmark"),
             settings=settings_hash(PROFILE.benchmark, PROFILE.task(task).timed)
         log: f"{BUILD}/notebooks/benchmark_{task}.ipynb"
+        priority: 1 # before the papers, two of which can run beside each other
         threads: PROFILE.benchmark.threads
         resources: mem_mb=3000, runtime=60, **ALONE
         shell: RUN
@@ -294,6 +297,7 @@ rule blocks:
         profile=PROFILE.name, given="", source=source_hash("runs/blocks"),
         settings=settings_hash(PROFILE.blocks, PROFILE.benchmark)
     log: f"{BUILD}/notebooks/blocks.ipynb"
+    priority: 1
     threads: PROFILE.benchmark.threads
     resources: mem_mb=3000, runtime=30, **ALONE
     shell: RUN

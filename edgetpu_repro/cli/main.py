@@ -6,7 +6,6 @@
 __all__ = ['INTERRUPTED', 'answer', 'main']
 
 # %% ../../nbs/cli/06_main.ipynb #a002
-import gc
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import warnings
 
 import typer
 
+from ..core.compat import load_less
 from ..core.errors import UsageError, missing, printable
 from .app import app
 from . import files, models, publish, published, search # noqa: F401 (each adds its commands)
@@ -54,22 +54,6 @@ def _not_installed(e:ModuleNotFoundError, args) -> int:
     if not error: raise e
     return _fail(error, 2)
 
-# %% ../../nbs/cli/06_main.ipynb #sp02
-class _OnlyWhatIsUsed:
-    "Finder: while TensorFlow and Keras load, packages for which they have adapters are not there."
-    LOADING = "tensorflow", "keras"
-    HIDDEN = dict(sklearn=LOADING, pandas=LOADING, matplotlib=LOADING,
-                  jax=("tensorflow",)) # Keras may have it as its backend
-
-    def find_spec(self, name, path=None, target=None):
-        "Refuse a package that only an adapter asks for; else leave it to the other finders."
-        if name == os.environ.get("KERAS_BACKEND"): return None
-        for loading in self.HIDDEN.get(name, ()):
-            spec = getattr(sys.modules.get(loading), "__spec__", None)
-            if getattr(spec, "_initializing", False):
-                raise ModuleNotFoundError(f"{name} is not needed here", name=name)
-        return None
-
 # %% ../../nbs/cli/06_main.ipynb #hs01
 def answer(
     args=None, # Words of the command line; None: the process's
@@ -92,7 +76,6 @@ def main(
 ): # Does not return
     "Run the command and exit."
     _quiet()
-    sys.meta_path.insert(0, _OnlyWhatIsUsed())
-    gc.set_threshold(50_000, 20, 20) # collecting while TensorFlow loads finds nothing
+    load_less()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # so that temporary files are removed
     sys.exit(answer(args))

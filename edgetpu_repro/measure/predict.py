@@ -40,7 +40,7 @@ def predictor(
         file = TFLiteFile.open(model)
         if has_several_outputs(file): return detector_runner(file, threads, workers)
         return file.predictor(threads, workers)
-    return lambda images: _as_arrays(model(images, training=False))
+    return lambda images: _as_arrays(model.predict_on_batch(images))
 
 # %% ../../nbs/measure/00_predict.ipynb #x007
 @dataclass(frozen=True)

@@ -90,11 +90,8 @@ def _is_plain(text) -> bool:
     return bool(text.get_text() and text.get_visible() and not text.get_bbox_patch())
 
 
-def label_faults(
-    ax, # Matplotlib axes; its figure is drawn first
-) -> list: # A sentence each; empty where every label is well placed
-    "The texts of an axes that lie over a line or another text, or leave the axes."
-    ax.get_figure(root=True).draw_without_rendering()
+def _misplaced(ax) -> list: # A sentence each
+    "As `label_faults`, for an axes that has its place."
     frame = ax.get_window_extent()
     lines = [_on_screen(line) for line in ax.lines if _is_drawn(line)]
     out, seen = [], []
@@ -106,6 +103,14 @@ def label_faults(
         seen.append((name, box))
     return out
 
+
+def label_faults(
+    ax, # Matplotlib axes; its figure is drawn first
+) -> list: # A sentence each; empty where every label is well placed
+    "The texts of an axes that lie over a line or another text, or leave the axes."
+    ax.get_figure(root=True).draw_without_rendering()
+    return _misplaced(ax)
+
 # %% ../../nbs/show/00_figures.ipynb #s004
 def figure_faults(
     fig, # A matplotlib figure
@@ -116,7 +121,7 @@ def figure_faults(
     out = [f"two panels are called {t!r}" for t in sorted(set(titles)) if titles.count(t) > 1]
     for number, ax in enumerate(fig.axes):
         out += [f"panel {number} has no name on its {side} axis" for side in _unnamed(ax)]
-        out += [f"panel {number}: {fault}" for fault in label_faults(ax)]
+        out += [f"panel {number}: {fault}" for fault in _misplaced(ax)]
     return out
 
 
@@ -128,6 +133,7 @@ def save_figure(
     "Write a figure as SVG and PNG to the profile's folder; `AssertionError` with its faults."
     faults = figure_faults(fig)
     assert not faults, f"{name}: {'; '.join(faults)}"
+    fig.set_layout_engine("none") # both files, and a second saving, have the panels where they are
     out = []
     for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
         path = paths.figures/f"{name}.{ending}"
@@ -285,7 +291,7 @@ def label_points(
     before, faults = ax.get_children(), {}
     for radius in RADII:
         texts = _place(ax, x, y, names, fontsize, radius)
-        faults[radius] = len(label_faults(ax))
+        faults[radius] = len(_misplaced(ax))
         if not faults[radius]: return texts
         for artist in set(ax.get_children()) - set(before): artist.remove()
     return _place(ax, x, y, names, fontsize, min(faults, key=faults.get))

@@ -6,6 +6,7 @@
 __all__ = ['fast_operators', 'make_variables']
 
 # %% ../../nbs/train/03_fast.ipynb #c002
+import math
 from contextlib import contextmanager
 from functools import partial
 import keras
@@ -18,9 +19,14 @@ from .recipes import on_one_tensorflow_device
 def _matrix_product(layer, inputs, kernel):
     "A 1x1 convolution of stride 1."
     channels = inputs.shape[-1]
-    pixels = ops.reshape(inputs, (-1, channels))
-    matrix = ops.reshape(kernel, (channels, layer.filters))
-    return ops.reshape(ops.matmul(pixels, matrix), (-1, *inputs.shape[1:3], layer.filters))
+    pixels, matrix = tf.reshape(inputs, (-1, channels)), tf.reshape(kernel, (channels, -1))
+    return tf.reshape(tf.matmul(pixels, matrix), (-1, *inputs.shape[1:3], layer.filters))
+
+
+def _values_a_channel(x): # A number where the shape is known, else a tensor
+    "How many values a mean over a feature map is of."
+    if None in x.shape: return tf.cast(tf.size(x) // x.shape[-1], "float32")
+    return math.prod(x.shape[:-1])
 
 
 def _fused_norm(layer, inputs, training=None, mask=None):
@@ -34,10 +40,10 @@ def _fused_norm(layer, inputs, training=None, mask=None):
         epsilon=layer.epsilon,
         is_training=True,
     )
-    count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
-    biased = variance * (count - 1) / count # the operator divides by count - 1, Keras by count
+    count = _values_a_channel(inputs)
+    biased = variance * ((count - 1) / count) # the operator divides by count - 1, Keras by count
     for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, biased)):
-        moving.assign(moving * layer.momentum + now * (1 - layer.momentum))
+        moving.value.assign_sub((moving.value - now) * (1 - layer.momentum))
     return out
 
 # %% ../../nbs/train/03_fast.ipynb #u1e20
@@ -61,7 +67,10 @@ def fast_operators(
 
     Only where TensorFlow trains, and on one device.
     """
-    layers = flat_layers(model) if on_one_tensorflow_device() else []
+    if not on_one_tensorflow_device():
+        yield
+        return
+    layers = flat_layers(model)
     products = [l for l in layers if _is_product(l)]
     norms = [l for l in layers if _is_norm(l)]
     for l in products: l.convolution_op = partial(_matrix_product, l)

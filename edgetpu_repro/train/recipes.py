@@ -10,7 +10,7 @@ __all__ = ['SCHEDULES', 'OPTIMIZERS', 'WarmUp', 'learning_rate', 'Adam', 'RMSpro
 import keras
 from keras import ops
 
-from ..core.compat import adam_moments, own_variable, tf
+from ..core.compat import OnOneDevice, adam_moments, own_variable, tf
 from ..core.errors import UsageError, unknown
 from ..core.settings import TrainSettings
 from ..tasks.base import task_of_model
@@ -133,7 +133,7 @@ class _OneOperator:
         tf.raw_ops.ResourceApplyAdam(**places, grad=gradient, **self._shared)
 
 
-class FusedAdam(_L2InGradient, _OneOperator, keras.optimizers.Adam):
+class FusedAdam(_L2InGradient, _OneOperator, OnOneDevice, keras.optimizers.Adam):
     "Keras's Adam in one operator a variable."
 
 # %% ../../nbs/train/02_recipes.ipynb #c010

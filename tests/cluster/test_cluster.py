@@ -72,32 +72,33 @@ def test_training_over_two_nodes_follows_that_on_one(slurm, tmp_path):
     assert curve(two) == pytest.approx(curve(one), rel=2e-3)
 
 
-GOALS = ("train", "evaluate")
+def copied(folder):
+    "The repository as a checkout of its own, where the profile smoke has not run."
+    leave = shutil.ignore_patterns("__pycache__", ".git", ".venv", "build", "smoke", "shared")
+    shutil.copytree(ROOT, folder, ignore=leave)
+    return folder
 
 
 def test_the_workflow_survives_the_loss_of_a_node(slurm, tmp_path):
-    checkout = tmp_path / "checkout"
-    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(
-        "__pycache__", ".git", ".venv", "build", "results", "figures", "shared"))
+    "All of the profile smoke, from the dataset to the report."
+    checkout = copied(tmp_path / "checkout")
     words = ("-m", "snakemake", "--workflow-profile", "profiles/slurm", "--max-threads", "1",
-             "--slurm-init-seconds-before-status-checks", "5", "--config", "profile=smoke", "--")
-    models = ("mobilenet_edgetpu_v2_tiny", "mobilenet_edgetpu_dm0p75")
-    goals = [f"results/smoke/records/{step}/{m}.json" for step in GOALS for m in models]
+             "--slurm-init-seconds-before-status-checks", "5", "--config", "profile=smoke")
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(checkout)}
     before = set(slurm.jobs())
     with open(tmp_path / "said", "w") as said:
-        child = subprocess.Popen([sys.executable, *words, *goals], cwd=checkout, env=environment,
+        child = subprocess.Popen([sys.executable, *words], cwd=checkout, env=environment,
                                  stdout=said, stderr=said)
     try:
         def trainings():
             lines = slurm.say("squeue", "-h", "-t", "R", "-o", "%N %k").splitlines()
             return [line for line in lines if "train" in line]
 
-        until(lambda: len(trainings()) == 2, f"two trainings; see {tmp_path}", 600)
+        until(lambda: len(trainings()) == 2, f"two trainings; see {tmp_path}", 900)
         slurm.kill("n2")
         assert child.wait() == 0, (tmp_path / "said").read_text()[-3000:]
     finally: child.kill()
-    for goal in goals: assert (checkout / goal).is_file()
+    assert "autoseg_edgetpu_xs" in (checkout / "results/smoke/report.html").read_text()
     assert set(slurm.jobs()) - before
     slurm.start("n2")
     until(lambda: slurm.idle() == 2, "the node's return")

@@ -100,7 +100,7 @@ def backbone_weights(wildcards):
 # say why.
 RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} "
        "EDGETPU_REPRO_LOAD_LESS=1 "
-       "papermill {input.notebook:q} {log:q} --no-progress-bar "
+       "python tools/run_notebook.py {input.notebook:q} {log:q} --no-progress-bar "
        "-p profile {params.profile:q} {params.given} "
        "> {log:q}.txt 2>&1 || {{ tail -n 3 {log:q}.txt >&2; exit 1; }}")
 

@@ -79,7 +79,7 @@ def _alone(root):
 
 def _run(command, root, lock, handle) -> int: # Exit code
     "Run Snakemake, and give `handle` its lines; stopped, it ends its jobs and cleans up."
-    beside = str(Path(sys.executable).parent) # where papermill is
+    beside = str(Path(sys.executable).parent) # where this Python and papermill are
     environment = {**os.environ, "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
     child = subprocess.Popen(command, cwd=root, env=environment, pass_fds=[lock.fileno()],
                              stderr=subprocess.PIPE, text=True, errors="replace")
@@ -100,8 +100,8 @@ def _copied(lines, log, kept):
 
 def _refuse_unknown(step, command, root):
     "An error for a step that the profile does not have."
-    listed = subprocess.run([*command, "--list-target-rules"], cwd=root, capture_output=True, text=True)
-    steps = listed.stdout.split()
+    listing = [*command, "--list-target-rules"]
+    steps = subprocess.run(listing, cwd=root, capture_output=True, text=True).stdout.split()
     if steps and step not in steps: raise unknown("step", step, steps)
 
 

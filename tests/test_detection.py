@@ -199,9 +199,7 @@ class Found:
     "A model that puts out given detections, one list of (box, class, score) a picture."
     def __init__(self, pictures): self.pictures = list(pictures)
 
-    def predict_on_batch(self, images): raise NotImplementedError
-
-    def __call__(self, images, training):
+    def predict_on_batch(self, images):
         rows, self.pictures = self.pictures[:len(images)], self.pictures[len(images):]
         boxes = np.zeros((len(rows), 5, 4), "float32")
         classes = np.zeros((len(rows), 5), "float32")

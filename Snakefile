@@ -257,7 +257,7 @@ for task, models in TRAINED.items():
 
 
 for task, models in REFERENCES.items():
-    rule: # in one go: they are many, and each is done in seconds; needs no training, so it goes first
+    rule: # in one go: they are many, and each is done in seconds
         name: f"export_references_{task}"
         input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code("runs/export")
         output:
@@ -267,7 +267,7 @@ for task, models in REFERENCES.items():
             profile=PROFILE.name, given=f"-p model '{' '.join(models)}' -p trained False",
             source=source_hash("runs/export"), settings=export_settings(task)
         log: f"{BUILD}/notebooks/export_references_{task}.ipynb"
-        priority: 2
+        priority: 2 # needs no training, so it goes first
         threads: PROFILE.threads
         resources: **LONG
         shell: RUN

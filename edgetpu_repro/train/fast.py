@@ -67,10 +67,7 @@ def fast_operators(
 
     Only where TensorFlow trains, and on one device.
     """
-    if not on_one_tensorflow_device():
-        yield
-        return
-    layers = flat_layers(model)
+    layers = flat_layers(model) if on_one_tensorflow_device() else []
     products = [l for l in layers if _is_product(l)]
     norms = [l for l in layers if _is_norm(l)]
     for l in products: l.convolution_op = partial(_matrix_product, l)

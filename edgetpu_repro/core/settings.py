@@ -284,6 +284,7 @@ class TrainSettings(Settings):
     label_smoothing:BelowOne = 0.0
     dropout:BelowOne|None = None   # in place of the model's own, for a short training
     drop_connect:BelowOne|None = None # likewise, stochastic depth
+    norm_momentum:BelowOne|None = None # likewise, of the moving averages of BatchNorm
     flip:bool = False              # mirror half of the images
     crop_area:Shares|None = None   # classification, detection: share of the image in a random crop
     crop_aspect:Factors = (0.75, 1.33) # of that crop, width by height

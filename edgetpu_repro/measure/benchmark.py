@@ -45,7 +45,7 @@ def median_interval(
     return float(values[k]), float(values[len(values) - 1 - k])
 
 # %% ../../nbs/measure/02_benchmark.ipynb #c005
-BURST = 5 # timed runs of one file before the next one's turn
+BURST = 5 # the most timed runs of one file before the next one's turn
 PROCESSES = 6 # the fewest whose medians give a 95 % interval
 
 
@@ -72,12 +72,13 @@ def time_here(
     "Time `.tflite` files side by side in this process with LiteRT (XNNPACK)."
     interpreters = {name: _opened(path, settings) for name, path in files.items()}
     times, spent = {name: [] for name in files}, dict.fromkeys(files, 0.0)
+    runs = min(BURST, settings.min_runs)
 
     def done(name): return len(times[name]) >= settings.min_runs and spent[name] >= settings.seconds
 
     while still := [name for name in files if not done(name)]:
         for name in files if together else still:
-            burst = [_ms(interpreters[name]) for _ in range(BURST + 1)]
+            burst = [_ms(interpreters[name]) for _ in range(runs + 1)]
             times[name] += burst[1:]
             spent[name] += sum(burst) / 1e3
     return times

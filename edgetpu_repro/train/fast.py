@@ -46,6 +46,31 @@ def _fused_norm(layer, inputs, training=None, mask=None):
         moving.value.assign_sub((moving.value - now) * (1 - layer.momentum))
     return out
 
+# %% ../../nbs/train/03_fast.ipynb #dw02
+def _stacked(images, rows:int): # (1, batch * (height + rows), width, channels)
+    "A batch as one image, with rows of zeros under each."
+    padded = tf.pad(images, ((0, 0), (0, rows), (0, 0), (0, 0)))
+    return tf.reshape(padded, (1, -1, *images.shape[2:]))
+
+
+def _small_depthwise(layer, inputs):
+    "A depthwise convolution of stride 1, with another way to its kernel's gradient."
+    size, channels = layer.kernel_size, inputs.shape[-1]
+    common = dict(strides=[1, 1, 1, 1], padding="SAME")
+
+    @tf.custom_gradient
+    def convolve(x, kernel):
+        def gradients(dy):
+            to_x = tf.nn.depthwise_conv2d_backprop_input(tf.shape(x), kernel, dy, **common)
+            x_high, dy_high = (_stacked(images, size[0] // 2) for images in (x, dy))
+            to_kernel = tf.nn.depthwise_conv2d_backprop_filter(
+                x_high, (*size, channels, 1), dy_high, **common)
+            return to_x, to_kernel
+
+        return tf.nn.depthwise_conv2d(x, kernel, **common), gradients
+
+    return convolve(inputs, tf.convert_to_tensor(layer.kernel))
+
 # %% ../../nbs/train/03_fast.ipynb #u1e20
 def _is_product(layer) -> bool:
     "Whether a layer is a 1x1 convolution of stride 1, without groups."
@@ -59,23 +84,51 @@ def _is_norm(layer) -> bool:
     return layer.input_spec.ndim == 4 and layer.scale and layer.center
 
 
+def _is_small_depthwise(layer) -> bool:
+    "Whether a layer is a plain depthwise convolution of stride 1 on a map smaller than its kernel."
+    if type(layer) is not keras.layers.DepthwiseConv2D: return False
+    plain = not layer.use_bias and layer.activation is keras.activations.linear
+    alone = layer.strides == layer.dilation_rate == (1, 1) and layer.depth_multiplier == 1
+    if not (plain and alone and layer.padding == "same"): return False
+    sides = layer.input.shape[1:3]
+    return None not in sides and min(sides) < max(layer.kernel_size)
+
+
+def _one_graph(model): # As Keras's `train_function`: a step on the next batch of an iterator
+    "The training step as one function. Keras makes one within another: all variables enter both."
+    step = tf.function(model.train_step, autograph=False, reduce_retracing=True)
+    return lambda iterator: step(next(iterator))
+
+
+def _steps_plainly(model) -> bool:
+    "Whether a compiled model runs one step at a time, in a graph, without XLA."
+    if not model.compiled or model.run_eagerly or model.jit_compile: return False
+    return model.steps_per_execution == 1
+
+
 @contextmanager
 def fast_operators(
     model, # A Keras model
 ):
-    """Inside, 1x1 convolutions and BatchNorms run through faster operators.
+    """Inside, 1x1 convolutions, BatchNorms and small depthwise ones run through faster operators.
 
-    Only where TensorFlow trains, and on one device.
+    A compiled model is traced as one function. Only where TensorFlow trains, and on one device.
     """
-    layers = flat_layers(model) if on_one_tensorflow_device() else []
+    here = on_one_tensorflow_device()
+    layers = flat_layers(model) if here else []
     products = [l for l in layers if _is_product(l)]
     norms = [l for l in layers if _is_norm(l)]
+    depthwise = [l for l in layers if _is_small_depthwise(l)]
     for l in products: l.convolution_op = partial(_matrix_product, l)
     for l in norms: l.call = partial(_fused_norm, l)
+    for l in depthwise: l.call = partial(_small_depthwise, l)
+    one_graph = here and _steps_plainly(model)
+    if one_graph: model.train_function = _one_graph(model)
     try: yield
     finally:
+        if one_graph: model.train_function = None # Keras makes its own again
         for l in products: del l.convolution_op
-        for l in norms: del l.call
+        for l in (*norms, *depthwise): del l.call
 
 # %% ../../nbs/train/03_fast.ipynb #c008
 def _one(spec):

@@ -10,7 +10,7 @@ __all__ = ['SCHEDULES', 'OPTIMIZERS', 'WarmUp', 'learning_rate', 'Adam', 'RMSpro
 import keras
 from keras import ops
 
-from ..core.compat import OnOneDevice, adam_moments, own_variable, tf
+from ..core.compat import OnOneDevice, adam_moments, flat_layers, own_variable, tf
 from ..core.errors import UsageError, unknown
 from ..core.settings import TrainSettings
 from ..tasks.base import task_of_model
@@ -195,18 +195,25 @@ def _on_cpu() -> bool:
     return not any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
 
 
+def _set_norm_momentum(model, momentum:float):
+    "Let the moving averages of all BatchNorms follow faster, or slower."
+    for layer in flat_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization): layer.momentum = momentum
+
+
 def compile_model(
     model, # From `build_model`
     settings:TrainSettings,
     per_epoch:int, # Steps
     task=None, # A `Task`; None: what the outputs say
 ):
-    """Attach optimiser, loss and metric, and freeze what the settings freeze.
+    """Attach optimiser, loss and metric, set the norms' momentum, and freeze what the settings freeze.
 
     Raises `UsageError` where something does not fit.
     """
     task = task or task_of_model(model)
     task.prepare(model, settings)
+    if settings.norm_momentum is not None: _set_norm_momentum(model, settings.norm_momentum)
     model.compile(
         make_optimizer(model, settings, per_epoch),
         task.loss(model, settings),

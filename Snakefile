@@ -1,5 +1,5 @@
-# The artifact as a graph: runs write records, paper notebooks read them. One rule a notebook, of the
-# same name.
+# The artifact as a graph: runs write records, paper notebooks read them. A rule is called after its
+# notebook.
 #
 # A step depends on what its notebook says (not on the outputs saved in it), on the modules that the
 # notebook imports, directly or through others, and on the settings that it reads. A comment, a cost
@@ -290,12 +290,31 @@ for task in USED:
         shell: RUN
 
 
+BLOCK_FILES = f"{BUILD}/blocks" # a folder
+BLOCK_SETTINGS = settings_hash(PROFILE.blocks, PROFILE.benchmark)
+
+
+rule block_files: # needs no data: runs while they are made
+    input: notebook=ancient("nbs/runs/blocks.ipynb"), code=code("runs/blocks")
+    output: directory(BLOCK_FILES)
+    params:
+        profile=PROFILE.name, given="-p timed False", source=source_hash("runs/blocks"),
+        settings=BLOCK_SETTINGS
+    log: f"{BUILD}/notebooks/block_files.ipynb"
+    priority: 2
+    threads: PROFILE.threads
+    resources: **LONG
+    shell: RUN
+
+
 rule blocks:
-    input: PREPARED, notebook=ancient("nbs/runs/blocks.ipynb"), code=code("runs/blocks")
+    input:
+        PREPARED, BLOCK_FILES,
+        notebook=ancient("nbs/runs/blocks.ipynb"), code=code("runs/blocks")
     output: directory(f"{RESULTS}/records/blocks")
     params:
-        profile=PROFILE.name, given="", source=source_hash("runs/blocks"),
-        settings=settings_hash(PROFILE.blocks, PROFILE.benchmark)
+        profile=PROFILE.name, given="-p export False", source=source_hash("runs/blocks"),
+        settings=BLOCK_SETTINGS
     log: f"{BUILD}/notebooks/blocks.ipynb"
     priority: 1
     threads: PROFILE.benchmark.threads

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KERAS', 'TENSORFLOW', 'LITERT', 'tf', 'flat_layers', 'own_variable', 'adam_moments', 'draw_from', 'OnOneDevice',
-           'producer', 'consumers', 'has_tensorflow', 'tensorflow_has_run', 'freeze_variables', 'quantize_by_ranges',
-           'operator_details', 'load_less', 'corner_operator']
+           'producer', 'consumers', 'has_tensorflow', 'tensorflow_has_run', 'quantize_by_ranges', 'operator_details',
+           'load_less', 'corner_operator']
 
 # %% ../../nbs/core/05_compat.ipynb #c00a
 import gc
@@ -102,14 +102,6 @@ def tensorflow_has_run() -> bool:
     if "tensorflow" not in sys.modules: return False
     from tensorflow.python.eager.context import context
     return context()._initialized
-
-
-def freeze_variables(
-    function, # From `tf.function(...).get_concrete_function(...)`
-): # A concrete function of constants
-    "Turn variables into constants (`convert_variables_to_constants_v2`)."
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-    return convert_variables_to_constants_v2(function)
 
 
 def quantize_by_ranges(

@@ -24,8 +24,8 @@ from .convert import fold_norms, freeze, tflite_argmax, to_float
 from .file import TFLiteFile
 from .metadata import with_metadata
 from edgetpu_repro.tflite.quantize import (
-    STATIC, TARGETS, activation_ranges, check_operators, check_recipe, not_for_edgetpu,
-    quantize_tflite,
+    STATIC, TARGETS, check_operators, check_recipe, not_for_edgetpu, quantize_tflite,
+    ranges_and_values,
 )
 
 # %% ../../nbs/tflite/05_export.ipynb #c024
@@ -181,9 +181,16 @@ def file_name(
     return "_".join(parts) + ".tflite"
 
 # %% ../../nbs/tflite/05_export.ipynb #x003b
-def _quantized(float_file:TFLiteFile, calibration, options:ExportOptions):
+def _looked_at(float_file:TFLiteFile, images, with_ranges:bool) -> tuple:
+    "The ranges of all activations, or None, and the outputs of all images."
+    if not with_ranges: return None, float_file.predictor(workers=os.cpu_count())(images)
+    output = float_file.outputs[0].name
+    ranges, values = ranges_and_values(float_file, images, [output])
+    return ranges, values[output]
+
+
+def _quantized(float_file:TFLiteFile, ranges, options:ExportOptions):
     "The files of all recipes: (recipe, `TFLiteFile`)."
-    ranges = activation_ranges(float_file, calibration) if options.needs_ranges else None
     how = options.quantizer, options.rules, options.less_restrictive
     for recipe in options.recipes:
         file = options.opened(quantize_tflite(float_file, ranges, recipe, *how))
@@ -222,6 +229,7 @@ def export_model(
     task, folded, workers = task_of_model(model), fold_norms(model), os.cpu_count()
     images = _images(model, options) if calibration is None else calibration
     few = images[:max(options.traced, 2)] # that Keras sees as well
+    with_ranges = calibration is not None and options.needs_ranges
     raw = np.asarray(model(few, training=False))
 
     def write(file, method, rest):
@@ -237,14 +245,14 @@ def export_model(
 
     for method in options.finalize_methods:
         float_file = TFLiteFile.open(to_float(freeze(model, options.traced, method, folded)))
-        wanted = float_file.predictor(workers=workers)(images)
+        ranges, wanted = _looked_at(float_file, images, with_ranges)
         check = task.check_float(task.finalize(raw, method, tflite_argmax), wanted[:len(few)])
         if calibration is None:
             check_operators(float_file, int8=False)
             rest = dict(quantizer=None, recipe=None, check=check, degraded=[])
             write(options.opened(float_file), method, rest)
             continue
-        for recipe, file in _quantized(float_file, calibration, options):
+        for recipe, file in _quantized(float_file, ranges, options):
             got = file.predictor(workers=workers)(images)
             compared = check | task.compare(wanted, got) | dict(images=len(images))
             path = write(file, method, of_quantized(recipe, file, compared, task, options))

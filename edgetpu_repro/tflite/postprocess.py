@@ -17,13 +17,13 @@ import flatbuffers, numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
-from ..core.compat import freeze_variables, tf
 from ..core.errors import UsageError
 from ..core.files import atomic_write
 from ..models.anchors import anchors_for, centers
 from ..tasks.detection import TASK, detections_of, matched_boxes
 from .batches import check_batches
-from .convert import SIGNATURE, fold_norms, freeze, to_float
+from .convert import (
+    SIGNATURE, converted, fold_norms, freeze, to_float, traced)
 from .export import (
     ExportOptions, export_model, file_name, layer_report, of_quantized, write_report, write_tflite)
 from .file import TFLiteFile, pack, unpack
@@ -151,13 +151,9 @@ def detector_float(
     "A float file with two heads."
     folded = folded or fold_norms(model)
     method = "nms" if probabilities else "none"
-    shape = (batch_size, *model.input_shape[1:])
-    spec = tf.TensorSpec(shape, tf.float32, name="image")
-    finished = lambda image: TASK.finalize(folded(image, training=False), method)
-    run = tf.function(finished, autograph=False)
-    frozen = freeze_variables(run.get_concrete_function(spec))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], frozen.graph)
-    return named_heads(converter.convert(), probabilities)
+    run = lambda image: TASK.finalize(folded(image, training=False), method)
+    content = converted(traced(run, (batch_size, *model.input_shape[1:]), folded))
+    return named_heads(content, probabilities)
 
 
 def named_heads(content:bytes, probabilities:bool) -> bytes:

@@ -207,7 +207,7 @@ def compile_model(
     per_epoch:int, # Steps
     task=None, # A `Task`; None: what the outputs say
 ):
-    """Attach optimiser, loss and metric, set the norms' momentum, and freeze what the settings freeze.
+    """Attach optimiser, loss and metric, set the norms, and freeze what the settings freeze.
 
     Raises `UsageError` where something does not fit.
     """

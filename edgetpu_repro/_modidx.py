@@ -691,6 +691,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                          'edgetpu_repro/export_tflite.py')},
             'edgetpu_repro.measure.benchmark': { 'edgetpu_repro.measure.benchmark._answer_from_here': ( 'measure/benchmark.html#_answer_from_here',
                                                                                                         'edgetpu_repro/measure/benchmark.py'),
+                                                 'edgetpu_repro.measure.benchmark._burst': ( 'measure/benchmark.html#_burst',
+                                                                                             'edgetpu_repro/measure/benchmark.py'),
                                                  'edgetpu_repro.measure.benchmark._from_tool': ( 'measure/benchmark.html#_from_tool',
                                                                                                  'edgetpu_repro/measure/benchmark.py'),
                                                  'edgetpu_repro.measure.benchmark._holding': ( 'measure/benchmark.html#_holding',

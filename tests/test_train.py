@@ -324,7 +324,7 @@ TWO = {
     "tensorflow": "import tensorflow as tf; cpu = tf.config.list_physical_devices('CPU')[0]; "
     "tf.config.set_logical_device_configuration(cpu, "
     "[tf.config.LogicalDeviceConfiguration()] * 2)",
-    "jax": "os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'",
+    "jax": "os.environ['XLA_FLAGS'] += ' --xla_force_host_platform_device_count=2'",
 }
 
 

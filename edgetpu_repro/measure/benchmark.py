@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from math import comb
+from math import ceil, comb
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,12 @@ def _opened(path, settings):
     return interpreter
 
 
+def _burst(first:float, settings) -> int:
+    "Timed runs of a turn, by the milliseconds of its first: of slow files, no more than needed."
+    in_time = ceil(settings.seconds * 1e3 / first)
+    return min(BURST, max(settings.min_runs, in_time))
+
+
 def time_here(
     files:dict, # {name: path or content of a '.tflite' file}
     settings:BenchmarkSettings=BenchmarkSettings(), # threads, warm-up, runs and seconds a file
@@ -72,15 +78,15 @@ def time_here(
     "Time `.tflite` files side by side in this process with LiteRT (XNNPACK)."
     interpreters = {name: _opened(path, settings) for name, path in files.items()}
     times, spent = {name: [] for name in files}, dict.fromkeys(files, 0.0)
-    runs = min(BURST, settings.min_runs)
 
     def done(name): return len(times[name]) >= settings.min_runs and spent[name] >= settings.seconds
 
     while still := [name for name in files if not done(name)]:
         for name in files if together else still:
-            burst = [_ms(interpreters[name]) for _ in range(runs + 1)]
-            times[name] += burst[1:]
-            spent[name] += sum(burst) / 1e3
+            first = _ms(interpreters[name])
+            burst = [_ms(interpreters[name]) for _ in range(_burst(first, settings))]
+            times[name] += burst
+            spent[name] += (first + sum(burst)) / 1e3
     return times
 
 # %% ../../nbs/measure/02_benchmark.ipynb #b004

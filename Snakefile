@@ -313,7 +313,7 @@ rule blocks:
         notebook=ancient("nbs/runs/blocks.ipynb"), code=code("runs/blocks")
     output: directory(f"{RESULTS}/records/blocks")
     params:
-        profile=PROFILE.name, given="-p export False", source=source_hash("runs/blocks"),
+        profile=PROFILE.name, given="", source=source_hash("runs/blocks"),
         settings=BLOCK_SETTINGS
     log: f"{BUILD}/notebooks/blocks.ipynb"
     priority: 1

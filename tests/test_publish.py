@@ -69,6 +69,14 @@ def test_outputs_belong_to_the_parameters_that_are_shown(ran):
     publish.take_outputs(*ran) # again: the parameters do not count as a change
 
 
+def test_folders_of_this_host_are_left_out():
+    said = "\x1b[1mDownloading dataset to /home/me/data\x1b[0m\n3 images\n"
+    outputs = [new_output("stream", text=said), new_output("stream", text=said.splitlines(True)[0])]
+    cell = new_code_cell("load()", outputs=outputs)
+    publish.clean_cell(cell)
+    assert [o.text for o in cell.outputs] == ["3 images\n"]
+
+
 def test_outputs_of_another_source_are_refused(ran):
     notebook = nbformat.read(ran[0], as_version=4)
     notebook.cells[1].source = "print(steps + 1)"

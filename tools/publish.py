@@ -99,10 +99,20 @@ def write(notebook, path):
     write_text(path, json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
 
 
+BOLD = "\x1b[1m" # how lines begin in which TFDS tells of its folders on this host
+
+
+def without_bold(text: str) -> str:
+    "A text without the lines that are printed bold."
+    return "".join(line for line in text.splitlines(True) if not line.startswith(BOLD))
+
+
 def clean_cell(cell):
-    "Drop a code cell's native logs, counts and metadata."
+    "Drop a code cell's native logs, TFDS's progress, counts and metadata."
     cell.execution_count = None
-    cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    for output in cell.outputs:
+        if "text" in output: output["text"] = without_bold(output["text"])
+    cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and o.get("text") != ""]
     for output in cell.outputs:
         output.pop("execution_count", None)
         if output.output_type == "execute_result": output["execution_count"] = None

@@ -357,9 +357,10 @@ class TFRecord(Format):
     pattern = "*train.tfrecord*"
 
     def make(self, folder):
-        from edgetpu_repro.data import digit_scenes
-        digit_scenes.SCENES = dict(train=6, validation=1, test=1)
-        digit_scenes.DigitScenes(data_dir=folder).download_and_prepare()
+        import tensorflow_datasets as tfds
+        from edgetpu_repro.data.digit_scenes import DigitScenes
+        few = tfds.download.DownloadConfig(max_examples_per_split=6)
+        DigitScenes(data_dir=folder).download_and_prepare(download_config=few)
         return next(folder.rglob(self.pattern))
 
     def read(self, path):

@@ -291,7 +291,6 @@ for task in USED:
 
 
 BLOCK_FILES = f"{BUILD}/blocks" # a folder
-BLOCK_SETTINGS = settings_hash(PROFILE.blocks, PROFILE.benchmark)
 
 
 rule block_files: # needs no data: runs while they are made
@@ -299,7 +298,7 @@ rule block_files: # needs no data: runs while they are made
     output: directory(BLOCK_FILES)
     params:
         profile=PROFILE.name, given="-p timed False", source=source_hash("runs/blocks"),
-        settings=BLOCK_SETTINGS
+        settings=settings_hash(PROFILE.blocks)
     log: f"{BUILD}/notebooks/block_files.ipynb"
     priority: 2
     threads: PROFILE.threads
@@ -314,7 +313,7 @@ rule blocks:
     output: directory(f"{RESULTS}/records/blocks")
     params:
         profile=PROFILE.name, given="", source=source_hash("runs/blocks"),
-        settings=BLOCK_SETTINGS
+        settings=settings_hash(PROFILE.blocks, PROFILE.benchmark)
     log: f"{BUILD}/notebooks/blocks.ipynb"
     priority: 1
     threads: PROFILE.benchmark.threads

@@ -22,8 +22,7 @@ from ..core.files import atomic_write
 from ..models.anchors import anchors_for, centers
 from ..tasks.detection import TASK, detections_of, matched_boxes
 from .batches import check_batches
-from .convert import (
-    SIGNATURE, converted, fold_norms, freeze, to_float, traced)
+from .convert import SIGNATURE, converted, fold_norms, freeze, to_float, traced
 from .export import (
     ExportOptions, export_model, file_name, layer_report, of_quantized, write_report, write_tflite)
 from .file import TFLiteFile, pack, unpack

@@ -166,17 +166,16 @@ def _fit(training, note, validation, verbose, callbacks):
     if settings.ema and validation is not None:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())
     try:
-        with fast_operators(network):
-            network.fit(
-                training.feed(note["step"]),
-                initial_epoch=epoch,
-                epochs=last,
-                steps_per_epoch=training.per_epoch - done,
-                verbose=verbose,
-                shuffle=False,
-                validation_data=validation,
-                callbacks=callbacks,
-            )
+        network.fit(
+            training.feed(note["step"]),
+            initial_epoch=epoch,
+            epochs=last,
+            steps_per_epoch=training.per_epoch - done,
+            verbose=verbose,
+            shuffle=False,
+            validation_data=validation,
+            callbacks=callbacks,
+        )
     finally: keeper.stop.release()
     return keeper
 
@@ -190,10 +189,11 @@ def _run(training, validation, verbose, callbacks):
               f"epoch {note['step'] / training.per_epoch:.2f} of {training.settings.epochs}")
     if note["step"] == steps:
         network.optimizer.finalize_variable_values(network.trainable_variables)
-    while note["step"] < steps:
-        keeper = _fit(training, note, validation, verbose, callbacks)
-        note = dict(step=keeper.step, history=keeper.history)
-        if note["step"] < steps: note = training.restore()
+    with fast_operators(network): # around all calls of `fit`, so that they share one trace
+        while note["step"] < steps:
+            keeper = _fit(training, note, validation, verbose, callbacks)
+            note = dict(step=keeper.step, history=keeper.history)
+            if note["step"] < steps: note = training.restore()
     if network is not training.model: training.model.set_weights(network.get_weights())
     return note["history"]
 

@@ -345,7 +345,7 @@ for study, (reads, makes, given) in STUDIES.items():
             profile=PROFILE.name, given=given, source=source_hash(f"runs/{study}"),
             settings=settings_hash(PROFILE.tasks, PROFILE.benchmark, PROFILE.seed)
         log: f"{BUILD}/notebooks/{study}.ipynb"
-        threads: workflow.cores or PROFILE.threads # all of the host
+        threads: 1000 # all of the host: Snakemake lowers it to --cores, on Slurm to max-threads
         resources: mem_mb=6000, runtime=240, **ALONE
         shell: RUN
 

@@ -1,4 +1,4 @@
-"What the workflow plans: profiles of any tasks to their report, no names as commands."
+"What the workflow plans: any tasks to their report, on Slurm too, and no names as commands."
 import itertools
 import shutil
 
@@ -42,6 +42,15 @@ def test_profiles_of_any_tasks_reach_their_report(checkout, tasks):
     said = result.stdout + result.stderr
     assert "report" in said
     for task in TASKS: assert (f"benchmark_{task}" in said) == (task in tasks)
+
+
+def test_the_workflow_is_read_where_no_number_of_cores_is_known(checkout):
+    "On Slurm there is none; a dry run, unlike --summary, would set it."
+    words = ("snakemake", "--summary", "--workflow-profile", "profiles/slurm")
+    result = call(*words, "--config", "profile=smoke", cwd=checkout,
+                  env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "records/benchmark" in result.stdout
 
 
 def test_a_profile_is_no_command(checkout):

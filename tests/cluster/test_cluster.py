@@ -94,7 +94,7 @@ def test_the_workflow_survives_the_loss_of_a_node(slurm, tmp_path):
             lines = slurm.say("squeue", "-h", "-t", "R", "-o", "%N %k").splitlines()
             return [line for line in lines if "train" in line]
 
-        until(lambda: len(trainings()) == 2, f"two trainings; see {tmp_path}", 900)
+        until(lambda: child.poll() is not None or len(trainings()) == 2, "two trainings", 900)
         slurm.kill("n2")
         assert child.wait() == 0, (tmp_path / "said").read_text()[-3000:]
     finally: child.kill()

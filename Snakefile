@@ -11,18 +11,19 @@ from pathlib import Path
 
 sys.path.insert(0, "tools")
 from dependencies import dependencies, settings_hash, source_hash
-from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.core.errors import UsageError, unknown
 from edgetpu_repro.core.settings import load_profile
-from edgetpu_repro.models.specs import get_spec, image_hw
+from edgetpu_repro.models.specs import get_spec
 from edgetpu_repro.search.ablation import EXCHANGES
 from edgetpu_repro.search.spaces import get_space
 from edgetpu_repro.search.study import planned_studies
-from edgetpu_repro.tasks.base import TASKS, variant_name
+from edgetpu_repro.tasks.base import TASKS, variant_name, variants_of
 
 PROFILE = load_profile(config.get("profile", "default"))
 BUILD, RESULTS, FIGURES = (f"{top}/{PROFILE.name}" for top in ("build", "results", "figures"))
 PREPARED = f"{BUILD}/prepared"
-for name in PROFILE.tasks: TASKS[name] # an unknown task is said before anything runs
+for name in PROFILE.tasks: # an unknown task is said before anything runs
+    if name not in TASKS: raise unknown("task", name, TASKS)
 
 # {task: settings} and models by what happens to them; a model serves one task.
 USED = {name: PROFILE.task(name) for name in TASKS if PROFILE.task(name).all_models}
@@ -56,8 +57,7 @@ def timed(task, models=None):
     out = {}
     if task not in USED: return out
     for model in models or USED[task].all_models:
-        size = image_hw(USED[task].timed.image_size or get_spec(model).image_size)
-        for variant in TASKS[task].timed_variants(size):
+        for variant in variants_of(task).timed:
             file = variant_name(model, "timed", variant, "int8")
             out[variant_name(model, variant)] = f"{BUILD}/tflite/{file}.tflite"
     return out
@@ -65,10 +65,9 @@ def timed(task, models=None):
 
 def trained_files(model):
     "The files of a trained model at the size that it was trained at."
-    task = TASKS[get_spec(model).task]
-    hw = image_hw(PROFILE.data_settings(model, task.name).image_size)
-    names = [variant_name(name, "int8") for name in task.variants(hw)]
-    names.append(variant_name(next(iter(task.variants(hw))), "float"))
+    variants = variants_of(get_spec(model).task).exported
+    names = [variant_name(name, "int8") for name in variants]
+    names.append(variant_name(variants[0], "float"))
     return [f"{BUILD}/tflite/{model}_trained_{name}.tflite" for name in names]
 
 

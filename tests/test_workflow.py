@@ -1,6 +1,7 @@
 "What the workflow plans: any tasks to their report, on Slurm too, and no names as commands."
 import itertools
 import shutil
+import sys
 
 import pytest
 import yaml
@@ -51,6 +52,16 @@ def test_the_workflow_is_read_where_no_number_of_cores_is_known(checkout):
                   env={"PYTHONPATH": str(ROOT)})
     assert result.returncode == 0, result.stderr[-2000:]
     assert "records/benchmark" in result.stdout
+
+
+def test_planning_imports_no_keras():
+    "It would take seconds, on Slurm twice a job."
+    words = (sys.executable, "-X", "importtime", "-m", "snakemake", "--list-rules")
+    result = call(*words, "--config", "profile=smoke", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0, result.stderr[-2000:]
+    imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+    assert "edgetpu_repro.tasks.base" in imported
+    assert not imported & {"keras", "tensorflow", "jax"}
 
 
 def test_a_profile_is_no_command(checkout):

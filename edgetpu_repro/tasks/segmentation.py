@@ -332,11 +332,6 @@ class _Exporting(ExportingTask):
         if _is_float(wanted.dtype): return super().compare(wanted, got)
         return dict(agreement=float((wanted == got).mean()))
 
-    def timed_variants(self, hw):
-        "Default argmax, and the fused one that the page times."
-        variants = self.variants(hw)
-        return {name: variants[name] for name in ("default", "fused4")}
-
 # %% ../../nbs/tasks/03_segmentation.ipynb #u6c31
 def largest_classes(
     mask, # Classes (height, width)

@@ -107,7 +107,7 @@ class Slurm:
         until((own / "munge.socket").exists, "munged")
         self._start("slurmctld", "/usr/sbin/slurmctld", "-D")
         for node in NODES: self.start(node)
-        until(lambda: self.idle() == len(NODES), f"two idle nodes; see {own}")
+        until(lambda: self.nodes("idle") == len(NODES), f"two idle nodes; see {own}")
 
     def start(self, node):
         "Start a node."
@@ -118,14 +118,18 @@ class Slurm:
         done = subprocess.run(command, capture_output=True, text=True)
         return done.stdout.strip()
 
-    def idle(self):
-        "How many nodes wait for work."
-        return self.say("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").count("n")
+    def nodes(self, state):
+        "How many nodes are in a state: `idle`, or `down` where nobody heard of them for a while."
+        return self.say("sinfo", "-h", "-N", "-t", state, "-o", "%N").count("n")
 
     def jobs(self, *options):
         "{job: state}, those that ended included."
         lines = self.say("squeue", "-h", "-t", "all", "-r", "-o", "%i %T", *options).splitlines()
         return dict(line.split() for line in lines)
+
+    def restarts(self):
+        "How many jobs began anew, for they had lost their node."
+        return self.say("scontrol", "show", "job").count("Restarts=1")
 
     def _of(self, node=None):
         "The processes of the jobs of a node, or of all nodes, with the daemons that watch them."

@@ -48,7 +48,7 @@ def test_a_search_array_survives_the_loss_of_a_node(slurm, tmp_path):
     assert found["states"]["complete"] == trials and not found["states"]["running"]
     assert sorted(t["index"] for t in found["trials"]) == list(range(trials)) # each of them once
     slurm.start("n2")
-    until(lambda: slurm.idle() == 2, "the node's return")
+    until(lambda: slurm.nodes("idle") == 2, "the node's return")
 
 
 def curve(folder):
@@ -80,12 +80,12 @@ def copied(folder):
 
 
 def test_the_workflow_survives_the_loss_of_a_node(slurm, tmp_path):
-    "All of the profile smoke, from the dataset to the report."
+    "All of the profile smoke, from the dataset to the report; the node comes back in its time."
     checkout = copied(tmp_path / "checkout")
     words = ("-m", "snakemake", "--workflow-profile", "profiles/slurm", "--max-threads", "1",
              "--slurm-init-seconds-before-status-checks", "5", "--config", "profile=smoke")
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(checkout)}
-    before = set(slurm.jobs())
+    before = slurm.restarts()
     with open(tmp_path / "said", "w") as said:
         child = subprocess.Popen([sys.executable, *words], cwd=checkout, env=environment,
                                  stdout=said, stderr=said)
@@ -96,9 +96,9 @@ def test_the_workflow_survives_the_loss_of_a_node(slurm, tmp_path):
 
         until(lambda: child.poll() is not None or len(trainings()) == 2, "two trainings", 900)
         slurm.kill("n2")
+        until(lambda: slurm.nodes("down") == 1, "the loss of the node")
+        slurm.start("n2")
         assert child.wait() == 0, (tmp_path / "said").read_text()[-3000:]
     finally: child.kill()
     assert "autoseg_edgetpu_xs" in (checkout / "results/smoke/report.html").read_text()
-    assert set(slurm.jobs()) - before
-    slurm.start("n2")
-    until(lambda: slurm.idle() == 2, "the node's return")
+    assert slurm.restarts() == before + 1

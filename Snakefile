@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, "tools")
 from dependencies import dependencies, settings_hash, source_hash
-from edgetpu_repro.core.errors import UsageError, unknown
+from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.settings import load_profile
 from edgetpu_repro.models.specs import get_spec
 from edgetpu_repro.search.ablation import EXCHANGES
@@ -22,8 +22,7 @@ from edgetpu_repro.tasks.base import TASKS, variant_name, variants_of
 PROFILE = load_profile(config.get("profile", "default"))
 BUILD, RESULTS, FIGURES = (f"{top}/{PROFILE.name}" for top in ("build", "results", "figures"))
 PREPARED = f"{BUILD}/prepared"
-for name in PROFILE.tasks: # an unknown task is said before anything runs
-    if name not in TASKS: raise unknown("task", name, TASKS)
+for name in PROFILE.tasks: TASKS.known(name) # another one is said before anything runs
 
 # {task: settings} and models by what happens to them; a model serves one task.
 USED = {name: PROFILE.task(name) for name in TASKS if PROFILE.task(name).all_models}

@@ -1963,6 +1963,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                         'edgetpu_repro/tasks/base.py'),
                                           'edgetpu_repro.tasks.base._Tasks.__len__': ( 'tasks/base.html#_tasks.__len__',
                                                                                        'edgetpu_repro/tasks/base.py'),
+                                          'edgetpu_repro.tasks.base._Tasks.known': ( 'tasks/base.html#_tasks.known',
+                                                                                     'edgetpu_repro/tasks/base.py'),
                                           'edgetpu_repro.tasks.base._shapes': ('tasks/base.html#_shapes', 'edgetpu_repro/tasks/base.py'),
                                           'edgetpu_repro.tasks.base.class_name': ( 'tasks/base.html#class_name',
                                                                                    'edgetpu_repro/tasks/base.py'),

@@ -233,8 +233,11 @@ VARIANTS = { # of tasks that make several
 def variants_of(
     task:str, # Its name
 ) -> Variants:
-    "What the workflow plans by: a task's files, known without importing it (and Keras with it)."
-    return VARIANTS.get(task, Variants())
+    """What the workflow plans by: a task's files, known without importing it (and Keras with it).
+
+    Raises `UsageError` for an unknown task.
+    """
+    return VARIANTS.get(TASKS.known(task), Variants())
 
 # %% ../../nbs/tasks/01_base.ipynb #uf3e4
 class WorkflowTask:
@@ -308,9 +311,13 @@ class _Tasks(Mapping):
     def __len__(self): return len(list(iter(self)))
     def __contains__(self, name): return name in list(iter(self))
 
-    def __getitem__(self, name) -> Task:
+    def known(self, name) -> str:
+        "The name itself; `UsageError` for that of no task. Imports none."
         if name not in self: raise unknown("task", name, self)
-        return importlib.import_module(f"edgetpu_repro.tasks.{name}").TASK
+        return name
+
+    def __getitem__(self, name) -> Task:
+        return importlib.import_module(f"edgetpu_repro.tasks.{self.known(name)}").TASK
 
 
 TASKS = _Tasks()

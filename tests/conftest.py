@@ -12,6 +12,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0") # no te
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools")) # dependencies.py and publish.py are tested, too
 BIN = Path(sys.executable).parent
+(ROOT / "build/data").mkdir(parents=True, exist_ok=True) # of datasets that tests make or find there
 
 
 def call(*command, cwd=ROOT, env=None, **options):

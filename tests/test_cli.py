@@ -22,7 +22,7 @@ SMALL = (
     4,
     "--num_calibration_steps",
     2,
-    "--dataset_dir",
+    "--data_dir",
     ROOT / "build/data",
 )
 
@@ -80,6 +80,89 @@ def test_no_option_gets_lost():
     commands = typer.main.get_command(app).commands
     options = {name: options_of(command) for name, command in commands.items()}
     assert options == json.loads((ROOT / "tests/options.json").read_text())
+
+
+def test_one_vocabulary():
+    "One spelling an option in the help, `--json` wherever there is an answer, folders by one name."
+    commands = typer.main.get_command(app).commands
+    for command in commands.values():
+        for p in command.params:
+            assert p.param_type_name != "option" or len(p.opts) == 1 or "-h" in p.opts, p.opts
+    options = json.loads((ROOT / "tests/options.json").read_text())
+    assert {name for name, known in options.items() if "--json" not in known} == {
+        "reproduce",
+        "search", # its commands have it
+    }
+    folders = {o for known in options.values() for o in known if o.endswith("-dir")}
+    assert folders == {"--data-dir", "--model-dir", "--output-dir"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "m.keras", "--data_dir"),
+        ("evaluate", "m.keras", "--dataset-dir"),
+        ("train", "--experiment", "mobilenet_edgetpu", "--dataset_dir"),
+        ("train", "--experiment_type", "mobilenet_edgetpu", "--set", "name=mine", "--data_dir"),
+        ("export", "--model_name", "mobilenet_v2", "--output_dir", "/dev/null/x", "--dataset_dir"),
+    ],
+)
+def test_a_mistyped_folder_is_said_before_a_name_is_guessed(inside, words):
+    one_line(inside(*words, "tdfs"), "tdfs is not a folder")
+
+
+@pytest.mark.parametrize("off", ["--no-quantize", "--noquantize", "--quantize=false"])
+def test_flags_of_other_tools(inside, off):
+    words = (*EXPORT, "mobilenet_edgetpu", "--quantize=true", "--format=keras", "--nocentral_crop")
+    one_line(inside(*words), "holds no quantised model")
+    one_line(inside(*words, off), "/dev/null")
+    nnapi = ("benchmark", "m.tflite", "--use_nnapi=true", "--nnapi_accelerator=google-edgetpu")
+    one_line(inside(*nnapi), "need --device adb")
+
+
+@pytest.mark.parametrize(
+    "given, taken",
+    [
+        ("mobilenet_edgetpu_xs", "mobilenet_edgetpu_v2_xs"),
+        ("MobileNetEdgeTPUv2-Tiny", "mobilenet_edgetpu_v2_tiny"),
+        ("MobileNetEdgeTPU dm1.5", "mobilenet_edgetpu_dm1p5"),
+        ("deeplabv3plus_mobilenet_edgetpuv2_s", "deeplabv3plus_mobilenet_edgetpuv2_s_ade20k_32"),
+    ],
+)
+def test_names_of_the_page(inside, given, taken):
+    for command in ("info", "latency"):
+        done = inside(command, given, "--json")
+        assert done.returncode == 0 and json.loads(done.stdout), done
+        assert done.stderr == f"{given} is taken for {taken}\n"
+    assert inside("info", taken).stdout == inside("info", given).stdout
+    assert not inside("info", taken).stderr
+    train = inside("train", "--experiment_type", given, "--mode", "eval")
+    assert f"{taken}.keras is not there" in train.stderr.splitlines()[-1]
+
+
+def test_numbers_of_models_agree(inside):
+    models = json.loads(inside("list", "--json").stdout)
+    assert f"there are {len(models)}," in inside("info", "foo").stderr
+    experiments = json.loads(inside("experiments", "--json").stdout)
+    assert f"there are {len(experiments)}," in inside("train", "--experiment_type=foo").stderr
+    assert len(list_models()) == len(models)
+
+
+def test_a_training_has_a_folder_of_its_name(inside):
+    words = ("train", "--experiment_type", "mobilenet_v2", "--mode", "eval", "--experiment_name")
+    one_line(inside(*words, "mine"), "runs/mine/mobilenet_v2.keras is not there")
+    for name in ("../mine", "..", "a/b"): one_line(inside(*words, name), "give --model_dir")
+
+
+@pytest.mark.parametrize(
+    "module, words",
+    [
+        ("export_tflite", ("--model_name=foo", "--noquantize", "--output_dir=x")),
+        ("train", ("--experiment_type=foo", "--experiment_name=mine", "--mode=train_and_eval")),
+    ],
+)
+def test_the_programs_of_the_page(module, words):
+    one_line(call(BIN / "python", "-m", f"edgetpu_repro.{module}", *words), "'foo'; there are")
 
 
 def test_nothing_given_prints_the_help_and_version_the_version(cli):

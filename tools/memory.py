@@ -23,7 +23,7 @@ TRAIN = ("--set", "train.epochs=1", "--set", "train.batch_size=64")
 
 def commands(folder) -> dict:
     "What is measured: {words for people: words of the command}; later ones use earlier files."
-    folder, data = Path(folder), ("--dataset_dir", ROOT / "build/data")
+    folder, data = Path(folder), ("--data_dir", ROOT / "build/data")
     file, picture = folder / f"{MODEL}_int8.tflite", ROOT / "figures/default/gallery.png"
     weights = folder / "trained"
     export = ("export", "--output_dir", folder, "--quantize", "--allow_degraded", *data)

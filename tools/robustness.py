@@ -525,7 +525,7 @@ COMMANDS = { # what is killed; OUT is its own folder, IN that of the sound files
              " --data_dir IN/data --set train_images=6 --set epochs=4 --set batch_size=2"
              " --set test_images=1",
     "export": "export --model_name IN/small.json --ckpt_path IN/model.keras --output_dir OUT"
-              " --image_size 64 --quantize --num_calibration_steps 4 --dataset_dir IN/data"
+              " --image_size 64 --quantize --num_calibration_steps 4 --data_dir IN/data"
               " --allow-degraded",
     "import": f"import IN/ckpt --model_name {MODEL} --output_dir OUT --image_size 64"
               " --num_classes 10",

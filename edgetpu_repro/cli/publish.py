@@ -7,19 +7,17 @@ __all__ = ['CardTarget', 'Records', 'CardOutput', 'card', 'crate']
 
 # %% ../../nbs/cli/05_publish.ipynb #p002
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from .app import app, option, say, writable_folder
+from .app import Json, app, model_argument, option, say_json, say_written
+from .app import writable_folder
 from ..core.errors import UsageError, need
 from ..core.files import Paths, repo_root, write_text
 from ..core.settings import load_profile
 from ..models.specs import get_spec
 
 # %% ../../nbs/cli/05_publish.ipynb #p005
-CardTarget = Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help=(
-    "A .tflite file with its card beside it, or a registry name."))]
+CardTarget = model_argument(str, "A .tflite file with its card beside it, or a registry name.",
+                            metavar="FILE_OR_NAME")
 Records = option(list[Path], "Of a file: a record of `evaluate FILE --output RECORD.json`; may "
                              "be given several times.", "--record")
 CardOutput = option(Path, "Where the card goes, such as README.md; printed if not given.")
@@ -47,6 +45,7 @@ def card(
     target: CardTarget,
     record: Records = (),
     output: CardOutput = None,
+    as_json: Json = False,
 ):
     "Write a model card for the Hugging Face Hub; measured, published and modelled stay apart."
     is_file = target.endswith(".tflite") or Path(target).is_file()
@@ -56,17 +55,20 @@ def card(
     text = _file_card(Path(target), record) if is_file else _model_card(target)
     results = check_card(text)
     if not output:
-        typer.echo(text, nl=False)
+        if as_json: say_json(dict(card=text, results=results))
+        else: print(text, end="")
         return
     writable_folder(output.parent)
-    say(f"{write_text(output, text)}: {results} results in its model-index")
+    write_text(output, text)
+    say_written(as_json, output, f"{results} results in its model-index", results=results)
 
 # %% ../../nbs/cli/05_publish.ipynb #p008
 @app.command()
 def crate(
     profile: option(str, "A file of config/, without its ending.") = "default",
+    as_json: Json = False,
 ):
     "Describe the records of a profile as an RO-Crate: results/PROFILE/ro-crate-metadata.json."
     from edgetpu_repro.show.crate import write_crate
     load_profile(profile)
-    say(write_crate(Paths(profile)))
+    say_written(as_json, write_crate(Paths(profile)))

@@ -15,7 +15,8 @@ import typer
 from ..core.errors import UsageError
 from ..core.files import write_text
 from ..models.specs import spec_to_json
-from .app import Json, app, option, say, say_json, writable_folder
+from .app import Json, answering, app, option, say, say_json, say_written
+from .app import writable_folder
 
 # %% ../../nbs/cli/05_search.ipynb #x005
 search = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
@@ -42,9 +43,13 @@ def _progress(study, evaluate, most=None):
         return work(study, evaluate, report, most)
 
 
-def _summary(study, done):
+def _summary(study, done, as_json):
     "What a process did, and the best so far."
     finished, wanted = len(study.finished()), study.settings.trials
+    if as_json:
+        from edgetpu_repro.search.study import trial_row
+        best = [trial_row(study, t) for t in study.best()[:1]]
+        return say_json(dict(done=done, finished=finished, trials=wanted, best=best))
     say(f"{done} trials by this process, {finished} of {wanted} finished")
     best = study.best()
     if best: say(f"best: {_line(study, best[0])}")
@@ -85,6 +90,7 @@ def run(
     set: option(list[str], FIELD, "--set", metavar="FIELD=VALUE") = (),
     learn_from: option(str, "With ridge or gp: the study that they learn from.") = None,
     band: option(float, BAND) = None,
+    as_json: Json = False,
 ):
     "Make a study, or go on with one, and work on it."
     from edgetpu_repro.search.study import SearchSettings, create_study, evaluator_of
@@ -93,18 +99,21 @@ def run(
         tuple(set), learn_from, band)
     evaluate = evaluator_of(settings) # what does not fit is said before a file is made
     opened = create_study(study, settings)
-    _summary(opened, _progress(opened, evaluate))
+    with answering(as_json): done = _progress(opened, evaluate)
+    _summary(opened, done, as_json)
 
 # %% ../../nbs/cli/05_search.ipynb #x008b
 @search.command()
 def work(
     study: StudyFile,
     most: Most = None,
+    as_json: Json = False,
 ):
     "One more process for a study that is there."
     from edgetpu_repro.search.study import evaluator_of, open_study
     opened = open_study(study, write=True)
-    _summary(opened, _progress(opened, evaluator_of(opened.settings), most))
+    with answering(as_json): done = _progress(opened, evaluator_of(opened.settings), most)
+    _summary(opened, done, as_json)
 
 # %% ../../nbs/cli/05_search.ipynb #x009
 @search.command()
@@ -134,6 +143,7 @@ def export(
     study: StudyFile,
     output: option(Path, "JSON file for the spec; NAME.json if not given.") = None,
     trial: option(int, "Which trial; the best if not given.", min=0) = None,
+    as_json: Json = False,
 ):
     "Write a found architecture as a spec, which info, latency, train, export and benchmark take."
     from edgetpu_repro.search.study import found_spec, open_study
@@ -143,4 +153,5 @@ def export(
         raise UsageError(f"{path} must end in .json, for the other commands to know it")
     writable_folder(path.parent)
     write_text(path, spec_to_json(spec))
-    say(f"{path}: {spec.name}, for example: edgetpu-repro info {path}")
+    words = f"{spec.name}, for example: edgetpu-repro info {path}"
+    say_written(as_json, path, words, model=spec.name)

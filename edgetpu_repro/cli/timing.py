@@ -19,7 +19,8 @@ from ..core.errors import UsageError, unknown
 from ..core.files import write_text
 from ..core.settings import BenchmarkSettings
 from ..models.specs import get_spec, resolve_spec
-from .app import Finalize, GroupConv, ImageSize, Json, app, option
+from .app import Finalize, GroupConv, ImageSize, Json, app, flag, model_argument
+from .app import named_models, option
 from .app import say, say_json, writable_folder
 
 # %% ../../nbs/cli/04_timing.ipynb #c012
@@ -147,11 +148,11 @@ def _checked_files(targets, image_size, finalize_method) -> dict: # {target: pat
     return files
 
 # %% ../../nbs/cli/04_timing.ipynb #hs02
-Targets = Annotated[list[str], typer.Argument(metavar="FILE_OR_NAME...",
-                                              help=".tflite files and registry names.")]
-Compare = option(tuple[str, str], "Time two files or names, "
-                                  "and print how many times as long B takes, "
-                                  "with the interval.", metavar="A B")
+Targets = model_argument(list[str], ".tflite files and registry names.",
+                         metavar="FILE_OR_NAME...")
+Compare = named_models(tuple[str, str], "Time two files or names, "
+                       "and print how many times as long B takes, "
+                       "with the interval.", metavar="A B")
 MinRuns = option(int, "Runs of each, at least.", min=1)
 Seconds = option(float, "Seconds for each, at least.", min=0)
 Precision = option(float, "Go on until the 95 % interval of the median is this narrow, "
@@ -163,9 +164,9 @@ Repeat = option(int, "Time all so many times, and say how many of the intervals 
 Device = option(str, "host or adb (an Android phone).")
 Serial = option(list[str], "With adb: which phone; may be given several times.")
 Binary = option(Path, "With adb: TFLite's benchmark_model for Android.")
-Nnapi = option(bool, "With adb: use NNAPI.", "--use-nnapi/--no-use-nnapi")
+Nnapi = flag("--use-nnapi", "With adb: use NNAPI.")
 Accelerator = option(str, "With NNAPI: which accelerator, e.g. google-edgetpu.")
-Gpu = option(bool, "With adb: use the GPU.", "--use-gpu/--no-use-gpu")
+Gpu = flag("--use-gpu", "With adb: use the GPU.")
 Output = option(Path, "Also write the numbers to this JSON file.")
 
 # %% ../../nbs/cli/04_timing.ipynb #k003
@@ -228,6 +229,7 @@ def compile_command(
     file: TFLitePath,
     soc: option(str, "tensor_g3, tensor_g4 or tensor_g5."),
     output_dir: option(Path, "Folder for the compiled file; made if it is not there."),
+    as_json: Json = False,
 ):
     "Compile a file ahead of time for a newer Pixel, with Google's Tensor SDK."
     from edgetpu_repro.measure.phone import SOCS, compile_for
@@ -235,13 +237,14 @@ def compile_command(
     if soc not in SOCS: raise unknown("soc", soc, SOCS)
     probe(file)
     path, left = run_isolated(compile_for, file, soc, writable_folder(output_dir), what=file)
+    if as_json: return say_json(dict(file=path, soc=soc, left_for_cpu=left))
     say(f"{path}: compiled for {soc}")
     if not left: return say("all of it was compiled")
     say(f"not compiled, left for the CPU: {', '.join(f'{n} {op}' for op, n in left.items())}")
 
 # %% ../../nbs/cli/04_timing.ipynb #n001
 MODELLED = "Registry names, .tflite files and JSON files of specs."
-Modelled = Annotated[list[str], typer.Argument(metavar="NAME|FILE|SPEC.json...", help=MODELLED)]
+Modelled = model_argument(list[str], MODELLED, metavar="NAME|FILE|SPEC.json...")
 Argmax = option(str, "For segmentation models by name: none, default, fused2 or fused4.")
 LatencyJson = option(bool, "One JSON document: ms, low, high, parts, extrapolated of each.",
                      "--json")

@@ -13,13 +13,13 @@ from typing import Annotated
 
 import typer
 
-from .app import app, option, say, writable_folder
+from .app import Json, app, flag, option, say, say_json, writable_folder
 from ..core.errors import UsageError, need
 
 # %% ../../nbs/cli/05_view.ipynb #v005
 ViewPath = Annotated[Path, typer.Argument(help="A .tflite or a .keras file.")]
 Port = option(int, "Of the server on this machine; 0: any that is free.", min=0, max=65535)
-Browser = option(bool, "Open a browser, or only say the address.", "--browser/--no-browser")
+Browser = flag("--browser", "Open a browser, or only say the address.")
 NodeData = option(Path, "Write modelled ms of each operator to this JSON file, and SQNR to "
                         "NAME_sqnr.json where `export --report` left its table, for Model "
                         "Explorer; no server.")
@@ -33,14 +33,16 @@ def _check_viewed(file:Path, node_data):
     raise UsageError(f"{file} is no {' or '.join(kinds)} file")
 
 
-def _serve(file:Path, port:int, browser:bool):
+def _serve(file:Path, port:int, browser:bool, as_json:bool):
     "Show a file until Ctrl-C."
     need("netron", "view")
     import netron
     logging.getLogger("netron").setLevel(logging.WARNING) # the address is said below
     signal.signal(signal.SIGINT, signal.default_int_handler) # in the background of a shell, too
     host, port = netron.start(str(file), ("localhost", port), browse=browser)
-    say(f"{file}: http://{host}:{port}, until Ctrl-C")
+    address = f"http://{host}:{port}"
+    if as_json: say_json(dict(file=file, address=address))
+    else: say(f"{file}: {address}, until Ctrl-C")
     netron.wait()
 
 
@@ -50,12 +52,14 @@ def view(
     port: Port = 0,
     browser: Browser = True,
     node_data: NodeData = None,
+    as_json: Json = False,
 ):
     "Show the graph of a file in the browser; or write numbers of its operators for a viewer."
     _check_viewed(file, node_data)
-    if not node_data: return _serve(file, port, browser)
+    if not node_data: return _serve(file, port, browser, as_json)
     writable_folder(node_data.parent)
     from edgetpu_repro.measure.nodes import write_node_data
     written = write_node_data(file, node_data)
+    if as_json: return say_json(dict(files=written))
     for path in written: say(path)
     if len(written) == 1: say("no SQNR: `export --quantize --report` leaves a table beside a file")

@@ -221,4 +221,4 @@ def released_folder(
     if given or (given := os.environ.get("EDGETPU_REPRO_DATA")): return Path(given)
     try: return repo_root().parent/"shared"/"data"
     except UsageError: pass
-    raise UsageError("say where the files and pictures are: --data, or EDGETPU_REPRO_DATA")
+    raise UsageError("say where the files and pictures are: --data_dir, or EDGETPU_REPRO_DATA")

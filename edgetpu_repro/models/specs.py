@@ -8,7 +8,7 @@ __all__ = ['LIMITS', 'WORDS', 'KINDS', 'NAME', 'APPLICATIONS', 'V1_STACKS', 'V2_
            'CLASSES', 'MAX_JSON', 'LAYOUTS', 'fits', 'check_fields', 'Block', 'check_name', 'Classifier', 'image_hw',
            'blocks_with_input', 'Reference', 'round_channels', 'v1', 'v2', 'parse_blocks', 'autoseg_backbone',
            'check_segmentation', 'DeepLab', 'Autoseg', 'deeplab_models', 'Node', 'parse_layer', 'SpaghettiNet', 'SSD',
-           'repeated', 'spaghettinet', 'Variant', 'list_models', 'get_spec', 'backbone_of', 'spec_to_json',
+           'repeated', 'spaghettinet', 'Variant', 'list_models', 'meant', 'get_spec', 'backbone_of', 'spec_to_json',
            'spec_from_json', 'read_spec', 'resolve_spec', 'has_layout', 'sizes_of', 'layout', 'build_model']
 
 # %% ../../nbs/models/00_specs.ipynb #c002
@@ -550,7 +550,9 @@ SPECS = {spec.name: spec for spec in (
 )}
 ALIASES = {
     "mobilenet_edgetpu_v2": "mobilenet_edgetpu_v2_s",
-    # the page's names
+    # the page's names; its text says mobilenet_edgetpu_xs
+    **{f"mobilenet_edgetpu_{size}": f"mobilenet_edgetpu_v2_{size}"
+       for size in ("tiny", "xs", "s", "m", "l")},
     **{name.removesuffix("_ade20k_32"): name for name in SPECS if name.endswith("_ade20k_32")},
     # the training experiments' names
     **{f"seg_{name}": name for name, spec in SPECS.items() if spec.task == "segmentation"},
@@ -605,18 +607,34 @@ def list_models(
     wanted = [spec for spec in SPECS.values() if family in (None, spec.family)]
     return [spec.name for spec in wanted if task in (None, spec.task)]
 
+# %% ../../nbs/models/00_specs.ipynb #c032n
+def _letters(name:str) -> str:
+    "Letters and digits of a name, as all its spellings have them: 'MobileNetEdgeTPU dm1.25'."
+    return re.sub(r"[^a-z0-9]", "", name.lower().replace(".", "p"))
+
+
+_SPELLINGS = {_letters(name): name for name in (*SPECS, *ALIASES, *VARIANTS)}
+
+
+def meant(
+    name:str, # A registered name, an alias, or a spelling of one
+) -> str: # Of a registered model or a variant; as given where no model is known by it
+    "The model that a name means."
+    name = _SPELLINGS.get(_letters(name), name)
+    return ALIASES.get(name, name)
+
 
 def get_spec(
-    name:str, # Registry name, alias or variant
+    name:str, # Registry name, alias, variant, or a spelling of one
 ): # `Classifier`, `Reference`, `DeepLab` or `Autoseg`
     """The data of a model, whose class says what it is.
 
     An unknown name raises a `UsageError` with the nearest names.
     """
-    name = ALIASES.get(name, name)
-    if name in VARIANTS: return VARIANTS[name].spec
-    if name not in SPECS: raise unknown("model", name, [*SPECS, *ALIASES, *VARIANTS])
-    return SPECS[name]
+    found = meant(name)
+    if found in VARIANTS: return VARIANTS[found].spec
+    if found not in SPECS: raise unknown("model", name, SPECS, (*ALIASES, *VARIANTS))
+    return SPECS[found]
 
 # %% ../../nbs/models/00_specs.ipynb #c033
 def backbone_of(

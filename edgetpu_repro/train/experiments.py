@@ -30,8 +30,7 @@ TRAIN_IMAGES = {
     "coco/2017": 118_287,
     "bccd": 205,
 }
-_NAMES = (*SPECS, *ALIASES)
-EXPERIMENTS = [name for name in _NAMES if get_spec(name).family != "reference"]
+EXPERIMENTS = [name for name, spec in SPECS.items() if spec.family != "reference"]
 
 
 @dataclass(frozen=True)

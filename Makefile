@@ -18,7 +18,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 reproduce: $(VENV)/installed            ## run the workflow: records, tables, figures, report
 	edgetpu-repro reproduce --profile $(PROFILE)
-	@echo "report: results/$(PROFILE)/report.html"
+	@echo "report: build/$(PROFILE)/report.html"
 
 search: $(VENV)/installed               ## an hour on two cores: architectures at V2-XS's latency, trained briefly
 	edgetpu-repro reproduce --profile $(PROFILE) --step search

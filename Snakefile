@@ -4,7 +4,8 @@
 # A step depends on what its notebook says (not on the outputs saved in it), on the modules that the
 # notebook imports, directly or through others, and on the settings that it reads. A comment, a cost
 # or an expectation in a profile changes none of these.
-# All runs depend on build/PROFILE/prepared, which is not committed: a fresh clone measures anew.
+# What papers read and make is in tools/manifest.py. A run writes below build/PROFILE only, so that
+# `edgetpu-repro compare` can set it beside what is committed.
 
 import sys
 from pathlib import Path
@@ -14,13 +15,12 @@ from dependencies import dependencies, settings_hash, source_hash
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.settings import load_profile
 from edgetpu_repro.models.specs import get_spec
-from edgetpu_repro.search.ablation import EXCHANGES
-from edgetpu_repro.search.spaces import get_space
-from edgetpu_repro.search.study import planned_studies
 from edgetpu_repro.tasks.base import TASKS, variant_name, variants_of
+from manifest import FINETUNED, Manifest
 
 PROFILE = load_profile(config.get("profile", "default"))
-BUILD, RESULTS, FIGURES = (f"{top}/{PROFILE.name}" for top in ("build", "results", "figures"))
+# What a run makes lies in build/PROFILE; what is committed, in results/ and figures/, it reads only.
+BUILD, RESULTS = f"build/{PROFILE.name}", f"build/{PROFILE.name}/results"
 PREPARED = f"{BUILD}/prepared"
 for name in PROFILE.tasks: TASKS.known(name) # another one is said before anything runs
 
@@ -34,21 +34,6 @@ MODELS = [model for models in TRAINED.values() for model in models]
 def records(step, names):
     "The records of a step."
     return expand(f"{RESULTS}/records/{step}/{{name}}.json", name=names)
-
-
-def figure(name):
-    "Both files of a figure."
-    return multiext(f"{FIGURES}/{name}", ".svg", ".png")
-
-
-def table(name):
-    "Both files of a table."
-    return multiext(f"{RESULTS}/tables/{name}", ".csv", ".md")
-
-
-def interactive(name):
-    "The interactive form of a figure."
-    return [f"{RESULTS}/hover/{name}.html"]
 
 
 def timed(task, models=None):
@@ -115,93 +100,15 @@ QUICK = dict(host=1, mem_mb=1500, runtime=10)
 LONG = dict(host=1, mem_mb=6000, runtime=120)
 
 # What a profile shows: each table and figure that it has the models for.
-CLASSIFIERS, MASKED = TRAINED.get("classification", []), TRAINED.get("segmentation", [])
-DETECTORS, TIMED_DETECTORS = TRAINED.get("detection", []), list(timed("detection"))
-TIMED_CLASSIFIERS, TIMED_MASKED = (list(timed(task)) for task in ("classification", "segmentation"))
-BENCHMARKED = records("benchmark", TIMED_CLASSIFIERS + TIMED_MASKED)
-SEGMENTED = [
-    *records("evaluate", MASKED),
-    *records("train", MASKED),
-    *records("benchmark", TIMED_MASKED),
-]
-CLASSIFIED = [
-    *records("train", CLASSIFIERS),
-    *records("evaluate", CLASSIFIERS),
-    *records("benchmark", TIMED_CLASSIFIERS),
-]
-DETECTED = [
-    *records("train", DETECTORS),
-    *records("evaluate", DETECTORS),
-    *records("benchmark", TIMED_DETECTORS),
-    *expand(f"{BUILD}/pictures/{{model}}.npz", model=DETECTORS),
-]
-EXPORTED = records("export", [f"{m}_timed" for m in TIMED_CLASSIFIERS])
-EXPORTED_MASKED = records(
-    "export", [f"{m}_timed" for m in PROFILE.task("segmentation").all_models])
-PICTURES = expand(f"{BUILD}/pictures/{{model}}.npz", model=MASKED)
-BLOCKS = [f"{RESULTS}/records/blocks"] if PROFILE.blocks else []
-
-
-def committed(profile, *steps):
-    "Records of another profile that a paper notebook reads: those that are here."
-    folders = [Path(f"results/{profile}/records/{step}") for step in steps]
-    return [str(path) for folder in folders for path in sorted(folder.glob("*.json"))]
-
-
-# The claims set accuracies on real pictures beside the published ones.
-ELSEWHERE = committed("cifar10", "evaluate") + committed("camvid", "evaluate", "benchmark")
-CLAIMED = sorted({*records("evaluate", MODELS), *BENCHMARKED, *BLOCKS, *ELSEWHERE})
-
-# Released files that the profile measures on labelled pictures.
-RELEASED = list(PROFILE.released.files) if PROFILE.released else []
-DETECTION = [
-    *figure("detection_graph"),
-    *figure("detection"),
-    *figure("detection_gallery"),
-    *table("detection"),
-]
-PUBLISHED = [
-    *figure("published"),
-    *figure("published_layers"),
-    *table("published"),
-    *table("published_claims"),
-    *table("published_better"),
-]
-
-# {notebook of nbs/paper: (whether the profile has what it needs, what it reads, what it makes)}
-PAPER = {
-    "fig1_blocks": (CLASSIFIERS, [PREPARED], figure("fig1_blocks")),
-    "fig2_tradeoff": (BLOCKS, BLOCKS, figure("fig2_tradeoff") + table("fig2_tradeoff")),
-    "counterfactuals": (CLASSIFIERS, [], figure("counterfactuals") + table("counterfactuals")),
-    "predictions": (CLASSIFIERS, [], table("predictions")),
-    "tab1_classification": (CLASSIFIERS, CLASSIFIED + EXPORTED, table("tab1_classification")),
-    "accuracy": (
-        CLASSIFIERS,
-        CLASSIFIED,
-        [
-            *figure("accuracy"),
-            *table("accuracy"),
-            *interactive("pareto_measured"),
-            *interactive("pareto_modelled"),
-        ],
-    ),
-    "tab2_parameters": (TIMED_MASKED, EXPORTED_MASKED, table("tab2_parameters")),
-    "tab3_segmentation": (MASKED, SEGMENTED, table("tab3_segmentation")),
-    "fig5_segmentation": (MASKED, SEGMENTED, figure("fig5_segmentation")),
-    "gallery": (MASKED, PICTURES + records("evaluate", MASKED), figure("gallery")),
-    "detection": (DETECTORS, DETECTED, DETECTION),
-    "published": (RELEASED, records("published", RELEASED), PUBLISHED),
-    "claims": (MODELS, CLAIMED, table("claims")),
-}
-FRONTIERS = {"3": "edgetpu", "4": "cpu"} # figure: chip
-SHOWN = [file for needed, _, made in PAPER.values() if needed for file in made]
-if CLASSIFIERS:
-    for n in FRONTIERS: SHOWN += figure(f"fig{n}_frontier") + interactive(f"fig{n}_frontier")
+PAPERS = Manifest(PROFILE.name)
+CLASSIFIERS, RELEASED = TRAINED.get("classification", []), PAPERS.released
+SHOWN = [file for paper in PAPERS.papers.values() if paper.needed for file in paper.makes]
+REPORT = f"{BUILD}/report.html"
 
 
 rule all:
     input:
-        SHOWN if RELEASED else f"{RESULTS}/report.html",
+        SHOWN if RELEASED else REPORT,
         records("train", MODELS),
         [file for task in USED for file in timed(task).values()],
     resources: **QUICK
@@ -321,7 +228,6 @@ rule blocks:
 
 # What follows needs data that is not embedded, or takes longer than it is worth each time: not part
 # of `all`, its results are committed. A stamp in build/, which is not, says whether it ran here.
-FINETUNED = [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")]
 WEIGHTS = expand(f"{BUILD}/weights/{{model}}.keras", model=CLASSIFIERS)
 COMPARED = records("quantizers", CLASSIFIERS)
 STUDIES = { # {notebook of nbs/runs: (what it reads, what it makes, what it is given)}
@@ -350,13 +256,8 @@ for study, (reads, makes, given) in STUDIES.items():
 
 # The search: hours on small hosts, its results are committed. A study is one process, so that it is
 # the same to the bit each time; its journal in build/ survives whatever stops it.
-PLAN = PROFILE.search
-PLANNED = planned_studies(PROFILE.name) if PLAN else {}
-LONGER = [name for name in PLANNED if name == "longer"] # a plan may leave it out
-SEARCHES = [*LONGER, "random", "evolution"] if PLAN else []
-FINALISTS = ["reference", "random", "evolution"] if PLAN else []
+PLAN, PLANNED, LONGER, TOY = PROFILE.search, PAPERS.planned, PAPERS.longer, PAPERS.toy
 SEARCHED = settings_hash(PLAN, PROFILE.tasks, PROFILE.seed)
-CLASSIFYING = PLAN and get_space(PLAN.space).task == "classification"
 
 
 def searched_first(wildcards):
@@ -394,9 +295,7 @@ rule search_repeat:
     shell: RUN
 
 
-ABLATED_MODELS = PLAN.ablated if PLAN else []
-ABLATED = [(model, kind) for model in ABLATED_MODELS for kind in EXCHANGES]
-for model, kind in ABLATED:
+for model, kind in PAPERS.ablated:
     rule:
         name: f"search_ablation_{model}_{kind}"
         input:
@@ -413,9 +312,7 @@ for model, kind in ABLATED:
 
 
 # What the training is worth and what controllers need is asked where something is trained longer.
-ASKED = CLASSIFYING and LONGER
-TOY = ["random", "evolution", "reinforce", "nsga2", "tpe", "policy", "sweep"] if ASKED else []
-SCORED = records("search_proxies", ["scores"] if ASKED else [])
+SCORED = records("search_proxies", ["scores"] if TOY else [])
 SEARCH_STEPS = { # {notebook of nbs/runs: (what it reads, what it makes)}
     "search_proxies": ([PREPARED, *records("search", LONGER)], SCORED),
     "search_controllers": ([PREPARED], records("search_controllers", TOY)),
@@ -436,77 +333,6 @@ for step, (reads, makes) in SEARCH_STEPS.items():
         shell: RUN
 
 
-# {notebook of nbs/paper: (what it reads, what it makes)}; each is a step of `reproduce --step`.
-WITHOUT = ["without"] if "without" in PLANNED else []
-ELSEWHERE_SEARCHED = [name for name in PLANNED if name.endswith("ms")]
-RETRAINED = [*ELSEWHERE_SEARCHED, *(PLAN.published if PLAN else [])]
-
-
-def found(searches):
-    "What searches found, as files that commands take."
-    return expand(f"{RESULTS}/found/{{name}}.json", name=searches)
-
-
-SEARCH_PAPERS = {
-    "search": (
-        [
-            *records("search", SEARCHES),
-            *records("search_repeat", FINALISTS),
-            *SCORED,
-            *records("search_controllers", TOY),
-        ],
-        [
-            *(figure("search_proxy") if LONGER else []),
-            *(figure("search_controllers") if TOY else []),
-            *figure("search_frontier"),
-            *figure("search_blocks"),
-            *table("search"),
-            *table("search_claims"),
-            *found(FINALISTS[1:]),
-        ],
-    ),
-    "search_ablation": (
-        [
-            *records("search", ["evolution", *WITHOUT]),
-            *records("search_repeat", ["reference", "evolution", *WITHOUT]),
-            *records("search_repeat", [m for m in ABLATED_MODELS if m != PLAN.reference]),
-            *records("search_ablation", [f"{model}_{kind}" for model, kind in ABLATED]),
-        ],
-        [
-            *figure("search_ablation"),
-            *table("search_ablation"),
-            *table("search_ablation_claims"),
-            *found(WITHOUT),
-        ] if WITHOUT else [],
-    ),
-    "search_targets": (
-        [
-            *records("search", ["evolution", *ELSEWHERE_SEARCHED]),
-            *records("search_repeat", ["reference", "evolution", *RETRAINED]),
-        ],
-        [
-            *figure("search_targets"),
-            *table("search_targets"),
-            *found(ELSEWHERE_SEARCHED),
-        ] if ELSEWHERE_SEARCHED else [],
-    ),
-}
-for notebook, (reads, makes) in SEARCH_PAPERS.items():
-    if not PLAN or not makes: continue
-    rule:
-        name: notebook
-        input:
-            PREPARED, reads, # and the records of `evaluate` that are there, which it does not make
-            notebook=ancient(f"nbs/paper/{notebook}.ipynb"), code=code(f"paper/{notebook}")
-        output: makes, touch(f"{BUILD}/done/{notebook}")
-        params:
-            profile=PROFILE.name, given="", source=source_hash(f"paper/{notebook}"),
-            settings=SEARCHED
-        log: f"{BUILD}/notebooks/{notebook}.ipynb"
-        resources: **QUICK
-        shell: RUN
-
-
 # Released files on labelled pictures, from a folder of the user's: one record a file, so that a
 # stopped run goes on.
 for name in RELEASED:
@@ -523,46 +349,27 @@ for name in RELEASED:
         shell: RUN
 
 
-QUANTIZED = figure("quantizers") + table("quantizers")
-IMPORTED = figure("released") + figure("finetune") + table("released_pictures")
-PAPER |= {
-    "quantizers": (False, COMPARED, QUANTIZED),
-    "released": (False, STUDIES["released"][1] + STUDIES["finetune"][1], IMPORTED),
-}
-for notebook, (_, reads, makes) in PAPER.items():
+# The papers. Those that are not part of `all` are steps of `reproduce --step`.
+for name, paper in PAPERS.papers.items():
     rule:
-        name: f"paper_{notebook}" if notebook in STUDIES else notebook
+        name: name
         input:
-            reads,
-            notebook=ancient(f"nbs/paper/{notebook}.ipynb"), code=code(f"paper/{notebook}")
-        output: makes
+            paper.reads,
+            notebook=ancient(f"nbs/paper/{paper.notebook}.ipynb"),
+            code=code(f"paper/{paper.notebook}")
+        output: paper.makes, [] if paper.needed else touch(f"{BUILD}/done/{name}")
         params:
-            profile=PROFILE.name, given="", source=source_hash(f"paper/{notebook}"),
-            settings=settings_hash(PROFILE.tasks, PROFILE.blocks)
-        log: f"{BUILD}/notebooks/{f'paper_{notebook}' if notebook in STUDIES else notebook}.ipynb"
+            profile=PROFILE.name, given=" ".join(f"-p {k} {v}" for k, v in paper.given.items()),
+            source=source_hash(f"paper/{paper.notebook}"),
+            settings=settings_hash(PROFILE.tasks, PROFILE.blocks, PLAN)
+        log: f"{BUILD}/notebooks/{name}.ipynb"
         resources: **QUICK
         shell: RUN
 
 
-rule frontier: # Figure 3 and, on a CPU, Figure 4
-    input:
-        records("benchmark", TIMED_CLASSIFIERS),
-        notebook=ancient("nbs/paper/frontier.ipynb"), code=code("paper/frontier")
-    output:
-        figure("fig{number}_frontier"), table("fig{number}_frontier"),
-        interactive("fig{number}_frontier")
-    params:
-        profile=PROFILE.name, given=lambda wildcards: f"-p chip {FRONTIERS[wildcards.number]}",
-        source=source_hash("paper/frontier"), settings=settings_hash(PROFILE.tasks)
-    log: f"{BUILD}/notebooks/fig{{number}}_frontier.ipynb"
-    wildcard_constraints: number="|".join(FRONTIERS)
-    resources: **QUICK
-    shell: RUN
-
-
 rule report:
     input: SHOWN, notebook=ancient("nbs/paper/report.ipynb"), code=code("paper/report")
-    output: f"{RESULTS}/report.html"
+    output: REPORT
     params:
         profile=PROFILE.name, given="",
         source=source_hash("paper/report"), settings=settings_hash(PROFILE.tasks)

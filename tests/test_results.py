@@ -16,7 +16,7 @@ def evaluated(task):
     return [
         (profile, r["name"], r["numbers"])
         for profile in COMMITTED
-        for r in read_records(profile, "evaluate")
+        for r in read_records(profile, "evaluate", committed=True)
         if get_spec(r["name"]).task == task
     ]
 
@@ -32,14 +32,14 @@ def test_every_model_of_a_profile_has_its_records(profile):
         *(f"{m}{ending}" for m in detection.all_models for ending in ("", "_nms")),
     }
     assert (
-        {r["name"] for r in read_records(profile, "train")}
-        == {r["name"] for r in read_records(profile, "evaluate")}
+        {r["name"] for r in read_records(profile, "train", committed=True)}
+        == {r["name"] for r in read_records(profile, "evaluate", committed=True)}
         == trained
     )
     masked = segmentation.all_models
     timed |= {f"{m}_{argmax}" for m in masked for argmax in ("default", "fused4")}
-    assert {r["name"] for r in read_records(profile, "benchmark")} == timed
-    for record in read_records(profile, "train"):
+    assert {r["name"] for r in read_records(profile, "benchmark", committed=True)} == timed
+    for record in read_records(profile, "train", committed=True):
         task = get_spec(record["name"]).task
         assert (
             record["parameters"]["epochs"] == settings.train_settings(record["name"], task).epochs
@@ -50,7 +50,7 @@ def test_every_model_of_a_profile_has_its_records(profile):
 
 @pytest.mark.parametrize("profile", COMMITTED)
 def test_numbers_are_as_the_profile_promises(profile):
-    settings, records = load_profile(profile), read_records(profile, "evaluate")
+    settings, records = load_profile(profile), read_records(profile, "evaluate", committed=True)
     assert set(settings.expect) == set(settings.tasks), "a profile says what to expect of each task"
     for task, mine in settings.tasks.items():
         of_task = [r for r in records if r["name"] in mine.models]
@@ -86,7 +86,7 @@ def test_int8_classification_keeps_98_percent_of_top1():
 
 
 def test_the_default_quantizer_was_measured_on_every_classifier():
-    records = read_records("default", "quantizers")
+    records = read_records("default", "quantizers", committed=True)
     assert {r["name"] for r in records} == set(
         load_profile("default").task("classification").models
     )
@@ -98,7 +98,7 @@ def test_the_default_quantizer_was_measured_on_every_classifier():
 
 def test_published_weights_are_a_better_start():
     best = {}
-    for r in read_records("cifar10", "finetune"):
+    for r in read_records("cifar10", "finetune", committed=True):
         start = r["parameters"]["start"]
         best[start] = max(best.get(start, 0), r["numbers"]["curve"][-1]["val_accuracy"])
     assert best["published weights"] > best["random weights"]

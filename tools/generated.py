@@ -27,7 +27,7 @@ def as_good(kept, now, relative=1e-5) -> bool:
     "Whether two documents are the same but for the last digits of their numbers."
     if isinstance(now, float): return isinstance(kept, float) and near(kept, now, relative)
     if type(kept) is not type(now): return False
-    if isinstance(now, str | int): return kept == now
+    if now is None or isinstance(now, str | int): return kept == now
     if len(kept) != len(now): return False
     if isinstance(now, list): return all(as_good(a, b, relative) for a, b in zip(kept, now))
     return set(kept) == set(now) and all(as_good(kept[k], now[k], relative) for k in now)

@@ -68,7 +68,8 @@ def crate(
     profile: option(str, "A file of config/, without its ending.") = "default",
     as_json: Json = False,
 ):
-    "Describe the records of a profile as an RO-Crate: results/PROFILE/ro-crate-metadata.json."
+    "Describe the committed records of a profile, or those of a run, as an RO-Crate beside them."
     from edgetpu_repro.show.crate import write_crate
     load_profile(profile)
-    say_written(as_json, write_crate(Paths(profile)))
+    paths, kept = Paths(profile), Paths(profile, run=False)
+    say_written(as_json, write_crate(kept if kept.results.is_dir() else paths))

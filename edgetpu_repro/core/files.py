@@ -171,9 +171,14 @@ def repo_root(
 # %% ../../nbs/core/01_files.ipynb #c019
 @dataclass(frozen=True)
 class Paths:
-    "The folders of one profile, and the files of a model or a record in them."
+    """The folders of one profile, and the files of a model or a record in them.
+
+    What a run makes lies in `build/PROFILE`. `results/PROFILE` and `figures/PROFILE` hold what is
+    committed: nothing but `run=False` leads there, so that no run overwrites it.
+    """
     profile:str
     root:Path = field(default_factory=repo_root)
+    run:bool = True          # whether results are a run's own, or the committed ones
 
     @property
     def build(self) -> Path:
@@ -182,7 +187,7 @@ class Paths:
     @property
     def results(self) -> Path:
         "Records and tables."
-        return self.root/"results"/self.profile
+        return self.build/"results" if self.run else self.root/"results"/self.profile
     @property
     def tables(self) -> Path:
         "Tables, as CSV and Markdown."
@@ -190,7 +195,7 @@ class Paths:
     @property
     def figures(self) -> Path:
         "Figures, as SVG and PNG."
-        return self.root/"figures"/self.profile
+        return self.build/"figures" if self.run else self.root/"figures"/self.profile
     @property
     def pictures(self) -> Path:
         "Predicted masks for the gallery."
@@ -205,6 +210,18 @@ class Paths:
     def record(self, step:str, name:str) -> Path:
         "The record of one run of a step."
         return self.results/"records"/step/f"{name}.json"
+    def committed(self) -> "Paths":
+        "Where the committed results of this profile are."
+        return Paths(self.profile, self.root, run=False)
+    def found(self, step:str, name:str) -> Path:
+        "Where to read a record: a run's own, else the committed one."
+        mine = self.record(step, name)
+        return mine if mine.exists() else self.committed().record(step, name)
+    def names(self, step:str) -> list:
+        "Names of a step's records: of a run's own where there are some, else the committed ones."
+        folders = [p.record(step, "x").parent for p in (self, self.committed())]
+        return next((sorted(f.stem for f in files) for folder in folders
+                     if (files := [*folder.glob("*.json")])), [])
 
 # %% ../../nbs/core/01_files.ipynb #c021
 def data_folder() -> Path|None: # None: TFDS's own

@@ -119,11 +119,12 @@ def read_records(
     profile:str, # Which profile
     step:str, # Which step
     names=None, # Which runs; None: all there are
+    committed:bool=False, # Those only, whatever was run here
 ) -> list: # Records, in the order of `names` or of the file names
-    "Read the records of one step."
-    paths = Paths(profile)
-    if names is None: names = sorted(p.stem for p in paths.record(step, "x").parent.glob("*.json"))
-    return [read_record(paths.record(step, n)) for n in names]
+    "Read the records of one step: a run's own where they are, else those that are committed."
+    paths = Paths(profile, run=not committed)
+    if names is None: names = paths.names(step)
+    return [read_record(paths.found(step, n)) for n in names]
 
 # %% ../../nbs/core/03_records.ipynb #c014
 def _number(numbers:dict, name:str) -> float:

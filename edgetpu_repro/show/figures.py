@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'NO_LINE', 'TIE', 'FAMILIES', 'NAMES', 'PREFIXES', 'SUFFIXES', 'KEEP_OFF', 'RADII', 'SYMBOLS', 'use_style',
-           'label_faults', 'figure_faults', 'save_figure', 'frontier', 'dominated', 'family_colors', 'short_name',
-           'label_points', 'save_hover']
+           'label_faults', 'drawn', 'drawn_text', 'figure_faults', 'save_figure', 'frontier', 'dominated',
+           'family_colors', 'short_name', 'label_points', 'save_hover']
 
 # %% ../../nbs/show/00_figures.ipynb #a002
+import json
+
 import numpy as np, pandas as pd, seaborn as sns, textalloc
 
 from ..core.files import Paths, atomic_write, write_text
@@ -111,6 +113,42 @@ def label_faults(
     ax.get_figure(root=True).draw_without_rendering()
     return _misplaced(ax)
 
+# %% ../../nbs/show/00_figures.ipynb #dr01
+def _digits(values) -> list:
+    "Numbers of an array as nested lists, to four significant digits."
+    if np.ndim(values): return [_digits(v) for v in values]
+    value = float(values)
+    return float(f"{value:.4g}") if np.isfinite(value) else None
+
+
+def _panel(ax) -> dict:
+    "The numbers and words of one panel."
+    lines = [_digits(np.asarray(line.get_xydata())) for line in ax.lines]
+    points = [_digits(np.asarray(c.get_offsets())) for c in ax.collections if len(c.get_offsets())]
+    ends = [_digits(p.vertices) for c in ax.collections if hasattr(c, "get_segments")
+            for p in c.get_paths()]
+    bars = [_digits(p.get_bbox().bounds) for p in ax.patches if hasattr(p, "get_bbox")]
+    words = [t.get_text() for t in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts)]
+    return dict(words=words, lines=lines, points=points, ends=ends, bars=bars)
+
+# %% ../../nbs/show/00_figures.ipynb #dr02
+def drawn(
+    fig, # A matplotlib figure
+) -> list: # of dicts, one a panel
+    "What is drawn in a figure, as numbers."
+    return [_panel(ax) for ax in fig.axes]
+
+
+def drawn_text(
+    fig, # A matplotlib figure
+) -> str:
+    "What is drawn in a figure, as JSON with a line for each kind of thing in a panel."
+    panels = []
+    for panel in drawn(fig):
+        parts = [f' "{kind}": {json.dumps(of)}' for kind, of in panel.items()]
+        panels.append("{\n" + ",\n".join(parts) + "\n}")
+    return "[" + ",\n".join(panels) + "]\n"
+
 # %% ../../nbs/show/00_figures.ipynb #s004
 def figure_faults(
     fig, # A matplotlib figure
@@ -130,7 +168,10 @@ def save_figure(
     paths:Paths, # Of the profile
     name:str, # File name without ending
 ) -> list: # The files: SVG and PNG
-    "Write a figure as SVG and PNG to the profile's folder; `AssertionError` with its faults."
+    """Write a figure as SVG and PNG to the profile's folder; `AssertionError` with its faults.
+
+    What is drawn in it lies beside them as JSON.
+    """
     faults = figure_faults(fig)
     assert not faults, f"{name}: {'; '.join(faults)}"
     fig.set_layout_engine("none") # both files, and a second saving, have the panels where they are
@@ -139,6 +180,7 @@ def save_figure(
         path = paths.figures/f"{name}.{ending}"
         with atomic_write(path) as tmp: fig.savefig(tmp, bbox_inches="tight", metadata=metadata)
         out.append(path)
+    write_text(paths.figures/f"{name}.json", drawn_text(fig))
     return out
 
 # %% ../../nbs/show/00_figures.ipynb #n001

@@ -79,7 +79,7 @@ def _quality(numbers:dict) -> dict:
 
 def _by_model(profile:str, step:str, variant=None) -> dict: # {name of a record: record}
     "The records of a step; of exports those of a variant."
-    kept = [r for r in read_records(profile, step)
+    kept = [r for r in read_records(profile, step, committed=True)
             if not variant or r["parameters"]["variant"] == variant]
     return {r["name"]: r for r in kept}
 

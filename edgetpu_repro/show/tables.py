@@ -28,9 +28,11 @@ def records_frame(
 def host_line(
     profile:str, # Which profile
     step:str, # Which step's records
+    names=None, # Which runs, of which the first is said; None: all there are
 ) -> str: # One sentence
     "On what machine, when and with what the numbers of a step were measured."
-    origin = read_records(profile, step)[0]["provenance"]
+    names = list(names or Paths(profile).names(step))
+    origin = read_records(profile, step, names[:1])[0]["provenance"]
     host, versions = origin["host"], origin["versions"]
     machine = f"{host['cpu']}, {host['cores']} cores, {host['system']}"
     software = f"TensorFlow {versions['tensorflow']}, LiteRT {versions['ai-edge-litert']}"

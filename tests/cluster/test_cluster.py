@@ -100,5 +100,5 @@ def test_the_workflow_survives_the_loss_of_a_node(slurm, tmp_path):
         slurm.start("n2")
         assert child.wait() == 0, (tmp_path / "said").read_text()[-3000:]
     finally: child.kill()
-    assert "autoseg_edgetpu_xs" in (checkout / "results/smoke/report.html").read_text()
+    assert "autoseg_edgetpu_xs" in (checkout / "build/smoke/report.html").read_text()
     assert slurm.restarts() == before + 1

@@ -168,7 +168,7 @@ def test_killed_between_the_result_and_the_end_it_goes_on_to_the_same_end(studie
     killed = Worker(study, toy)
     study.optuna.tell = lambda *values, **options: None
     killed.run(killed.next())
-    again = open_study(path, write=True)
+    again = open_study(path)
     assert [len(again.trials(state)) for state in ("COMPLETE", "RUNNING")] == [20, 1]
     work(again, toy)
     assert history(path) == history(studied)
@@ -241,14 +241,15 @@ def test_bad_files_are_one_line(inside, studied, tmp_path):
     damaged = {
         "text": b"no journal\n" * 9,
         "png": bytes(range(256)) * 40,
-        "middle": b"".join([*lines[:20], lines[20][:30], *lines[21:]]),
+        "middle": b"".join([*lines[:20], lines[20][:30], *lines[21:]]), # a trial
+        "result": b"".join([*lines[:21], lines[21][:30], *lines[22:]]),
         "type": b"".join([*lines[:20], b"[]\n", *lines[20:]]),
         "field": b"".join([*lines[:20], b'{"op_code":6}\n', *lines[20:]]),
     }
     for name, content in damaged.items():
         path = tmp_path / name
         path.write_bytes(content)
-        one_line(run(path), "no journal of a search, or it is damaged")
+        one_line(run(path), "damaged")
         assert path.read_bytes() == content
     cut = tmp_path / "cut"
     cut.write_bytes(b"".join(lines[:-1]) + lines[-1][:20]) # while the last trial, evaluated, ended

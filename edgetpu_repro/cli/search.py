@@ -28,9 +28,10 @@ StudyFile = option(str, STUDY, "--study")
 Most = option(int, "Trials of this process; until all are done if not given.", min=1)
 
 
-def _progress(study, evaluate, most=None):
+def _progress(place, study, evaluate, most=None):
     "Work with a progress bar on a terminal."
     from tqdm import tqdm
+    from edgetpu_repro.search.journal import reaching
     from edgetpu_repro.search.study import work
     total, before = study.settings.trials, len(study.finished())
     with tqdm(total=total, initial=before, unit=" trials", disable=None) as bar:
@@ -40,7 +41,7 @@ def _progress(study, evaluate, most=None):
             if best: bar.set_postfix_str(f"best {best[0].values[0]:.4f}", refresh=False)
             bar.refresh()
 
-        return work(study, evaluate, report, most)
+        with reaching(place): return work(study, evaluate, report, most)
 
 
 def _summary(study, done, as_json):
@@ -99,7 +100,7 @@ def run(
         tuple(set), learn_from, band)
     evaluate = evaluator_of(settings) # what does not fit is said before a file is made
     opened = create_study(study, settings)
-    with answering(as_json): done = _progress(opened, evaluate)
+    with answering(as_json): done = _progress(study, opened, evaluate)
     _summary(opened, done, as_json)
 
 # %% ../../nbs/cli/05_search.ipynb #x008b
@@ -111,8 +112,8 @@ def work(
 ):
     "One more process for a study that is there."
     from edgetpu_repro.search.study import evaluator_of, open_study
-    opened = open_study(study, write=True)
-    with answering(as_json): done = _progress(opened, evaluator_of(opened.settings), most)
+    opened = open_study(study)
+    with answering(as_json): done = _progress(study, opened, evaluator_of(opened.settings), most)
     _summary(opened, done, as_json)
 
 # %% ../../nbs/cli/05_search.ipynb #x009
@@ -134,6 +135,7 @@ def show(
     counted = ", ".join(f"{n} {state}" for state, n in states.items())
     say(f"{counted} of {opened.settings.trials} trials")
     outside = len(opened.finished()) - len(opened.best())
+    if opened.cut: say(f"{opened.cut} lines of the journal were cut and are left out")
     if outside: say(f"{outside} outside of the latency model, never reported as found")
     for t in opened.best()[:top]: say(f"{t.values[0]:8.4f}  {_line(opened, t)}")
 

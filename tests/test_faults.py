@@ -1,0 +1,321 @@
+"Faults of concurrency, of the host and of the environment: what a second attack found."
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import BIN, ROOT, call
+
+from edgetpu_repro.core.errors import UsageError, printable
+from edgetpu_repro.core.files import atomic_write, hold, write_text
+from edgetpu_repro.core.processes import Identity, identity, kernel
+
+SEARCH = ("--target_ms", 0.85, "--seed", 3)
+
+
+def python(code, *words, **options):
+    "Python code in a process of its own."
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, **options)
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    "An undisturbed search of twelve trials."
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import work
+    path = tmp_path_factory.mktemp("search") / "s.journal"
+    work(study_at(path), toy)
+    return study_at(path).history()
+
+
+def study_at(path, trials=12):
+    from edgetpu_repro.search.study import SearchSettings, create_study
+    return create_study(path, SearchSettings(target_ms=0.85, trials=trials, seed=3))
+
+
+@pytest.mark.parametrize("half", ['{"op_code":6,"trial_id":1,"wor', '{"op', "{", '{"op_code":9}'])
+def test_a_worker_that_dies_in_a_line_harms_no_other(tmp_path, history, half):
+    "The survivor has the journal open; its next line is not appended to the half one."
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import open_study, work
+    path = tmp_path / "s.journal"
+    study = study_at(path)
+
+    def evaluate(spec, costs):
+        if half != '{"op_code":9}' or not path.read_text().count(half):
+            with open(path, "a") as f: f.write(half)
+        return toy(spec, costs)
+
+    work(study, evaluate if half != '{"op_code":9}' else toy)
+    assert open_study(path).history() == history
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_full_disk_in_the_middle_of_a_line_leaves_none(tmp_path, history, monkeypatch):
+    from edgetpu_repro.search import journal
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import open_study, work
+    path = tmp_path / "s.journal"
+    work(study_at(path), toy, most=5)
+    before, size = path.read_bytes(), path.stat().st_size
+
+    def limited(): # the kernel refuses what is beyond, in the middle of a line
+        import resource
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
+
+    words = ("search", "run", "--study", path, *SEARCH, "--trials", 12)
+    full = call(BIN / "edgetpu-repro", *words, preexec_fn=limited)
+    assert full.returncode == 1 and len(full.stderr.splitlines()) == 1, full
+    assert path.read_bytes().startswith(before) and path.read_bytes().endswith(b"\n")
+    work(open_study(path), toy)
+    assert open_study(path).history() == history
+    assert journal.Journal(path).cut == 0
+
+
+def test_a_journal_that_was_broken_before_is_read_again(tmp_path, history):
+    "A half line with a whole one behind it: nobody ever read the half."
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import open_study, work
+    path = tmp_path / "s.journal"
+    work(study_at(path), toy, most=6)
+    lines = path.read_text().splitlines(keepends=True)
+    for at in (len(lines) - 1, 10):
+        broken = tmp_path / f"broken{at}.journal"
+        broken.write_text("".join([*lines[:at], '{"op_code":4,"worker_id":"x', *lines[at:]]))
+        assert open_study(broken).cut == 1
+        work(open_study(broken), toy)
+        assert open_study(broken).history() == history
+
+
+@pytest.mark.quick
+def test_an_identity_is_more_than_a_number():
+    from dataclasses import replace
+    here = identity()
+    assert here.is_alive
+    assert replace(here, began="7").is_alive is False # its number is another's now
+    assert replace(here, boot="another").is_alive is None # the host was started anew
+    assert replace(here, space="another").is_alive is None # a container of the same name
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    began = Path(f"/proc/{child.pid}/stat")
+    if not began.exists(): pytest.skip("no /proc")
+    there = replace(here, pid=child.pid, began=began.read_text().rpartition(")")[2].split()[19])
+    assert there.is_alive
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) # dead, and nobody has waited for it
+    assert there.is_alive is False
+    child.wait()
+
+
+def left_running(path, **changes):
+    "A study whose third trial was begun by somebody else."
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import Worker, work
+    study = study_at(path)
+    work(study, toy, most=2)
+    trial = Worker(study, toy).next()
+    lines = path.read_text().splitlines(keepends=True)
+    for i, line in enumerate(lines):
+        log = json.loads(line)
+        worker = log.get("user_attrs", {}).get("worker", {})
+        if worker.get("token") != trial.user_attrs["worker"]["token"]: continue
+        worker |= changes
+        lines[i] = json.dumps(log, separators=(",", ":")) + "\n"
+    path.write_text("".join(lines))
+
+
+@pytest.mark.parametrize("changes", [
+    dict(began="7"), dict(boot="before it was started anew"), dict(space="another container"),
+    dict(host="another", boot="another", space="x"), dict(began=None, boot=None, space=None),
+])
+def test_what_somebody_left_is_taken_up(tmp_path, history, monkeypatch, changes):
+    from edgetpu_repro.search import study as module
+    from edgetpu_repro.search.evaluators import toy
+    monkeypatch.setattr(module, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(module, "POLL_S", 0.05)
+    path = tmp_path / "s.journal"
+    left_running(path, **changes)
+    assert module.work(module.open_study(path), toy) == 10
+    assert module.open_study(path).history() == history
+
+
+def test_a_zombies_trial_is_taken_up(tmp_path, history):
+    from edgetpu_repro.search.evaluators import toy
+    from edgetpu_repro.search.study import open_study, work
+    path = tmp_path / "s.journal"
+    study_at(path)
+    dies = "import os, sys; from edgetpu_repro.search.study import *\n" \
+           "work(open_study(sys.argv[1]), lambda *_: os.kill(os.getpid(), 9))"
+    child = python(dies, path)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert len(open_study(path).trials("RUNNING")) == 1
+    work(open_study(path), toy)
+    child.communicate()
+    assert open_study(path).history() == history
+
+
+def test_two_containers_of_one_name_do_not_steal(tmp_path, monkeypatch):
+    "Same host, same number, another space: a trial that shows signs of life is left alone."
+    from edgetpu_repro.search import study as module
+    from edgetpu_repro.search.evaluators import toy
+    for name, value in dict(BEAT_S=0.05, PATIENCE_S=1.5, POLL_S=0.05).items():
+        monkeypatch.setattr(module, name, value)
+    path, calls = tmp_path / "s.journal", []
+    study_at(path, trials=6)
+
+    def slow(spec, costs):
+        calls.append(1)
+        time.sleep(2.5)
+        return toy(spec, costs)
+
+    def other():
+        module.work(module.open_study(path), slow, most=1)
+
+    here = identity()
+    spaces = {threading.main_thread(): here.space}
+    monkeypatch.setattr(module, "identity", lambda: Identity(
+        here.host, here.boot, spaces.get(threading.current_thread(), "another"), 7, here.began))
+    monkeypatch.setattr(module, "OPEN", set())
+    thread = threading.Thread(target=other)
+    thread.start()
+    while not calls: time.sleep(0.01)
+    module.work(module.open_study(path), toy)
+    thread.join()
+    done = module.open_study(path)
+    assert len(calls) == 1 and len(done.finished()) == 6
+    assert not done.trials("FAIL"), [t.user_attrs for t in done.trials("FAIL")]
+
+
+def test_a_worker_waits_for_the_last_trial_of_another(tmp_path):
+    "All are taken, but not all are done: what the other does not finish is done here."
+    from edgetpu_repro.search.study import open_study
+    path = tmp_path / "s.journal"
+    study_at(path, trials=3)
+    hangs = "import sys, time; from edgetpu_repro.search.study import *\n" \
+            "work(open_study(sys.argv[1]), lambda *_: time.sleep(60))"
+    child = python(hangs, path)
+    while not open_study(path).trials("RUNNING"): time.sleep(0.05)
+    command = [BIN / "edgetpu-repro", "search", "work", "--study", path]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    waits = subprocess.Popen(command, cwd=ROOT, **pipes)
+    assert f"process {child.pid} on" in waits.stderr.readline()
+    child.kill()
+    said, _ = waits.communicate()
+    child.communicate()
+    assert "3 trials by this process, 3 of 3 finished" in said
+
+
+def test_the_order_is_the_journals_whatever_clocks_say(tmp_path, history):
+    "Each trial ends an hour before the one before it."
+    from edgetpu_repro.search.study import open_study, work
+    from edgetpu_repro.search.evaluators import toy
+    path = tmp_path / "s.journal"
+    for most in (6, 6):
+        work(study_at(path), toy, most=most)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for i, log in enumerate(lines):
+            if log.get("datetime_complete"):
+                log["datetime_complete"] = f"2020-01-01T{23 - i % 24:02}:00:00.000000+00:00"
+        text = [json.dumps(log, separators=(",", ":")) for log in lines]
+        path.write_text("\n".join(text) + "\n")
+    assert open_study(path).history() == history
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("text, hidden", [
+    ("postgresql://me:s3cret@host/x", "s3cret"),
+    ("cannot parse 'mysql+pymysql://me:a@b:c@host/x?charset=utf8' here", "a@b:c"),
+    ("postgresql://host/x?user=me&password=s3cret&port=1", "s3cret"),
+    ("postgresql://:s3cret@host", "s3cret"),
+])
+def test_passwords_are_not_printed(text, hidden):
+    assert hidden not in str(UsageError(text)) and hidden not in printable(text)
+    assert "***" in printable(text) and "host" in printable(text)
+
+
+@pytest.mark.quick
+def test_text_without_passwords_is_left_alone():
+    for text in ("https://example.org/a@b", "a: b@c", "grpc://host:13000", "user@host:/path"):
+        assert printable(text) == text
+
+
+def test_places_that_are_not_there_are_one_line_and_none_is_made(inside, tmp_path):
+    database = f"sqlite:///{tmp_path}/none.db"
+    for words in (("show", "--study", database), ("work", "--study", database),
+                  ("export", "--study", database), ("show", "--study", f"{tmp_path}/no.journal")):
+        done = inside("search", *words)
+        assert done.returncode == 2 and "is not a file; `search run` makes a study" in done.stderr
+    (tmp_path / "empty.db").write_bytes(b"")
+    done = inside("search", "show", "--study", f"sqlite:///{tmp_path}/empty.db")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["empty.db"]
+    assert not (tmp_path / "empty.db").read_bytes()
+    wrong = inside("search", "show", "--study", "postgresql+nodriver://me:s3cret@localhost/x")
+    assert wrong.returncode == 2 and "s3cret" not in wrong.stderr, wrong.stderr
+
+
+def test_a_proxy_that_does_not_answer_is_one_line(cli, monkeypatch):
+    for command in (("show",), ("run", *SEARCH)):
+        done = cli("search", *command, "--study", "grpc://localhost:9")
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert "does not answer within 10 s" in done.stderr
+
+
+@pytest.mark.quick
+def test_a_killed_writer_leaves_nothing_and_a_living_one_keeps_its_file(tmp_path):
+    writes = "import sys, time; from edgetpu_repro.core.files import *\n" \
+             "with atomic_write(sys.argv[1]) as tmp:\n" \
+             "    tmp.write_text('half'); print('up', flush=True); time.sleep(60)"
+    child = python(writes, tmp_path / "a.txt")
+    child.stdout.readline()
+    write_text(tmp_path / "b.txt", "whole")
+    assert len(list(tmp_path.glob(".*~*"))) == 1
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) # not reaped
+    write_text(tmp_path / "b.txt", "whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["b.txt"]
+    child.communicate()
+
+
+@pytest.mark.quick
+def test_no_link_is_followed_and_no_name_is_known_before(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("mine")
+    names = set()
+    for _ in range(3):
+        with atomic_write(tmp_path / "out.txt") as tmp:
+            names.add(tmp.name)
+            tmp.write_text("whole")
+    assert len(names) == 3
+    with pytest.raises(OSError):
+        with atomic_write(tmp_path / "out.txt") as tmp: # somebody exchanges it meanwhile
+            tmp.unlink()
+            tmp.symlink_to(target)
+    (tmp_path / f".{kernel()}~0123456789abcdef.x").symlink_to(target)
+    os.mkfifo(tmp_path / f".{kernel()}~0123456789abcdee.x") # opening it would wait for ever
+    (tmp_path / ".lock").symlink_to(target)
+    with pytest.raises(OSError):
+        with hold(tmp_path / ".lock", "x"): pass
+    write_text(tmp_path / "out.txt", "again")
+    assert target.read_text() == "mine"
+
+
+@pytest.mark.quick
+def test_what_is_written_has_the_rights_that_the_user_wants(tmp_path):
+    before = os.umask(0o027)
+    try: write_text(tmp_path / "a.txt", "x")
+    finally: os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.quick
+def test_a_long_name_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 250 + ".txt")
+    write_text(path, "x")
+    assert path.read_text() == "x"

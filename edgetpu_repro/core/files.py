@@ -23,7 +23,7 @@ FOREIGN_S = 86400 # seconds that a temporary file of another kernel stays
 
 
 def _begin(path:Path) -> tuple: # (its path, its descriptor)
-    "A new file beside `path`, locked; the ending stays: matplotlib and Keras choose a format by it."
+    "A new locked file beside `path`; the ending stays: matplotlib and Keras go by it."
     while True:
         name = f".{kernel()}~{secrets.token_hex(8)}.{path.name[-60:]}"
         tmp = path.parent/name

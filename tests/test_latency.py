@@ -105,7 +105,7 @@ def test_comparisons_come_out_each_way():
     )
     assert [c["verdict"] for c in (early, middle, late)] == ["faster", "undecided", "slower"]
     same = latency.compare(block("dw"), block("dw"))
-    assert same["ratio"] == same["low"] == same["high"] == 1
+    assert [same[key] for key in ("ratio", "low", "high")] == pytest.approx([1, 1, 1])
 
 
 def test_what_lies_outside_is_named():
@@ -145,7 +145,8 @@ def test_command_line(cli, tmp_path):
     result = json.loads(answer.stdout)
     assert set(result) == {"mobilenet_edgetpu_v2_xs", str(spec)}
     first, second = result.values()
-    assert first == second and set(first) == {"ms", "low", "high", "parts", "extrapolated"}
+    assert first == second and set(first) == {"ms", "low", "high", "mean_low", "mean_high", "parts",
+                                                "extrapolated"}
 
 
 def test_bad_files(cli, tmp_path):
@@ -158,3 +159,62 @@ def test_bad_files(cli, tmp_path):
     bad = tmp_path / "bad.tflite"
     bad.write_bytes(b"TFL3 is not enough")
     one_line(cli("latency", bad), "bad.tflite is not a TFLite model")
+
+
+def test_a_mixture_is_what_its_draws_are():
+    found = workload.spec_operators("autoseg_edgetpu_s", argmax="fused4")
+    known, drawn = latency.ensemble().time(found), latency.ensemble().sample(found)
+    for p in (0.025, 0.5, 0.975):
+        assert known.quantile(p) == pytest.approx(np.quantile(drawn, p), rel=0.01)
+        assert known.below(known.quantile(p)) == pytest.approx(p)
+    one, other = (workload.spec_operators("autoseg_edgetpu_s", argmax=a) for a in ("none", None))
+    drawn = latency.ensemble().sample(one) / latency.ensemble().sample(other)
+    known = latency.ensemble().ratio(one, other, fixed=True)
+    assert known.quantile(0.025) == pytest.approx(np.quantile(drawn, 0.025), rel=0.01)
+
+
+def test_a_predictive_interval_contains_that_of_the_mean_and_the_noise():
+    result = latency.predict(workload.spec_operators("mobilenet_edgetpu_v2_s"))
+    assert result["low"] < result["mean_low"] < result["mean_high"] < result["high"]
+    width = np.log([result["high"] / result["low"], result["mean_high"] / result["mean_low"]])
+    assert width[0] >= 2 * 1.96 * latency.POINT.noise * 0.9 # it is not narrower than the noise
+    assert width[0] == pytest.approx(np.hypot(width[1], 2 * 1.96 * 0.0252), rel=0.1)
+
+
+def test_predictive_intervals_hold_the_published_latencies():
+    inside = 0
+    for p in workload.published_points():
+        known = latency.predictive(latency.ensemble(p.model).time(p.operators), p.rounding_ms)
+        _, low, high = latency.interval(known)
+        inside += low <= p.ms <= high
+    assert 20 <= inside <= 23
+
+
+def test_priors_alone_and_what_they_decide():
+    late = block("fused", 7, 192, 192), block("dw", 7, 192, 192)
+    middle = block("fused", 28), block("dw", 28)
+    decided, found = latency.compare_with_prior(*late), latency.compare_with_prior(*middle)
+    assert decided["by_prior"] and decided["prior"]["verdict"] == decided["verdict"] == "slower"
+    assert found["verdict"] == "slower" and not found["by_prior"]
+    for c in (decided, found):
+        assert c["prior"]["low"] < c["low"] < c["high"] < c["prior"]["high"]
+    only = latency.fit([], latency.ENSEMBLE[0]) # without data the priors are what is known
+    assert np.allclose(only.free, latency.ENSEMBLE[0].prior[0])
+
+
+def test_another_prior_of_the_depthwise_rate():
+    operators = block("fused", 28), block("dw", 28)
+    among = (latency.with_prior("depthwise", median) for median in (0.03, 1))
+    slow, fast = (latency.compare(*operators, e) for e in among)
+    assert slow["ratio"] < latency.compare(*operators)["ratio"] < fast["ratio"]
+    with pytest.raises(UsageError, match="unknown coefficient"):
+        latency.with_prior("depth", 0.1)
+
+
+def test_a_verdict_says_what_its_interval_says():
+    for one, other in ((block("fused", 56, 32, 32), block("dw", 56, 32, 32)),
+                       (block("fused_grouped", group_size=64), block("dw")),
+                       (block("fused", 112, 16, 32, 8, 2), block("dw", 112, 16, 32, 8, 2))):
+        c = latency.compare(one, other)
+        outside = "faster" if c["high"] < 1 else "slower" if c["low"] > 1 else "undecided"
+        assert c["verdict"] == outside

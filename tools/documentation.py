@@ -384,7 +384,7 @@ EXPLORER = """# Explorer
 
 <p><a class="md-button md-button--primary" href="explorer/index.html">Open the explorer</a></p>
 
-A page that computes parameters, MACs and modelled Edge TPU latency with its 90 % interval while
+A page that computes parameters, MACs and modelled Edge TPU latency with its 95 % interval while
 you edit the blocks of a model, beside the published models. It starts from any registered model,
 takes and gives the JSON that `edgetpu-repro latency FILE.json`, `train` and `export` take, and its
 address carries the whole model. The numbers are those of Python to 1e-6

@@ -246,7 +246,7 @@ def compile_command(
 MODELLED = "Registry names, .tflite files and JSON files of specs."
 Modelled = model_argument(list[str], MODELLED, metavar="NAME|FILE|SPEC.json...")
 Argmax = option(str, "For segmentation models by name: none, default, fused2 or fused4.")
-LatencyJson = option(bool, "One JSON document: ms, low, high, parts, extrapolated of each.",
+LatencyJson = option(bool, "One JSON document: ms with its intervals, parts, extrapolated of each.",
                      "--json")
 
 
@@ -257,14 +257,14 @@ def latency(
     argmax: Argmax = None,
     as_json: LatencyJson = False,
 ):
-    "Modelled latency on the Pixel 6 Edge TPU (int8) with its 90 % interval, and where it goes."
+    "Modelled latency on the Pixel 6 Edge TPU (int8) with its 95 % interval, and where it goes."
     from edgetpu_repro.measure.latency import predict
     from edgetpu_repro.measure.workload import operators_of
     results = {t: predict(operators_of(t, image_size, argmax)) for t in targets}
     if as_json: return say_json(results)
     width = max(map(len, results)) + 2
     for t, r in results.items():
-        say(f"{t:{width}}{r['ms']:8.2f} ms, 90 % interval {r['low']:.2f} to {r['high']:.2f}")
+        say(f"{t:{width}}{r['ms']:8.2f} ms, 95 % interval {r['low']:.2f} to {r['high']:.2f}")
         parts = ", ".join(f"{name} {ms:.3f}" for name, ms in r["parts"].items() if ms)
         say(f"{'':{width}}of which {parts}")
         outside = ", ".join(r["extrapolated"])

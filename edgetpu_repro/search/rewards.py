@@ -25,7 +25,7 @@ from .spaces import Space
 class Costs:
     "What an architecture costs on the Pixel 6 Edge TPU; all modelled or counted."
     ms:float                 # modelled
-    low:float                # ms, of the 90 % interval
+    low:float                # ms, of the 95 % interval of the mean
     high:float               # ms, likewise: what rewards take
     outside:tuple            # of texts: what lies outside of the published models
     params:int
@@ -41,7 +41,7 @@ def costs_of(
     p = predict(operators)
     sums = total(operators)
     outside = tuple(p["extrapolated"])
-    return Costs(p["ms"], p["low"], p["high"], outside, sums["params"], sums["macs"])
+    return Costs(p["ms"], p["mean_low"], p["mean_high"], outside, sums["params"], sums["macs"])
 
 # %% ../../nbs/search/01_rewards.ipynb #x008
 @cache

@@ -118,7 +118,7 @@ def _modelled(rows:list, how:str) -> list:
     text = ("Latency on the Pixel 6 Edge TPU by a model of the chip that was fitted to published "
             f"latencies{how}; nothing was run on that chip.")
     rows = [(what, f"{ms:.2f}", f"{low:.2f} to {high:.2f}") for what, ms, low, high in rows]
-    return ["## Modelled", "", text, "", *_table(("file", "ms", "90 % interval"), rows), ""]
+    return ["## Modelled", "", text, "", *_table(("file", "ms", "95 % interval"), rows), ""]
 
 
 def _modelled_lines(model:str) -> list:

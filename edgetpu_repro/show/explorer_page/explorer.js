@@ -475,7 +475,7 @@
   }
 
   function drawNeighbour(result, frontier) {
-    const said = ["Points: published. Line and band: this model's latency, modelled, with its 90 %"
+    const said = ["Points: published. Line and band: this model's latency, modelled, with its 95 %"
       + " interval; its accuracy is known after training."];
     const quick = frontier.filter((p) => p.ms <= result.ms).pop();
     if (!frontier.length) said[0] = "No latency was published for this argmax.";

@@ -797,33 +797,46 @@ const Model = (() => {
     return [...data.latency.quantities.map((_, i) => sum(rows.map((row) => row[i]))), fixed];
   }
 
-  const normals = (() => { // the draws that all fits share, standard normal
-    const bytes = Uint8Array.from(atob(data.latency.normals), (c) => c.charCodeAt(0));
-    return new Float32Array(bytes.buffer);
-  })();
+  function erfc(x) { // to 1e-12: a series for small x, a continued fraction for large
+    if (x < 0) return 2 - erfc(-x);
+    if (x < 2.5) {
+      let term = x, total = x;
+      for (let n = 1; n < 80; n++) { term *= -x * x / n; total += term / (2 * n + 1); }
+      return 1 - 2 / Math.sqrt(Math.PI) * total;
+    }
+    let fraction = 0;
+    for (let n = 80; n > 0; n--) fraction = n / 2 / (x + fraction);
+    return Math.exp(-x * x) / Math.sqrt(Math.PI) / (x + fraction);
+  }
 
-  function draws(fits, ops) { // ms by every draw
-    const k = data.latency.coefficients.length, sample = [];
-    let start = 0;
-    for (const fit of fits) {
+  function mixture(fits, ops) { // of normal distributions: what is known of the log of ms
+    return fits.map((fit) => {
       const parts = partsOf(fit, ops), ms = sum(parts);
       const slopes = data.latency.coefficients.map((_, c) => {
         return sum(parts.map((part, i) => part * data.latency.part_exponents[i][c])) / ms;
       });
-      const direction = fit.factor.map((row) => dot(row, slopes));
-      for (let n = 0; n < fit.draws; n++, start += k) {
-        let step = 0;
-        for (let c = 0; c < k; c++) step += normals[start + c] * direction[c];
-        sample.push(ms * Math.exp(step));
-      }
-    }
-    return Float64Array.from(sample).sort();
+      const variance = dot(slopes, fit.covariance.map((row) => dot(row, slopes)));
+      return { weight: fit.weight, mean: Math.log(ms), sd: Math.sqrt(variance) };
+    });
   }
 
-  function quantile(sorted, q) { // linear between draws
-    const place = q * (sorted.length - 1), i = Math.floor(place);
-    const next = sorted[Math.min(i + 1, sorted.length - 1)];
-    return sorted[i] + (place - i) * (next - sorted[i]);
+  function quantile(known, q) { // ms below which a share q lies
+    let low = Math.min(...known.map(({ mean, sd }) => mean - 10 * sd));
+    let high = Math.max(...known.map(({ mean, sd }) => mean + 10 * sd));
+    for (let n = 0; n < 50; n++) {
+      const middle = (low + high) / 2;
+      const below = sum(known.map(({ weight, mean, sd }) => {
+        return weight * erfc((mean - middle) / sd / Math.SQRT2) / 2;
+      }));
+      if (below < q) low = middle; else high = middle;
+    }
+    return Math.exp((low + high) / 2);
+  }
+
+  function predictive(known) { // with the noise and the rounding of a measurement
+    const { relative, rounding_ms } = data.latency.noise;
+    const noise = Math.hypot(relative, rounding_ms / quantile(known, 0.5));
+    return known.map((part) => ({ ...part, sd: Math.hypot(part.sd, noise) }));
   }
 
   function outside(ops) { // what lies outside of the published models
@@ -853,12 +866,12 @@ const Model = (() => {
 
   function evaluate(spec, argmax, like = spec.name) { // everything that the page shows
     const ops = workload(spec, argmax), { point, ensemble, without } = fitsFor(like);
-    const parts = partsOf(point, ops), sample = draws(ensemble, ops);
+    const parts = partsOf(point, ops), known = predictive(mixture(ensemble, ops));
     const tail = (1 - data.latency.level) / 2;
     const rows = timesOf(point, ops), counted = ops.filter(counts);
     counted.forEach((o, i) => { o.ms = sum(rows[i]); });
     return {
-      ...total(ops), ms: sum(parts), low: quantile(sample, tail), high: quantile(sample, 1 - tail),
+      ...total(ops), ms: sum(parts), low: quantile(known, tail), high: quantile(known, 1 - tail),
       parts: Object.fromEntries([...data.latency.quantities, "fixed"]
         .map((name, i) => [name, parts[i]])),
       fixed: parts[parts.length - 1], extrapolated: outside(ops), operators: ops, without,

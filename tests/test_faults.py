@@ -1,6 +1,7 @@
 "Faults of concurrency, of the host and of the environment: what a second attack found."
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,3 +320,167 @@ def test_a_long_name_can_be_written(tmp_path):
     path = tmp_path / ("x" * 250 + ".txt")
     write_text(path, "x")
     assert path.read_text() == "x"
+
+
+@pytest.mark.quick
+def test_a_lock_says_who_has_it_and_what_to_do(tmp_path):
+    path = tmp_path / ".lock"
+    holds = "import sys, time; from edgetpu_repro.core.files import *\n" \
+            "with hold(sys.argv[1], 'x'): print('up', flush=True); time.sleep(60)"
+    child = python(holds, path)
+    child.stdout.readline()
+    with pytest.raises(UsageError) as e:
+        with hold(path, "training m"): pass
+    said = str(e.value)
+    assert f"process {child.pid} on " in said and f"kill {child.pid}" in said and "since 20" in said
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    with hold(path, "training m"): assert path.exists()
+    child.communicate()
+    assert not path.exists()
+
+
+def test_children_of_a_killed_owner_are_waited_for(tmp_path):
+    "They hold the lock as well; while they end, the next one waits, and after that says why not."
+    path = tmp_path / ".lock"
+    holds = "import subprocess, sys, time; from edgetpu_repro.core.files import *\n" \
+            "with hold(sys.argv[1], 'x') as file:\n" \
+            "    child = subprocess.Popen(['sleep', sys.argv[2]], pass_fds=[file])\n" \
+            "    print(child.pid, flush=True); time.sleep(60)"
+    for seconds in (2, 60):
+        owner = python(holds, path, seconds)
+        child = int(owner.stdout.readline())
+        owner.kill()
+        owner.wait()
+        if seconds == 2:
+            with hold(path, "x"): continue
+        from edgetpu_repro.core import files
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "LEFT_S", 0.2)
+            with pytest.raises(UsageError, match="it is dead, what it started is not"):
+                with hold(path, "x"): pass
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.quick
+def test_a_second_reproduce_is_one_line_with_a_number(inside, tmp_path, monkeypatch):
+    for name in ("Snakefile", "settings.ini"): (tmp_path / name).touch()
+    monkeypatch.setenv("EDGETPU_REPRO_HOME", str(tmp_path))
+    (tmp_path / "build").mkdir()
+    holds = "import sys, time; from edgetpu_repro.core.files import *\n" \
+            "with hold(sys.argv[1], 'x'): print('up', flush=True); time.sleep(60)"
+    child = python(holds, tmp_path / "build" / ".lock")
+    child.stdout.readline()
+    (tmp_path / "config").mkdir()
+    shutil.copy(ROOT / "config" / "smoke.yaml", tmp_path / "config")
+    done = inside("reproduce", "--profile", "smoke")
+    child.kill()
+    child.communicate()
+    assert done.returncode == 2 and f"kill {child.pid}" in done.stderr, done
+
+
+SLEEPS = """{"cells": [{"cell_type": "code", "execution_count": null, "id": "a", "metadata": {},
+ "outputs": [], "source": "import os, pathlib, signal, time\\nsignal.signal(15, signal.SIG_IGN)\\n
+pathlib.Path('pid').write_text(str(os.getpid()))\\ntime.sleep(120)"}], "metadata": {"kernelspec":
+{"display_name": "python3", "language": "python", "name": "python3"}}, "nbformat": 4,
+"nbformat_minor": 5}"""
+BEGINS = """
+import os, subprocess, sys, time
+from edgetpu_repro.core.files import family
+with family(sys.argv[1]) as names:
+    command = f"{sys.executable} {sys.argv[2]}/tools/run_notebook.py in.ipynb out.ipynb"
+    outer = subprocess.Popen(["bash", "-c", f"{command}; true"], start_new_session=True,
+                             cwd=sys.argv[1], env={**os.environ, **names}, stderr=subprocess.PIPE)
+    print(outer.pid, flush=True)
+    time.sleep(200)
+"""
+
+
+def is_running(pid):
+    try: return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError: return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+@pytest.mark.parametrize("who", ["first", "first and bash", "notebook"])
+def test_a_kernel_ends_with_who_began_the_workflow(tmp_path, who):
+    "Killed for good, the first or all between it and the kernel, which refuses SIGTERM."
+    import psutil
+    (tmp_path / "in.ipynb").write_text(SLEEPS.replace("\n", ""))
+    first = python(BEGINS, tmp_path, ROOT)
+    outer = psutil.Process(int(first.stdout.readline()))
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text(): time.sleep(0.1)
+    kernel = int((tmp_path / "pid").read_text())
+    below = outer.children(recursive=True)
+    assert is_running(kernel)
+    if who != "notebook": first.kill()
+    if who == "first and bash": outer.kill()
+    if who == "notebook":
+        for p in below:
+            if p.pid != kernel and "run_notebook" in " ".join(p.cmdline()): p.kill()
+    end = time.monotonic() + 60
+    while is_running(kernel) and time.monotonic() < end: time.sleep(0.1)
+    first.kill()
+    first.communicate()
+    assert not is_running(kernel)
+    gone, alive = psutil.wait_procs([outer, *below], 30)
+    assert not [p for p in alive if is_running(p.pid)]
+
+
+def tree(folder):
+    "A checkout's copy, as an archive has it."
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("Snakefile", "settings.ini"): (folder / name).write_text("x")
+    return folder
+
+
+def git(folder, *words):
+    identity = ("-c", "user.name=x", "-c", "user.email=x@y")
+    return call("git", *identity, *words, cwd=folder).stdout.strip()
+
+
+@pytest.mark.quick
+def test_no_commit_of_another_repository(tmp_path, monkeypatch):
+    from edgetpu_repro.core.records import checked_out
+    outer, inner = tmp_path / "mono", tree(tmp_path / "mono" / "archive")
+    git(outer, "init", "-q")
+    git(outer, "add", "."), git(outer, "commit", "-q", "-m", "theirs")
+    monkeypatch.setenv("EDGETPU_REPRO_HOME", str(inner))
+    assert checked_out() is None # unpacked in another repository
+    git(inner, "init", "-q")
+    git(inner, "add", "."), git(inner, "commit", "-q", "-m", "ours")
+    ours = git(inner, "rev-parse", "--short=12", "HEAD")
+    assert checked_out() == ours
+    for name in ("GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.setenv(name, str(outer / ".git" if name == "GIT_DIR" else outer))
+        assert checked_out() == ours
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "none"))
+    assert checked_out() == ours
+    link = tmp_path / "link"
+    link.symlink_to(inner)
+    monkeypatch.setenv("EDGETPU_REPRO_HOME", str(link))
+    assert checked_out() == ours
+
+
+def test_no_number_of_a_run_hangs_on_an_assertion(tmp_path):
+    "PYTHONOPTIMIZE takes assertions away: kernels do not get it, and the package has none."
+    import ast
+    for path in sorted((ROOT / "edgetpu_repro").rglob("*.py")):
+        found = [n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)]
+        assert not found, f"{path} asserts in lines {found}"
+    notebook = json.loads(SLEEPS.replace("\n", ""))
+    notebook["cells"][0]["source"] = "assert False, 'seen'"
+    (tmp_path / "in.ipynb").write_text(json.dumps(notebook))
+    run = (sys.executable, ROOT / "tools" / "run_notebook.py", "in.ipynb", "out.ipynb")
+    done = call(*run, cwd=tmp_path, env=dict(PYTHONOPTIMIZE="1"))
+    assert done.returncode and "AssertionError: seen" in done.stderr
+    assert [p.name for p in tmp_path.glob(".*")] == []
+
+
+def test_two_trainings_of_one_folder_do_not_meet(inside, tmp_path):
+    from edgetpu_repro.cli.training import LOCK
+    with hold(tmp_path / LOCK, "training m"):
+        done = inside("train", "--experiment_type", "mobilenet_edgetpu_v2_tiny", "--profile",
+                      "smoke", "--model_dir", tmp_path)
+    assert done.returncode == 2 and f"kill {os.getpid()}" in done.stderr, done
+    assert not [p.name for p in tmp_path.iterdir()]

@@ -6,9 +6,9 @@
 __all__ = ['STEP', 'COUNT', 'FAILED', 'Profile', 'Cores', 'DryRun', 'Step', 'progress', 'failures', 'reproduce']
 
 # %% ../../nbs/cli/05_workflow.ipynb #a002
-import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -18,7 +18,8 @@ from pathlib import Path
 import typer
 
 from ..core.errors import UsageError, need, unknown
-from ..core.files import repo_root
+from ..core.files import family, hold, remove_stale, repo_root
+from ..core.processes import end_with
 from ..core.settings import Name, checked, load_profile
 from .app import app, option, say, warn
 
@@ -69,19 +70,18 @@ def failures(
 def _alone(root):
     "A lock that goes with this process and its children; Snakemake's own would outlive a kill."
     (root/"build").mkdir(exist_ok=True)
-    with open(root/"build"/".lock", "w") as lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another reproduce is running in {root}; "
-                             "wait for it or stop it") from None
-        yield lock
+    remove_stale(root/"build")
+    with hold(root/"build"/".lock", f"reproduce in {root}") as lock, family(root/"build") as names:
+        yield lock, names
 
 
 def _run(command, root, lock, handle) -> int: # Exit code
     "Run Snakemake, and give `handle` its lines; stopped, it ends its jobs and cleans up."
     beside = str(Path(sys.executable).parent) # where this Python and papermill are
-    environment = {**os.environ, "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
-    child = subprocess.Popen(command, cwd=root, env=environment, pass_fds=[lock.fileno()],
+    path, (held, names), parent = os.environ.get("PATH", ""), lock, os.getpid()
+    environment = {**os.environ, **names, "PATH": os.pathsep.join([beside, path])}
+    child = subprocess.Popen(command, cwd=root, env=environment, pass_fds=[held],
+                             preexec_fn=lambda: end_with(parent, signal.SIGTERM),
                              stderr=subprocess.PIPE, text=True, errors="replace")
     try: handle(child.stderr)
     finally:

@@ -32,18 +32,25 @@ PACKAGES = (
 WRITTEN = ("results", "figures") # by the workflow, into the checkout
 
 
-def _git(*words) -> str:
-    "What git answers in the checkout."
-    options = dict(capture_output=True, text=True, check=True, cwd=repo_root())
+def _git(root, *words) -> str:
+    "What git answers in a checkout, whatever repository the environment names."
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    options = dict(capture_output=True, text=True, check=True, cwd=root, env=plain)
     return subprocess.run(["git", *words], **options).stdout
 
 
 def checked_out() -> str|None:
-    "The commit that is checked out, with '+' where the tree differs; None outside a git checkout."
+    """The commit that is checked out, with '+' where the tree differs; None outside a git checkout.
+
+    A tree that lies inside another repository has no commit of its own: None, too.
+    """
     others = [f":(exclude){folder}" for folder in WRITTEN]
     try:
-        commit = _git("rev-parse", "--short=12", "HEAD").strip()
-        differs = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *others)
+        root = repo_root()
+        top = _git(root, "rev-parse", "--show-toplevel").removesuffix("\n")
+        if not os.path.samefile(top, root): return None
+        commit = _git(root, "rev-parse", "--short=12", "HEAD").strip()
+        differs = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *others)
     except (OSError, subprocess.CalledProcessError, UsageError): return None
     return commit + ("+" if differs else "")
 

@@ -173,7 +173,7 @@ def save_figure(
     What is drawn in it lies beside them as JSON.
     """
     faults = figure_faults(fig)
-    assert not faults, f"{name}: {'; '.join(faults)}"
+    if faults: raise ValueError(f"{name}: {'; '.join(faults)}")
     fig.set_layout_engine("none") # both files, and a second saving, have the panels where they are
     out = []
     for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):

@@ -69,7 +69,8 @@ def save_table(
 ) -> str: # The Markdown
     "Write a table as CSV and Markdown to the profile's folder of tables."
     for kind, quantity in frame.columns:
-        assert kind in KINDS, f"column {quantity} must say its kind, one of {KINDS}"
+        if kind in KINDS: continue
+        raise ValueError(f"column {quantity} must say its kind, one of {KINDS}")
     flat = frame.copy()
     flat.columns = [" ".join(filter(None, column)) for column in frame.columns]
     with atomic_write(paths.tables/f"{name}.csv") as tmp: flat.to_csv(tmp, index=False)

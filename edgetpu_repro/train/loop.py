@@ -7,7 +7,7 @@ __all__ = ['train_model', 'train_experiment']
 
 # %% ../../nbs/train/06_loop.ipynb #c002
 import math, shutil, signal, sys, tempfile, time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from ..core.errors import UsageError
-from ..core.files import atomic_write
+from ..core.files import atomic_write, hold
 from ..core.records import seed_for
 from ..core.settings import TrainSettings
 from ..models.specs import backbone_of, build_model
@@ -69,10 +69,11 @@ class _Keeper(keras.callbacks.Callback):
     def not_finite(self, what):
         "The error for a loss or a weight that is not finite."
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        kept = any(self.folder.glob("step-*.npz"))
+        stays = f" The last good checkpoint stays in {self.folder}" if kept else ""
         return UsageError(
             f"{what} of {self.model.name} is not finite at step {self.step}, "
-            f"with a learning rate of {rate:.3g}; lower the learning rate. "
-            f"The last good checkpoint stays in {self.folder}")
+            f"with a learning rate of {rate:.3g}; lower the learning rate.{stays}")
 
     def save(self):
         "Write a checkpoint, and keep the one before it; one process does it for all."
@@ -210,6 +211,12 @@ def _to_write(path):
     with tempfile.TemporaryDirectory() as folder: yield Path(folder)/Path(path).name
 
 
+def _one_at_a_time(path):
+    "A lock on the model that is trained; of several processes that train it together, one has it."
+    if not is_first(): return nullcontext()
+    return hold(Path(path).with_suffix(".lock"), f"training {path}")
+
+
 def train_model(
     model, # From `build_model`; trained in place
     images, # (image uint8, target), as `Task.samples` makes them
@@ -228,13 +235,13 @@ def train_model(
     """
     start = time.perf_counter()
     task = task or task_of_model(model)
-    with reading():
+    with reading(), _one_at_a_time(path):
         training = _Training(model, images, settings, seed, path, task, cache)
         if validation is not None: validation = training.validation(validation)
         history = _run(training, validation, verbose, callbacks)
-    if is_first(): keep_history(path, history, len(images), time.perf_counter() - start)
-    with _to_write(path) as tmp: model.save(tmp)
-    if is_first(): shutil.rmtree(training.folder, ignore_errors=True)
+        if is_first(): keep_history(path, history, len(images), time.perf_counter() - start)
+        with _to_write(path) as tmp: model.save(tmp)
+        if is_first(): shutil.rmtree(training.folder, ignore_errors=True)
     return history
 
 # %% ../../nbs/train/06_loop.ipynb #c020

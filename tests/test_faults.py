@@ -466,7 +466,8 @@ def test_no_number_of_a_run_hangs_on_an_assertion(tmp_path):
     "PYTHONOPTIMIZE takes assertions away: kernels do not get it, and the package has none."
     import ast
     for path in sorted((ROOT / "edgetpu_repro").rglob("*.py")):
-        found = [n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)]
+        nodes = ast.walk(ast.parse(path.read_text()))
+        found = [node.lineno for node in nodes if isinstance(node, ast.Assert)]
         assert not found, f"{path} asserts in lines {found}"
     notebook = json.loads(SLEEPS.replace("\n", ""))
     notebook["cells"][0]["source"] = "assert False, 'seen'"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import typer
 
-from ..core.errors import UsageError, need, unknown
+from ..core.errors import need, unknown
 from ..core.files import family, hold, remove_stale, repo_root
 from ..core.processes import end_with
 from ..core.settings import Name, checked, load_profile

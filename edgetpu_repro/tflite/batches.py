@@ -10,7 +10,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from ..core.errors import UsageError
-from .file import BUILTIN, TFLiteFile, pack
+from .content import BUILTIN
+from .file import TFLiteFile, pack
 
 # %% ../../nbs/tflite/03_batches.ipynb #b005
 ANY = -1    # of `batch_size`: any number of images a call

@@ -18,9 +18,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ..core.errors import UsageError
 from ..models.blocks import GroupConv2D
 from ..tasks.finalize import step_name
-from .file import BUILTIN, WITH_WEIGHTS, read_tflite
+from .content import BUILTIN, read_tflite
+from .file import WITH_WEIGHTS
 from .released import Imported, NORM, _complain, _set, load_checkpoint
-
 
 # %% ../../nbs/tflite/07_importer.ipynb #c015
 def load_weights(

@@ -10,7 +10,8 @@ import io, zipfile
 import flatbuffers, numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .file import LABELS, METADATA, TFLiteFile, pack
+from .content import LABELS, METADATA
+from .file import TFLiteFile, pack
 
 # %% ../../nbs/tflite/02_metadata.ipynb #c024
 def _table(b, *fields):

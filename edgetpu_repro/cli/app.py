@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OTHER_NAMES', 'app', 'VERSION', 'FINALIZE', 'GROUPS', 'SIZE', 'ImageSize', 'NumClasses', 'Finalize', 'GroupConv',
-           'Workers', 'Json', 'DATA', 'DataDir', 'about', 'option', 'flag', 'named_models', 'model_argument', 'say',
-           'warn', 'say_json', 'answering', 'say_written', 'writable_folder', 'output_folder', 'check_model_file',
-           'check_there', 'check_weights', 'check_finalize']
+           'Workers', 'PixelRange', 'OutputTask', 'Json', 'DATA', 'DataDir', 'about', 'option', 'flag', 'named_models',
+           'model_argument', 'say', 'warn', 'say_json', 'answering', 'say_written', 'writable_folder', 'output_folder',
+           'refuse_other', 'open_options', 'check_model_file', 'check_there', 'check_weights', 'check_finalize']
 
 # %% ../../nbs/cli/00_app.ipynb #a002
 import json
@@ -96,6 +96,10 @@ NumClasses = option(int, "Classes; the model's own number if not given.", min=1)
 Finalize = option(str, FINALIZE)
 GroupConv = option(str, GROUPS)
 Workers = option(int, "For a .tflite file, images at once; all cores if not given.", min=1)
+PixelRange = option(str, "What black and white are to the model, for a file that does not say: "
+                         "'-1,1', '0,1', '0,255', imagenet or caffe.", metavar="LOW,HIGH")
+OutputTask = option(str, "What the outputs are, where a file does not say: classification, "
+                         "segmentation, detection, picture or numbers.")
 Json = option(bool, "One JSON document on stdout, and nothing else there.", "--json")
 
 
@@ -209,8 +213,25 @@ def output_folder(
         raise
 
 
+def refuse_other(path):
+    "Say of a model in another format what it is, and what to give instead."
+    from edgetpu_repro.tflite.content import other_format
+    other = other_format(path)
+    if other: raise UsageError(other)
+
+
+def open_options(
+    input_range:str|None, # As `parse_range` takes it
+    task:str|None, # As `open_model` takes it
+) -> dict:
+    "What `open_model` is told; raises `UsageError` for a range that is none."
+    from edgetpu_repro.data.input_range import parse_range
+    return dict(input_range=parse_range(input_range) if input_range else None, task=task)
+
+
 def check_model_file(path):
     "Raise a `UsageError` unless a path is a model file; .tflite is tried in a child process."
+    refuse_other(path)
     if not path.is_file(): raise UsageError(f"{path} is not a file")
     if path.suffix not in (".keras", ".tflite"):
         raise UsageError(f"{path} is neither a .keras nor a .tflite file")
@@ -227,6 +248,7 @@ def _open_weights(path):
 
 def check_there(path):
     "Raise a `UsageError` unless a path is a file, a folder or the prefix of a checkpoint."
+    refuse_other(path)
     if path.exists() or path.with_name(f"{path.name}.index").exists(): return
     raise UsageError(f"{path} is not there")
 

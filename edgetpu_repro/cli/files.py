@@ -23,7 +23,7 @@ from ..models.specs import get_spec, resolve_spec
 from .app import FINALIZE, DataDir, ImageSize, Json, NumClasses, answering, app
 from .app import check_finalize, check_model_file, flag, model_argument
 from .app import check_there, check_weights, named_models, option, output_folder
-from .app import say, say_json, say_written, warn
+from .app import OutputTask, PixelRange, open_options, say, say_json, say_written, warn
 
 # %% ../../nbs/cli/03_files.ipynb #n007
 RELEASED = "A TF2 checkpoint (folder, prefix or .tar.gz) or a .tflite file."
@@ -303,11 +303,11 @@ def export(
     _refuse_degraded(done, allow_degraded)
 
 # %% ../../nbs/cli/03_files.ipynb #n009
-def _predict(file, images, as_json, *how) -> list: # of dicts, a picture each
+def _predict(file, images, as_json, opened, *how) -> list: # of dicts, a picture each
     "What `predict` does in its child process: a line for each picture as it is done."
     from edgetpu_repro.measure.predict import open_model, write_predictions
     found = []
-    for values, line in write_predictions(open_model(file), images, *how):
+    for values, line in write_predictions(open_model(file, **opened), images, *how):
         found.append(values)
         if "error" in values and len(images) > 1: warn(line) # of one alone, the command says it
         if "error" not in values and not as_json: say(line)
@@ -330,16 +330,19 @@ def predict(
     labels: PredictLabels = None,
     central_crop: Crop = False,
     output_dir: PictureFolder = None,
+    input_range: PixelRange = None,
+    task: OutputTask = None,
     as_json: Json = False,
 ):
     "Classify pictures, write their masks or draw boxes; a bad picture does not end the rest."
-    if not model.is_file(): raise UsageError(f"{model} is not a file")
+    if not model.exists(): raise UsageError(f"{model} is not a file")
     if not any(path.is_file() for path in images): raise UsageError(f"{images[0]} is not a file")
+    opened = open_options(input_range, task)
     check_model_file(model)
     from edgetpu_repro.tflite.isolation import run_isolated
     how = (output_dir, labels, top, central_crop)
     with output_folder(output_dir) if output_dir else nullcontext():
-        found = run_isolated(_predict, model, images, as_json, *how, what=model)
+        found = run_isolated(_predict, model, images, as_json, opened, *how, what=model)
     if as_json: say_json(found)
     failed = [values["error"] for values in found if "error" in values]
     if failed and len(images) == 1: raise UsageError(failed[0])

@@ -21,7 +21,7 @@ from ..core.settings import BenchmarkSettings
 from ..models.specs import get_spec, resolve_spec
 from .app import Finalize, GroupConv, ImageSize, Json, app, flag, model_argument
 from .app import named_models, option
-from .app import say, say_json, writable_folder
+from .app import refuse_other, say, say_json, writable_folder
 
 # %% ../../nbs/cli/04_timing.ipynb #c012
 def _timed_files(*given):
@@ -132,6 +132,7 @@ def _as_file_or_name(target:str):
     "The path of a file, a registry name, or the name of a spec's JSON file."
     path = Path(target)
     if target.endswith(".json") and resolve_spec(target): return target
+    refuse_other(path)
     if target.endswith(".tflite") or path.is_file(): return path
     if path.is_dir(): raise UsageError(f"{target} is a folder, not a .tflite file")
     return get_spec(target).name
@@ -260,6 +261,7 @@ def latency(
     "Modelled latency on the Pixel 6 Edge TPU (int8) with its 95 % interval, and where it goes."
     from edgetpu_repro.measure.latency import predict
     from edgetpu_repro.measure.workload import operators_of
+    for t in targets: refuse_other(Path(t))
     results = {t: predict(operators_of(t, image_size, argmax)) for t in targets}
     if as_json: return say_json(results)
     width = max(map(len, results)) + 2

@@ -22,7 +22,8 @@ from ..core.settings import load_profile
 from ..models.specs import ALIASES, SPECS, meant
 from .app import DataDir, Finalize, Json, Workers, answering, app, option
 from .app import check_model_file, check_weights, named_models, output_folder
-from .app import say, say_json, warn, writable_folder
+from .app import OutputTask, PixelRange, open_options, say, say_json, warn
+from .app import writable_folder
 
 # %% ../../nbs/cli/02_training.ipynb #n004
 Profile = option(str, "Whose data and recipe: smoke, default, cifar10, camvid "
@@ -216,18 +217,27 @@ def _check_annotated(annotations, images, dataset_name):
     if not images.is_dir(): raise UsageError(f"{images} is not a folder")
 
 
-def _evaluate(file, choice, how):
+def _evaluate(file, choice, opened, how):
     "What `evaluate` does in its child process."
     from edgetpu_repro.measure.evaluate import evaluate_file
-    return evaluate_file(file, choice, **how)
+    return evaluate_file(file, choice, opened, **how)
 
 
-def _evaluate_annotated(file, annotations, images, how):
+def _evaluate_annotated(file, annotations, images, opened, how):
     "What `evaluate --annotations` does in its child process."
     from edgetpu_repro.measure.evaluate import evaluate_annotated
     from edgetpu_repro.measure.predict import open_model
-    result = evaluate_annotated(open_model(file), annotations, images, **how)
+    model = open_model(file, evaluated=True, **opened)
+    result = evaluate_annotated(model, annotations, images, **how)
     return result, dict(name=annotations.name, annotations=annotations.name)
+
+
+def _say_assumed(result):
+    "Say so where the file does not say what black and white are."
+    from edgetpu_repro.data.input_range import SOURCES
+    found = result.get("input_range", {})
+    if found.get("source") != "assumed": return
+    say(f"  black and white as [{found['low']:.4g}, {found['high']:.4g}], {SOURCES['assumed']}")
 
 # %% ../../nbs/cli/02_training.ipynb #n0x3c
 @app.command()
@@ -242,24 +252,28 @@ def evaluate(
     finalize_method: Finalize = None,
     batch_size: option(int, "Images of a step.", min=1) = 64,
     workers: Workers = None,
+    input_range: PixelRange = None,
+    task: OutputTask = None,
     output: Record = None,
     as_json: Json = False,
 ):
     "Top-1 and top-5, mIoU or COCO's mAP of a model file, on a test split or annotated pictures."
     load_profile(profile)
     if annotations or images: _check_annotated(annotations, images, dataset_name)
+    opened = open_options(input_range, task)
     check_model_file(file)
     if output: writable_folder(output.parent)
     from edgetpu_repro.tflite.isolation import run_isolated
     choice = dict(profile=profile, changes=set, dataset_name=dataset_name, data_dir=data_dir)
     how = dict(finalize_method=finalize_method, batch_size=batch_size,
                workers=workers or os.cpu_count())
-    asked = (_evaluate, file, choice, how)
-    if annotations: asked = (_evaluate_annotated, file, annotations, images, how)
+    asked = (_evaluate, file, choice, opened, how)
+    if annotations: asked = (_evaluate_annotated, file, annotations, images, opened, how)
     result, data = run_isolated(*asked, what=file)
     for line in result.get("problems", ()): warn(f"WARNING: {data['name']}: {line}")
     if as_json: say_json(dict(file=str(file), dataset=data["name"], **result))
     else: _say_result(result)
+    if not as_json: _say_assumed(result)
     if not output: return
     parameters = dict(data, file=file.name, finalize_method=finalize_method)
     write_record(output, "evaluate", file.stem, profile, parameters, result)

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from .app import Json, app, flag, option, say, say_json, writable_folder
+from .app import Json, app, flag, option, refuse_other, say, say_json
+from .app import writable_folder
 from ..core.errors import UsageError, need
 
 # %% ../../nbs/cli/05_view.ipynb #v005
@@ -28,9 +29,13 @@ NodeData = option(Path, "Write modelled ms of each operator to this JSON file, a
 def _check_viewed(file:Path, node_data):
     "Refuse what a viewer cannot show."
     kinds = (".tflite",) if node_data else (".tflite", ".keras")
+    refuse_other(file)
     if not file.is_file(): raise UsageError(f"{file} is not a file")
-    if file.suffix in kinds: return
-    raise UsageError(f"{file} is no {' or '.join(kinds)} file")
+    if file.suffix not in kinds: raise UsageError(f"{file} is no {' or '.join(kinds)} file")
+    if file.suffix != ".tflite": return
+    from edgetpu_repro.tflite.content import compiled_for
+    compiled = compiled_for(file.read_bytes())
+    if compiled: raise UsageError(f"{file} {compiled}")
 
 
 def _serve(file:Path, port:int, browser:bool, as_json:bool):

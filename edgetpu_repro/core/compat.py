@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KERAS', 'TENSORFLOW', 'LITERT', 'tf', 'flat_layers', 'own_variable', 'adam_moments', 'draw_from', 'OnOneDevice',
-           'producer', 'consumers', 'has_tensorflow', 'tensorflow_has_run', 'quantize_by_ranges', 'operator_details',
-           'load_less', 'corner_operator']
+           'producer', 'consumers', 'calls', 'has_tensorflow', 'tensorflow_has_run', 'quantize_by_ranges',
+           'operator_details', 'load_less', 'corner_operator']
 
 # %% ../../nbs/core/05_compat.ipynb #c00a
 import gc
@@ -76,6 +76,13 @@ def consumers(
 ) -> list: # of layers
     "The layers that take the output of another (`Operation._outbound_nodes`)."
     return [node.operation for node in layer._outbound_nodes]
+
+
+def calls(
+    operation, # Of a functional model: a layer, or a model inside of it
+) -> list: # of (input tensors, output tensors)
+    "Where an operation is called (`Operation._inbound_nodes`)."
+    return [(node.input_tensors, node.output_tensors) for node in operation._inbound_nodes]
 
 # %% ../../nbs/core/05_compat.ipynb #c010
 TENSORFLOW, LITERT = "2.21", "2.3" # the versions whose private names these are

@@ -81,7 +81,8 @@ def range_of_metadata(
 ) -> InputRange|None: # None where the numbers make none
     "The range that a file's `NormalizationOptions` say."
     mean, std = (tuple(map(float, side)) for side in (mean, std))
-    if not mean or not std or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0: return None
+    usable = mean and std and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
+    if not usable: return None
     count = max(len(mean), len(std))
     if {len(mean), len(std)} - {1, count}: return None
     wide = [side if len(side) == count else side * count for side in (mean, std)]
@@ -152,7 +153,7 @@ def _fits(a, b, name:str) -> float:
 
 
 def range_of_graph(
-    inner, # Function of a number, of all pixels -> what the first operators make of it, a channel each
+    inner, # Function of a number, of all pixels -> what is made of it, a channel each
 ) -> InputRange|None: # None where they change nothing, or are no scale and offset
     "The range that the first operators of a network take."
     at = {x: np.asarray(inner(float(x)), "float64").ravel() for x in (0, 1, 255)}

@@ -17,8 +17,8 @@ from ..core.errors import UsageError
 from ..core.settings import DataSettings, load_profile, replace_fields
 from ..data.boxes import category_columns, coco_target, read_coco
 from ..data.datasets import batches, open_dataset
-from .predict import (
-    ModelFile, model_input, open_model, predictor, read_picture)
+from ..data.input_range import range_for_json
+from .predict import ModelFile, model_input, open_model, read_picture
 from ..train.experiments import set_data_fields
 
 # %% ../../nbs/measure/01_evaluate.ipynb #x009
@@ -41,8 +41,9 @@ def evaluate_model(
                          f"dataset {data.name} has {len(names)}{extra}")
     shown = tqdm(batches(task.samples(dataset, "test"), batch_size), unit=" batches", disable=None)
     with dataset.reading():
-        result = task.evaluate(predictor(file.model, workers=workers), shown, names, method)
-    return dict(task=task.name, image_size=file.hw, classes=classes, **result)
+        result = task.evaluate(file.predictor(workers), shown, names, method)
+    about = dict(task=task.name, image_size=file.hw, classes=classes)
+    return dict(about, **result, input_range=range_for_json(file.input_range))
 
 # %% ../../nbs/measure/01_evaluate.ipynb #hs02
 def chosen_data(
@@ -63,10 +64,11 @@ def chosen_data(
 def evaluate_file(
     path, # A '.keras' or a '.tflite' file
     choice:dict, # Arguments of `chosen_data`
+    opened:dict|None=None, # input_range, task of `open_model`
     **how, # finalize_method, batch_size, workers of `evaluate_model`
 ) -> tuple: # (as `evaluate_model` returns it, settings of the data as a dict)
     "Evaluate a model file."
-    model = open_model(path)
+    model = open_model(path, evaluated=True, **opened or {})
     data = chosen_data(model.task.name, **choice)
     return evaluate_model(model, data, **how), dataclasses.asdict(data)
 
@@ -117,8 +119,9 @@ def evaluate_annotated(
     count = -(-len(found["images"]) // batch_size)
     batches = _batched(_annotated(file, found, images, columns), batch_size)
     shown = tqdm(batches, total=count, unit=" batches", disable=None)
-    result = task.evaluate(predictor(file.model, workers=workers), shown, names, method)
+    result = task.evaluate(file.predictor(workers), shown, names, method)
     problems = found["problems"].lines()
     classes = file.classes or len(names)
-    about = dict(task=task.name, image_size=file.hw, classes=classes)
+    about = dict(task=task.name, image_size=file.hw, classes=classes,
+                 input_range=range_for_json(file.input_range))
     return dict(about, **result, problems=problems)

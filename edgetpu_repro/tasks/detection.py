@@ -442,8 +442,8 @@ class Detection(_Training, _Exporting, Task):
         return classes[2] - 1
 
     def default_names(self, classes):
-        "COCO's, where there are as many classes, or nobody knows how many."
-        return COCO_NAMES if classes in (0, None, len(COCO_NAMES)) else ()
+        "COCO's, where there are as many classes."
+        return COCO_NAMES if classes == len(COCO_NAMES) else ()
 
     def evaluate(self, predict, batches, names, method=None):
         "COCO's mAP and its parts (fractions), `ap` by class, images, boxes, suppression."

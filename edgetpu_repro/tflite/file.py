@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 import numpy as np, struct
@@ -19,8 +19,12 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from ..core.compat import operator_details
 from ..core.errors import UsageError
-from .content import BUILTIN, pack, read_card, read_labels
-from .content import read_metadata, read_tflite, unpack
+from ..data.input_range import InputRange, range_of_graph, range_of_metadata
+from ..data.input_range import overlap, range_of_tensor
+from .content import BUILTIN, compiled_for, first_operators, pack
+from .content import quantized_first, read_card, read_endings, read_labels
+from .content import read_metadata, read_normalization, read_operators
+from .content import read_output_names, read_tflite, unpack
 
 # %% ../../nbs/tflite/01_file.ipynb #f006
 def _brief(e) -> str: return " ".join(str(e).split())[:200]
@@ -66,10 +70,12 @@ def _resized(interpreter, images, what):
     return interpreter
 
 
-def _allocated(interpreter, what):
+def _allocated(interpreter, what, content=b""):
     "The same interpreter, ready to run."
     try: interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as e: raise _refused(what, "run", e) from None
+    except (ValueError, RuntimeError) as e:
+        compiled = compiled_for(content)
+        raise (UsageError(f"{what} {compiled}") if compiled else _refused(what, "run", e)) from None
     return interpreter
 
 # %% ../../nbs/tflite/01_file.ipynb #f006b
@@ -136,18 +142,19 @@ def _float_operators(interpreter) -> dict:
 # %% ../../nbs/tflite/01_file.ipynb #c018
 def quantize(
     values, # Floats
-    scale:float,
+    scale:float, # 0: the integers themselves
     zero_point:int,
     dtype, # Integer type
 ) -> np.ndarray:
     "Floats to the integers that stand for them, saturating."
     limits = np.iinfo(dtype)
-    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+    numbers = np.round(values / (scale or 1)) + zero_point
+    return np.clip(numbers, limits.min, limits.max).astype(dtype)
 
 
 def _as_input(values, details):
     "Floats as an input takes them."
-    if not np.issubdtype(details["dtype"], np.integer): return values
+    if not np.issubdtype(details["dtype"], np.integer): return values.astype(details["dtype"])
     return quantize(values, *details["quantization"], details["dtype"])
 
 
@@ -178,7 +185,7 @@ def _predictor(file, threads, workers, images):
     if batch < 1: raise UsageError(f"{file.name} takes batches of {batch} images")
 
     def predict(images):
-        images = np.asarray(images, "float32")
+        images = file.input_range.of(np.asarray(images, "float32"))
         if list(images.shape[1:]) != wanted:
             raise UsageError(f"{file.name} takes images of {tuple(wanted)}, not {images.shape[1:]}")
         parts = [p for p in np.array_split(images, workers) if len(p)]
@@ -199,18 +206,69 @@ def _all_outputs(content:bytes) -> bytes:
     return pack(model)
 
 
-def _activations(interpreter):
+def _activations(interpreter, taken:InputRange):
     "What `TFLiteFile.activations` returns, from an interpreter of `_all_outputs`."
     image, = interpreter.get_input_details()
     details = [image, *interpreter.get_output_details()]
 
     def run(images):
-        value = np.reshape(images, image["shape"])
+        value = np.reshape(taken.of(images), image["shape"])
         interpreter.set_tensor(image["index"], _as_input(value, image))
         interpreter.invoke()
         for d in details: yield d["name"], _as_floats(interpreter.get_tensor(d["index"]), d)
 
     return run
+
+# %% ../../nbs/tflite/01_file.ipynb #r102
+def _described_range(content:bytes) -> InputRange|None:
+    "What metadata say."
+    found = read_normalization(content)
+    return range_of_metadata(*found) if found else None
+
+
+def _goes_with(said:InputRange, tensor:InputRange) -> bool:
+    "Whether metadata and a tensor can both be right: as wide, or the tensor a part of it."
+    a, b = said.ends, tensor.ends
+    width = (a[1] - a[0]) / (b[1] - b[0])
+    return 0.25 <= width <= 4 and overlap(a, b) > 0
+
+
+def _quantized_range(file) -> InputRange|None:
+    "What an integer input says, or a float one that becomes integers first."
+    image = file.inputs[0]
+    if np.issubdtype(image.dtype, np.integer):
+        return range_of_tensor(image.dtype, image.scale, image.zero_point)
+    number = quantized_first(file.content)
+    if number is None: return None
+    details = next(d for d in file._ready.get_tensor_details() if d["index"] == number)
+    found = _tensor_info(details)
+    return range_of_tensor(found.dtype, found.scale, found.zero_point) if found.scale else None
+
+
+def _computed_range(file) -> InputRange|None:
+    "What the first operators of a file say, run on pictures of one colour."
+    small = first_operators(file.content)
+    if small is None: return None
+    interpreter = _allocated(_interpreter(small, file.name), file.name)
+    image, = interpreter.get_input_details()
+    output, = interpreter.get_output_details()
+
+    def inner(x):
+        interpreter.set_tensor(image["index"], np.full(image["shape"], x, image["dtype"]))
+        interpreter.invoke()
+        made = _as_floats(interpreter.get_tensor(output["index"]), output)
+        pixels = made.reshape(-1, made.shape[-1])
+        return pixels[len(pixels) // 2]
+
+    return range_of_graph(inner)
+
+
+def _input_range(file) -> InputRange:
+    "What a file of one image takes, and who says so."
+    if len(file.inputs) != 1: return InputRange()
+    said, tensor = _described_range(file.content), _quantized_range(file)
+    if said and (tensor is None or _goes_with(said, tensor)): return said
+    return tensor or _computed_range(file) or InputRange()
 
 # %% ../../nbs/tflite/01_file.ipynb #f008
 class _Contents:
@@ -236,6 +294,21 @@ class _Contents:
         with _readable(self.name): return read_metadata(self.content)
 
     @cached_property
+    def output_names(self) -> tuple:
+        "What its metadata call the outputs; () where they do not."
+        with _readable(self.name): return read_output_names(self.content)
+
+    @cached_property
+    def endings(self) -> tuple: # of text
+        "The kinds of the operators that the outputs come from."
+        with _readable(self.name): return read_endings(self.content)
+
+    @cached_property
+    def graph(self) -> tuple: # of `GraphOperator`
+        "The operators by kind and by the numbers of their tensors, as the file has them."
+        with _readable(self.name): return read_operators(self.content)[0]
+
+    @cached_property
     def operator_versions(self) -> dict:
         "{operator: highest version}, which say what an older runtime or compiler has to know."
         with _readable(self.name): return _operator_versions(self.content)
@@ -252,11 +325,12 @@ class _Graph(_Contents):
 
     @cached_property
     def _ready(self):
-        return _allocated(_interpreter(self.content, self.name, delegate=False), self.name)
+        opened = _interpreter(self.content, self.name, delegate=False)
+        return _allocated(opened, self.name, self.content)
 
     @cached_property
     def _delegated(self): # some int8 files run with XNNPACK only
-        return _allocated(_interpreter(self.content, self.name), self.name)
+        return _allocated(_interpreter(self.content, self.name), self.name, self.content)
 
     @cached_property
     def inputs(self) -> tuple: # of `TensorInfo`
@@ -310,7 +384,8 @@ class _Graph(_Contents):
 class TFLiteFile(_Graph):
     "A `.tflite` file, read once and passed on; `UsageError` with one line where it is damaged."
     content:bytes = field(repr=False)
-    path:Path|None = None   # where it was read
+    path:Path|None = None        # where it was read
+    given:InputRange|None = None # what it takes, in place of what it says
 
     @classmethod
     def open(cls,
@@ -327,6 +402,18 @@ class TFLiteFile(_Graph):
         return str(self.path or "this")
 
     @cached_property
+    def input_range(self) -> InputRange:
+        "What it takes for black and white, and who says so."
+        if self.given: return self.given
+        with _readable(self.name): return _input_range(self)
+
+    def with_range(self,
+        given:InputRange|None, # None: what the file says
+    ):
+        "The same file, fed with other numbers."
+        return replace(self, given=given) if given else self
+
+    @cached_property
     def card(self) -> dict:
         "What `export` wrote beside it; empty where there is no card."
         return read_card(self.path) if self.path else {}
@@ -338,7 +425,7 @@ class TFLiteFile(_Graph):
         "A new interpreter, ready to run."
         opened = _interpreter(self.content, self.name, threads)
         if images: _resized(opened, images, self.name)
-        return _allocated(opened, self.name)
+        return _allocated(opened, self.name, self.content)
 
     def predictor(self,
         threads:int=1, # Of one worker
@@ -350,7 +437,8 @@ class TFLiteFile(_Graph):
 
     def activations(self): # Function of as many images as the file takes -> (name, array), ...
         "Make a function that gives the value of every activation, dequantised."
-        return _activations(_allocated(_interpreter(self._with_all_outputs, self.name), self.name))
+        opened = _allocated(_interpreter(self._with_all_outputs, self.name), self.name)
+        return _activations(opened, self.input_range)
 
     @cached_property
     def _with_all_outputs(self) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.compat import calls
 from ..data.input_range import InputRange, range_of_graph
+from ..models.specs import SPECS
 
 # %% ../../nbs/tflite/03_ends.ipynb #e005
 SCALING = {"Rescaling", "Normalization", "BatchNormalization", "Multiply", "Add", "Subtract",
@@ -66,8 +67,8 @@ def model_range(
 ) -> InputRange:
     "What a Keras model takes for black and white, and who says so."
     parts, kinds, first = _first_layers(model)
-    if getattr(first, "name", None) == OURS: return InputRange(source="model")
-    if not SCALING & {*kinds}: return InputRange()
+    ours = getattr(first, "name", None) == OURS or model.name in SPECS
+    if not SCALING & {*kinds}: return InputRange(source="model" if ours else "assumed")
 
     def inner(x):
         y = np.full((1, *(side or 32 for side in model.input_shape[1:])), x, "float32")

@@ -14,7 +14,7 @@ from ..core.files import atomic_write, write_text
 from ..models.blocks import load_model
 from ..models.specs import build_model
 from ..tasks.base import shapes_of, task_of_model
-from .detectors import load_detector, read_tf1
+from .detectors import is_slim, load_detector, load_tf1, read_tf1
 from .importer import load_weights, recalibrate_batchnorm
 from .isolation import probe
 from .released import Imported
@@ -22,13 +22,15 @@ from .released import Imported
 # %% ../../nbs/tflite/10_start.ipynb #det1
 def load_released(
     model, # From `build_model`; changed in place
-    path, # Folder, prefix or archive of a checkpoint (TF2; TF1 for detectors), or a '.tflite' file
+    path, # Folder, prefix or archive of a checkpoint (TF2; TF1 of detectors and of
+          # research/slim), or a '.tflite' file
 ) -> Imported:
     """Load released weights; `UsageError` lists what does not fit, and nothing is changed.
 
     A `.tflite` file is run in a child process before it is read: what LiteRT refuses stays out.
     """
     if Path(path).suffix == ".tflite": probe(path)
+    elif len(model.outputs) == 1 and is_slim(path): return load_tf1(model, path)
     load = load_detector if len(model.outputs) == 2 else load_weights
     return load(model, path)
 

@@ -23,7 +23,8 @@ from ..models.specs import get_spec, resolve_spec
 from .app import FINALIZE, DataDir, ImageSize, Json, NumClasses, answering, app
 from .app import check_finalize, check_model_file, flag, model_argument
 from .app import check_there, check_weights, named_models, option, output_folder
-from .app import OutputTask, PixelRange, open_options, say, say_json, say_written, warn
+from .app import OutputTask, PixelRange, open_options
+from .app import say, say_json, say_written, warn
 
 # %% ../../nbs/cli/03_files.ipynb #n007
 RELEASED = "A TF2 checkpoint (folder, prefix or .tar.gz) or a .tflite file."

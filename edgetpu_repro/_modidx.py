@@ -223,7 +223,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                              'edgetpu_repro/core/errors.py'),
                                            'edgetpu_repro.core.errors.UsageError._render_traceback_': ( 'core/errors.html#usageerror._render_traceback_',
                                                                                                         'edgetpu_repro/core/errors.py'),
-                                           'edgetpu_repro.core.errors._near': ('core/errors.html#_near', 'edgetpu_repro/core/errors.py'),
                                            'edgetpu_repro.core.errors.brief': ('core/errors.html#brief', 'edgetpu_repro/core/errors.py'),
                                            'edgetpu_repro.core.errors.hide_secrets': ( 'core/errors.html#hide_secrets',
                                                                                        'edgetpu_repro/core/errors.py'),

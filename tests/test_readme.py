@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from conftest import ROOT, call
 
+from edgetpu_repro.cli.app import _normalized
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 LONG = ("make ",)  # checked by a dry run
@@ -93,14 +95,21 @@ def test_commands_run_as_written(copy, page):
         assert result.returncode == 0, f"{command}\n{result.stderr[-2000:]}"
 
 
+def command_of(words):
+    "The command that a line means, and the words behind it."
+    while words[0] != "edgetpu-repro" and not words[0].startswith("edgetpu_repro."): words.pop(0)
+    name = words[1] if words[0] == "edgetpu-repro" else words[0].partition(".")[2]
+    return {"export_tflite": "export"}.get(name, name), words
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_long_commands_have_their_options(page, cli):
     for command in commands(page, "dry"):
-        _, name, *words = shlex.split(command)
+        name, words = command_of(shlex.split(command))
         known = cli(name, "--help").stdout
-        given = [w.split("=")[0].replace("_", "-") for w in words if w.startswith("--")]
+        given = [_normalized(w[2:].split("=")[0]) for w in words if w.startswith("--")]
         for option in given:
-            assert re.search(rf"{option}\b", known), f"{name} has no {option}"
+            assert re.search(rf"--{option}\b", known), f"{name} has no {option}"
 
 
 def test_a_dataset_of_folders_is_a_dataset(copy):

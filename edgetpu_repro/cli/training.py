@@ -73,7 +73,7 @@ def _chosen(kind, name, profile, changes, data_dir):
                          "`edgetpu-repro experiments` lists them")
     kind = kind or name
     known = kind.endswith(".json") or meant(kind) in SPECS
-    if not known: raise unknown("experiment", kind, EXPERIMENTS, ALIASES)
+    if not known: raise unknown("experiment", kind, EXPERIMENTS)
     e = set_fields(experiment(kind, profile), changes)
     if name != kind: e = dataclasses.replace(e, name=name)
     if not data_dir: return e

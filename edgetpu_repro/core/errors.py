@@ -51,11 +51,6 @@ class UsageError(ValueError):
 NAMES_SHOWN = 8 # of a list, in an error
 
 
-def _near(name, names) -> list:
-    "The names that are most like what was given."
-    return difflib.get_close_matches(str(name), list(names), n=3, cutoff=0.5)
-
-
 def unknown(
     what:str, # Kind of thing, such as 'model'
     name:str, # What was given
@@ -64,7 +59,7 @@ def unknown(
 ) -> UsageError: # To be raised
     "The error for a name that does not exist, with the nearest names that do."
     allowed = list(map(str, allowed))
-    near = next(filter(None, (_near(name, names) for names in (allowed, also))), ())
+    near = difflib.get_close_matches(str(name), [*allowed, *also], n=3, cutoff=0.5)
     some = ", ".join(allowed[:NAMES_SHOWN])
     if near:
         names = " or ".join(map(repr, near))

@@ -633,7 +633,7 @@ def get_spec(
     """
     found = meant(name)
     if found in VARIANTS: return VARIANTS[found].spec
-    if found not in SPECS: raise unknown("model", name, SPECS, (*ALIASES, *VARIANTS))
+    if found not in SPECS: raise unknown("model", name, SPECS, VARIANTS)
     return SPECS[found]
 
 # %% ../../nbs/models/00_specs.ipynb #c033

@@ -243,6 +243,20 @@ def test_committed_notebooks_are_clean(path):
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("path", STEPS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_an_opened_notebook_shows_its_figures(path):
+    "Without running it: what a cell draws or tabulates for the page is saved with it."
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    outputs = [o for c in cells for o in c.outputs]
+    kinds = {kind for o in outputs for kind in o.get("data", ())}
+    source = "\n".join(c.source for c in cells)
+    if "save_figure(" in source: assert "image/png" in kinds
+    if "save_table(" in source: assert kinds & {"text/markdown", "image/png"}
+    if path.parent.name == "paper": assert outputs
+
+
+
+@pytest.mark.quick
 def test_exporting_again_changes_nothing(tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(

@@ -1,5 +1,6 @@
 "What `pip install .` gives: the modules, the command, and only what the library needs at run time."
 
+import importlib.util
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ def test_wheel(tmp_path):
         page = {str(p.relative_to(ROOT)) for p in ROOT.glob("edgetpu_repro/show/explorer_page/*")}
         assert page and page <= set(names)
         assert "edgetpu-repro = edgetpu_repro.cli.main:main" in text("entry_points.txt")
+        about, _, description = text("METADATA").partition("\n\n")
         needed = {
             line.split(":")[1].strip()
             for line in text("METADATA").splitlines()
@@ -38,7 +40,41 @@ def test_wheel(tmp_path):
         }
     assert not [r for r in needed if r.startswith(("nbdev", "papermill", "snakemake", "jupyter"))]
     assert not [r for r in needed if r.startswith(("tensorflow", "keras", "ai-edge", "pillow"))]
+    for said in ("Author: ", "Keywords: ", "License-Expression: Apache-2.0", "Project-URL: ",
+                 "Classifier: Programming Language :: Python :: 3.13",
+                 "Description-Content-Type: text/markdown"):
+        assert f"\n{said}" in about
+    assert "example.org" not in about and "# edgetpu-repro" in description
+    assert not re.findall(r"\]\((?!https://)[^)]*\)", description), "a link that leads nowhere"
     assert {"numpy", "scipy", "typer"} <= {re.split("[<>=]", r)[0] for r in needed}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    "The module setup.py."
+    spec = importlib.util.spec_from_file_location("setup_of_ours", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+README = "![a picture](figures/a.png)\n\nsee [here](docs/b.md), [there](https://c.org), [up](#top)"
+
+
+def test_the_registry_shows_links_that_lead_somewhere(registry):
+    said = registry.long_description(README, "https://github.com/me/mine", "dev")
+    assert "![a picture](https://github.com/me/mine/raw/dev/figures/a.png)" in said
+    assert "see [here](https://github.com/me/mine/blob/dev/docs/b.md), [there](https://c.org)" in said
+    ours = registry.long_description((ROOT / "README.md").read_text(), "https://github.com/me/mine")
+    assert not re.findall(r"\]\((?!https://)[^)]*\)", ours) and "/mine/blob/main/docs/" in ours
+    assert registry.addresses("https://github.com/me/mine")["Source"] == "https://github.com/me/mine"
+
+
+def test_no_address_is_made_up(registry):
+    "While git_url of settings.ini is empty."
+    said = registry.long_description(README, "")
+    assert said == "\n\nsee here, [there](https://c.org), [up](#top)"
+    assert set(registry.addresses("")) == {"Reproduced project", "Reproduced paper"}
 
 
 def test_the_lock_pins_everything_with_hashes():

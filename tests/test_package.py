@@ -64,7 +64,7 @@ README = "![a picture](figures/a.png)\n\nsee [here](docs/b.md), [there](https://
 def test_the_registry_shows_links_that_lead_somewhere(registry):
     said = registry.long_description(README, "https://github.com/me/mine", "dev")
     assert "![a picture](https://github.com/me/mine/raw/dev/figures/a.png)" in said
-    assert "see [here](https://github.com/me/mine/blob/dev/docs/b.md), [there](https://c.org)" in said
+    assert "[here](https://github.com/me/mine/blob/dev/docs/b.md), [there](https://c.org)" in said
     ours = registry.long_description((ROOT / "README.md").read_text(), "https://github.com/me/mine")
     assert not re.findall(r"\]\((?!https://)[^)]*\)", ours) and "/mine/blob/main/docs/" in ours
     assert registry.addresses("https://github.com/me/mine")["Source"] == "https://github.com/me/mine"

@@ -485,3 +485,93 @@ def test_two_trainings_of_one_folder_do_not_meet(inside, tmp_path):
                       "smoke", "--model_dir", tmp_path)
     assert done.returncode == 2 and f"kill {os.getpid()}" in done.stderr, done
     assert not [p.name for p in tmp_path.iterdir()]
+
+
+def a_record(**changes):
+    "A sound record; a change is 'numbers.top1' or so, with '__' for the dot."
+    record = dict(step="evaluate", name="m", profile="default", parameters={}, seed=0,
+                  numbers=dict(int8_top1=0.5, latency_ms=2.0, test_images=400),
+                  provenance=dict(versions=dict(tensorflow="2.21.0"), commit="0123456789ab",
+                                  time="2026-11-28T10:00:00+00:00",
+                                  host=dict(cpu="x", cores=2, memory_gib=1.0, system="Linux")))
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        place = record
+        for part in path: place = place[part]
+        place[last] = value
+    return record
+
+
+WRONG = [
+    dict(numbers__int8_top1=17.3), dict(numbers__int8_top1=-0.1), dict(numbers__top1="0.5"),
+    dict(numbers__int8_top1=True), dict(numbers__latency_ms=0), dict(numbers__latency_ms=-2.0),
+    dict(numbers__latency_ms="2"), dict(numbers__latency_p95_ms="fast"),
+    dict(numbers__x=float("nan")), dict(numbers__x=float("inf")),
+    dict(numbers__x=[1.0, float("nan")]), dict(numbers__curve=[dict(val_loss="low")]),
+    dict(numbers__sqnr_db="none"), dict(numbers__values=["1"]),
+    dict(numbers__iou=dict(cat=float("nan"))), dict(numbers__test_images=-1),
+    dict(numbers__curve=[dict(accuracy=1.5)]), dict(numbers__int8_map=2), dict(numbers__seconds=-1),
+    dict(parameters__rate=float("inf")), dict(numbers__bytes="many"),
+    dict(provenance__commit="<script>"), dict(provenance__commit=12), dict(provenance__time="now"),
+    dict(provenance__time=None), dict(provenance__host="x"), dict(provenance__host=dict(cpu="x")),
+    dict(provenance__host__cores="two"), dict(provenance__versions=[]),
+    dict(provenance__versions__keras=3.15), dict(provenance={}),
+]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("changes", WRONG, ids=str)
+def test_a_record_that_cannot_be_is_one_line(tmp_path, changes):
+    from edgetpu_repro.core.records import read_record
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps(a_record(**changes)))
+    with pytest.raises(UsageError, match="m.json: .+; run its step again"): read_record(path)
+
+
+@pytest.mark.quick
+def test_committed_records_are_sound(tmp_path):
+    from edgetpu_repro.core.records import read_record
+    found = [read_record(p) for p in sorted(ROOT.glob("results/*/records/**/*.json"))]
+    assert len(found) > 300
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps(a_record(numbers__map_small=None, provenance__commit=None)))
+    read_record(path)
+
+
+@pytest.fixture
+def records_at(tmp_path, monkeypatch):
+    "Write records of a checkout of its own."
+    for name in ("Snakefile", "settings.ini"): (tmp_path / name).touch()
+    monkeypatch.setenv("EDGETPU_REPRO_HOME", str(tmp_path))
+
+    def write(**records):
+        from edgetpu_repro.core.files import Paths
+        for name, record in records.items():
+            write_text(Paths("default").record("evaluate", name), json.dumps(record))
+
+    return write
+
+
+@pytest.mark.quick
+def test_records_of_several_hosts_versions_or_commits_are_said(records_at):
+    from edgetpu_repro.show.tables import host_line
+    records_at(a=a_record(name="a"), b=a_record(name="b"))
+    assert host_line("default", "evaluate") == \
+        "measured on x, 2 cores, Linux, TensorFlow 2.21.0, LiteRT None, 2026-11-28"
+    records_at(b=a_record(name="b", provenance__host__cpu="y"))
+    said = host_line("default", "evaluate")
+    assert "several hosts" in said and "1 of 2 on y, 2 cores" in said
+    records_at(b=a_record(name="b", provenance__versions__tensorflow="2.20.0"))
+    assert "1 of 2 on x, 2 cores, Linux, TensorFlow 2.20.0" in host_line("default", "evaluate")
+    records_at(b=a_record(name="b", provenance__commit="ba9876543210+"))
+    assert "of 2 commits (0123456789ab, ba9876543210+)" in host_line("default", "evaluate")
+
+
+@pytest.mark.quick
+def test_a_record_of_another_step_profile_or_model_is_refused(records_at):
+    from edgetpu_repro.core.records import read_records
+    for changes in (dict(step="train"), dict(profile="smoke"), dict(name="other")):
+        records_at(m=a_record(**changes))
+        with pytest.raises(UsageError, match="m.json is of"): read_records("default", "evaluate")
+    records_at(m=a_record())
+    assert read_records("default", "evaluate")[0]["name"] == "m"

@@ -6,8 +6,11 @@
 __all__ = ['KINDS', 'records_frame', 'host_line', 'save_table']
 
 # %% ../../nbs/show/01_tables.ipynb #a002
+from collections import Counter
+
 import pandas as pd
 
+from ..core.errors import UsageError
 from ..core.files import Paths, atomic_write, write_text
 from ..core.records import read_records
 
@@ -25,18 +28,30 @@ def records_frame(
     return pd.DataFrame(rows).set_index("name") if rows else pd.DataFrame()
 
 
+def _origin(record:dict) -> tuple: # (machine, software)
+    "Where a record comes from, in words."
+    host, versions = record["provenance"]["host"], record["provenance"]["versions"]
+    machine = f"{host['cpu']}, {host['cores']} cores, {host['system']}"
+    tensorflow, litert = versions.get("tensorflow"), versions.get("ai-edge-litert")
+    return machine, f"TensorFlow {tensorflow}, LiteRT {litert}"
+
+
 def host_line(
     profile:str, # Which profile
     step:str, # Which step's records
-    names=None, # Which runs, of which the first is said; None: all there are
-) -> str: # One sentence
+    names=None, # Which runs; None: all there are
+) -> str: # One sentence, which says where records are not of one host, version or commit
     "On what machine, when and with what the numbers of a step were measured."
-    names = list(names or Paths(profile).names(step))
-    origin = read_records(profile, step, names[:1])[0]["provenance"]
-    host, versions = origin["host"], origin["versions"]
-    machine = f"{host['cpu']}, {host['cores']} cores, {host['system']}"
-    software = f"TensorFlow {versions['tensorflow']}, LiteRT {versions['ai-edge-litert']}"
-    return f"measured on {machine}, {software}, {origin['time'][:10]}"
+    records = read_records(profile, step, None if names is None else list(names))
+    if not records: raise UsageError(f"{profile} has no records of {step}; run its step first")
+    counted = Counter(map(_origin, records)).most_common()
+    said = f"measured on {', '.join(_origin(records[0]))}, {records[0]['provenance']['time'][:10]}"
+    if len(counted) > 1:
+        parts = [f"{n} of {len(records)} on {', '.join(origin)}" for origin, n in counted]
+        said = f"measured on several hosts or with several versions: {'; '.join(parts)}"
+    commits = Counter(str(r["provenance"]["commit"]) for r in records).most_common()
+    if len(commits) == 1: return said
+    return f"{said}; of {len(commits)} commits ({', '.join(name for name, _ in commits[:4])})"
 
 # %% ../../nbs/show/01_tables.ipynb #c010
 KINDS = ("", "published", "measured", "modelled")

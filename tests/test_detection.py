@@ -157,7 +157,7 @@ BAD_BOXES = {
 
 @pytest.mark.parametrize("problem", BAD_BOXES)
 def test_bad_boxes_are_named_and_counted(tmp_path, problem):
-    from edgetpu_repro.data.boxes import read_coco
+    from edgetpu_repro.data.coco import read_coco
     good = (1, 7, [10, 10, 20, 20])
     found = read_coco(coco_json(tmp_path, [good, BAD_BOXES[problem]]), tmp_path)
     assert found["problems"].counts == {problem: 1}
@@ -168,7 +168,7 @@ def test_bad_boxes_are_named_and_counted(tmp_path, problem):
 
 def test_pictures_that_are_missing_are_named(tmp_path):
     from edgetpu_repro.core.errors import UsageError
-    from edgetpu_repro.data.boxes import read_coco
+    from edgetpu_repro.data.coco import read_coco
     gone = [dict(id=5, file_name="gone.png", width=10, height=10)]
     found = read_coco(coco_json(tmp_path, [(5, 7, [1, 1, 2, 2])], more=gone), tmp_path)
     assert found["problems"].lines() == [
@@ -183,7 +183,8 @@ def test_pictures_that_are_missing_are_named(tmp_path):
 
 def test_a_thousand_boxes_and_more(tmp_path):
     "COCO's JSON has no limit; targets of TFDS have one, and count what is over it."
-    from edgetpu_repro.data.boxes import ROWS, box_target, category_columns, coco_target, read_coco
+    from edgetpu_repro.data.boxes import ROWS, box_target
+    from edgetpu_repro.data.coco import category_columns, coco_target, read_coco
     boxes = [(1, 7, [i % 90, i % 40, 5, 5]) for i in range(1200)]
     found = read_coco(coco_json(tmp_path, boxes), tmp_path)
     columns, _ = category_columns(found["categories"], 1)
@@ -262,7 +263,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
 
 def test_wrong_number_of_classes(tmp_path):
     from edgetpu_repro.core.errors import UsageError
-    from edgetpu_repro.data.boxes import category_columns
+    from edgetpu_repro.data.coco import category_columns
     few = "the model has 3 classes, the annotations have 1 categories"
     with pytest.raises(UsageError, match=few):
         category_columns([dict(id=7, name="cup")], 3)

@@ -191,7 +191,7 @@ class Annotations(Format):
         return path
 
     def read(self, path):
-        from edgetpu_repro.data.boxes import category_columns, coco_target, read_coco
+        from edgetpu_repro.data.coco import category_columns, coco_target, read_coco
         found = read_coco(path, path.parent / "pictures")
         columns, _ = category_columns(found["categories"], None)
         for picture in found["images"]:

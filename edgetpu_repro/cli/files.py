@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RELEASED', 'Released', 'ModelName', 'KerasFolder', 'Listed', 'FetchName', 'FetchFolder', 'Kind', 'CkptPath',
-           'Quantize', 'LessRestrictive', 'OutputLayer', 'Calibration', 'Crop', 'Steps', 'Batch', 'Target', 'Quantizer',
-           'Recipe', 'Rule', 'Format', 'Labels', 'Report', 'MaxDetections', 'AllowDegraded', 'ModelPath', 'Images',
-           'PredictLabels', 'PictureFolder', 'import_command', 'fetch', 'export', 'predict']
+           'Quantize', 'LessRestrictive', 'OutputLayer', 'Calibration', 'CalibrationImages', 'Crop', 'Steps', 'Batch',
+           'Target', 'Quantizer', 'Recipe', 'Rule', 'Format', 'Labels', 'Report', 'MaxDetections', 'AllowDegraded',
+           'EMBEDDED', 'ModelPath', 'Images', 'PredictLabels', 'PictureFolder', 'import_command', 'fetch', 'export',
+           'predict']
 
 # %% ../../nbs/cli/03_files.ipynb #a002
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ import typer
 from ..core.errors import UsageError, need, unknown
 from ..core.files import sha256_file
 from ..core.records import seed_for
+from ..core.settings import plain_name
 from ..models.specs import get_spec, resolve_spec
 from .app import FINALIZE, DataDir, ImageSize, Json, NumClasses, answering, app
 from .app import check_finalize, check_model_file, flag, model_argument
@@ -105,7 +107,9 @@ LessRestrictive = flag("--quantize-less-restrictive", "int8, but with a float ou
                        "and operators that cannot be int8 stay float.")
 OutputLayer = option(str, "Put out this layer's activation in place of the model's output, "
                           "see `info`.")
-Calibration = option(str, "TFDS name of the calibration data.")
+Calibration = option(str, "TFDS name of the calibration data; those that the weights were trained "
+                          "on if nothing is given.")
+CalibrationImages = option(Path, "Folder of pictures to calibrate with, in place of a dataset.")
 Crop = flag("--central-crop", "Crop before resizing, as for ImageNet.")
 Steps = option(int, "Calibration batches, from the train split.", min=1)
 Batch = option(int, "Images a call of the file; -1: any number, which the caller sets.", min=-1)
@@ -176,13 +180,16 @@ def _network(model_name, path, image_size, target, num_classes):
     return network
 
 # %% ../../nbs/cli/03_files.ipynb #hx04b
-def _class_names(spec, network, labels, builder) -> tuple:
-    "Names of the classes: from a file of lines, or as the task finds them."
+def _class_names(spec, network, labels, builder, ckpt_path) -> tuple:
+    "Names of the classes: from a file of lines, of the training, or as the task finds them."
     from edgetpu_repro.data.labels import names_in_file
+    from edgetpu_repro.train.experiments import trained_names
     from edgetpu_repro.tasks.base import TASKS, shapes_of
     task = TASKS[spec.task]
     classes = task.classes(shapes_of(network))
-    return names_in_file(labels, classes) if labels else task.names_for(builder, classes)
+    if labels: return names_in_file(labels, classes)
+    trained = trained_names(ckpt_path) if ckpt_path else ()
+    return trained if len(trained) == classes else task.names_for(builder, classes)
 
 
 def _written(network, folder, format, calibration, options) -> list: # of (path, card)
@@ -194,17 +201,48 @@ def _written(network, folder, format, calibration, options) -> list: # of (path,
             write_model(network, folder, format, options.finalize_methods)]
 
 
+EMBEDDED = "digit_scenes" # what random weights are calibrated on: their ranges mean nothing
+
+
+def _of_training(path) -> dict: # Fields of `DataSettings`
+    "The data that weights were trained on, as written beside them; `UsageError` where nobody says."
+    from edgetpu_repro.train.experiments import read_experiment
+    found = read_experiment(path).get("data", {}) if path.suffix == ".keras" else {}
+    names = ("name", "data_dir", "images", "annotations", "held_out", "split_seed")
+    if found: return {name: found[name] for name in names if name in found}
+    raise UsageError(f"nothing beside {path} says what it was trained on; "
+                     "give pictures to quantise with: --images, or --dataset_name with --data_dir")
+
+
+def _data_of(ckpt_path, name, data_dir, images):
+    "Which data a file is calibrated with, as fields of `DataSettings`."
+    if images and (name or data_dir):
+        raise UsageError("--images takes the place of --dataset_name and --data_dir")
+    if images: return dict(name=plain_name(images), images=str(images.absolute()))
+    given = dict(data_dir=str(data_dir.absolute())) if data_dir else {}
+    if not name and not ckpt_path and data_dir:
+        raise UsageError(f"say which dataset of {data_dir}: --dataset_name")
+    found = _of_training(ckpt_path) if ckpt_path and not name else dict(name=name or EMBEDDED)
+    if found.get("images") and data_dir:
+        raise UsageError(f"{ckpt_path} was trained on {found['images']}: leave out --data_dir, "
+                         "or name a dataset (--dataset_name)")
+    from edgetpu_repro.data.datasets import check_place
+    check_place(found["name"], data_dir)
+    return dict(found, **given)
+
+
 def _calibration(
-    name, folder, image_size, central_crop, images,
+    data:dict, image_size, central_crop, images,
 ) -> tuple: # (builder, images, what the card tells of them)
     "Images of a train split to quantise with."
     from edgetpu_repro.core.settings import DataSettings
-    from edgetpu_repro.data.datasets import Dataset, dataset_builder
-    builder = dataset_builder(name, folder)
-    settings = DataSettings(name=name, image_size=image_size, central_crop=central_crop)
-    found = Dataset(settings, builder).calibration(images)
-    card = dict(dataset=name, split="train", images=len(found), central_crop=central_crop)
-    return builder, found, card
+    from edgetpu_repro.data.datasets import open_dataset
+    settings = DataSettings(**data, image_size=image_size, central_crop=central_crop)
+    dataset = open_dataset(settings)
+    for line in getattr(dataset.builder, "lines", ()): warn(f"WARNING: {dataset.name}: {line}")
+    found = dataset.calibration(images)
+    card = dict(dataset=dataset.name, split="train", images=len(found), central_crop=central_crop)
+    return dataset.builder, found, card
 
 # %% ../../nbs/cli/03_files.ipynb #hx05
 def _against_float(check) -> str:
@@ -250,8 +288,9 @@ def export(
     num_classes: NumClasses = None,
     finalize_method: option(list[str], FINALIZE) = (),
     output_layer: OutputLayer = None,
-    dataset_name: Calibration = "digit_scenes",
+    dataset_name: Calibration = None,
     data_dir: DataDir = None,
+    images: CalibrationImages = None,
     central_crop: Crop = False,
     num_calibration_steps: Steps = 100,
     batch_size: Batch = 1,
@@ -268,7 +307,10 @@ def export(
 ):
     "Export a model to .tflite, float or quantised, with a card: what is in it, how it compares."
     spec = resolve_spec(model_name)
-    image_size = image_size or spec.image_size
+    from edgetpu_repro.train.experiments import read_experiment
+    trained = read_experiment(ckpt_path) if ckpt_path else {}
+    size = trained.get("data", {}).get("image_size")
+    image_size = image_size or (size if isinstance(size, int) else spec.image_size)
     quantize = quantize or quantize_less_restrictive or tuple(recipe) != ("a8w8",) or bool(rule)
     _check_format(format, quantize)
     if labels and not labels.is_file(): raise UsageError(f"{labels} is not a file")
@@ -280,13 +322,15 @@ def export(
     check_batch_size(batch_size)
     from edgetpu_repro.tflite.export import ExportOptions
     from edgetpu_repro.tflite.formats import up_to_layer
+    if images and not images.is_dir(): raise UsageError(f"{images} is not a folder")
+    data = _data_of(ckpt_path, dataset_name, data_dir, images) if quantize else None
     with output_folder(output_dir) as folder, answering(as_json):
         builder = calibration = seen = None
         if quantize:
-            images = num_calibration_steps * max(1, batch_size)
-            builder, calibration, seen = _calibration(
-                dataset_name, data_dir, image_size, central_crop, images)
+            count = num_calibration_steps * max(1, batch_size)
+            builder, calibration, seen = _calibration(data, image_size, central_crop, count)
         about = dict(weights=_weights_card(ckpt_path), image_size=image_size, calibration=seen)
+        if "pictures" in trained: about["trained_on"] = trained["pictures"]
         if not ckpt_path: warn("WARNING: no --ckpt_path given, the file will hold RANDOM weights")
         options = ExportOptions(methods, tuple(recipe), quantizer, tuple(rule),
                                 quantize_less_restrictive, batch_size,
@@ -295,7 +339,7 @@ def export(
         done = []
         for t in target:
             network = _network(model_name, ckpt_path, image_size, t, num_classes)
-            names = _class_names(spec, network, labels, builder)
+            names = _class_names(spec, network, labels, builder, ckpt_path)
             if output_layer: network = up_to_layer(network, output_layer)
             mine = replace(options, target=t, labels=names)
             done += _written(network, folder, format, calibration, mine)

@@ -173,7 +173,7 @@ def read_text(
 ) -> str:
     "Read a UTF-8 text; raises `UsageError` for a file that is missing, a folder or not text."
     advice = f"; {hint}" if hint else ""
-    try: return Path(path).read_text(encoding="utf-8")
+    try: return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError: raise UsageError(f"{what} {path} does not exist{advice}") from None
     except (IsADirectoryError, NotADirectoryError):
         raise UsageError(f"{what} {path} is not a file{advice}") from None

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Count', 'Natural', 'Side', 'Share', 'BelowOne', 'Positive', 'NotNegative', 'PositiveShare', 'Bounds', 'Name',
            'UNIONS', 'PLAIN', 'TfdsName', 'Split', 'Shares', 'Factors', 'Expectations', 'Range', 'Ordered', 'Pattern',
-           'described', 'fits', 'checked', 'Settings', 'from_dict', 'replace_fields', 'DataSettings', 'TrainSettings',
-           'TimedSettings', 'TaskSettings', 'BenchmarkSettings', 'BlocksSettings', 'ReleasedSettings', 'SearchPlan',
-           'Profile', 'config_folder', 'list_profiles', 'load_profile']
+           'described', 'fits', 'checked', 'Settings', 'from_dict', 'replace_fields', 'plain_name', 'DataSettings',
+           'TrainSettings', 'TimedSettings', 'TaskSettings', 'BenchmarkSettings', 'BlocksSettings', 'ReleasedSettings',
+           'SearchPlan', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
 
 # %% ../../nbs/core/02_settings.ipynb #c002
 import dataclasses, fnmatch, math, re, types, typing
@@ -242,6 +242,13 @@ Shares = Annotated[tuple[PositiveShare, PositiveShare], Ordered()]
 Factors = Annotated[tuple[Positive, Positive], Ordered()]
 
 
+def plain_name(
+    folder, # A path
+) -> str: # What a dataset may be called
+    "The name of a folder of pictures, in characters that the name of a dataset has."
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", Path(folder).absolute().name) or "pictures"
+
+
 @dataclass(frozen=True)
 class DataSettings(Settings):
     "Which images a profile trains, calibrates and evaluates on."
@@ -254,7 +261,11 @@ class DataSettings(Settings):
     central_crop:bool = False      # crop before resizing, as is usual for ImageNet
     cache:bool = True              # keep the decoded train split in memory
     background:bool = False        # the model's class 0 is background: labels count from 1
-    mask_labels:str|None = None    # what the numbers in its masks mean; None: the dataset's name
+    mask_labels:str|None = None    # what the numbers in its masks mean; None: what the dataset says
+    images:str|None = None         # a folder of pictures in place of a TFDS dataset
+    annotations:str|None = None    # COCO's JSON for that folder
+    held_out:BelowOne = 0.2        # share of that folder to evaluate on, where it has no splits
+    split_seed:Natural = 0         # decides which
 
 # %% ../../nbs/core/02_settings.ipynb #c016
 @dataclass(frozen=True)
@@ -294,6 +305,9 @@ class TrainSettings(Settings):
     from_backbone:bool = False     # segmentation: start from the classifier of the profile
     # released weights to start from: a file or a checkpoint; $NAME is of the environment
     start:str|None = None
+    head_images:Natural = 0        # of so many, features are computed once to fit a first head on
+    freeze_body:bool = False       # train the head alone
+    freeze_norms:bool = False      # norms keep the statistics and the scale that they start with
     # segmentation: freeze backbone layers with so many channels or more
     freeze_large_filters:Count|None = None
 

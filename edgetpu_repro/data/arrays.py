@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEAD', 'TAIL', 'ATTEMPTS', 'GREY', 'ORDER', 'IMAGE', 'BATCH', 'AHEAD', 'Examples', 'record_places', 'shortage',
-           'open_split', 'bilinear', 'nearest', 'bytes_of', 'resize', 'normalize', 'augment_images', 'mix_batch',
-           'augment_masks', 'Training', 'training_batches', 'Evaluation']
+           'in_colour', 'open_split', 'bilinear', 'nearest', 'bytes_of', 'resize', 'normalize', 'augment_images',
+           'mix_batch', 'augment_masks', 'Training', 'training_batches', 'Evaluation']
 
 # %% ../../nbs/data/02_arrays.ipynb #ar02
 import struct
@@ -18,6 +18,7 @@ import keras, numpy as np, tensorflow_datasets as tfds
 from ..core.errors import UsageError, missing, unknown
 from .digit_scenes import SCENES, scene, source_digits
 from .labels import VOID
+from .pictures import read_picture
 
 # %% ../../nbs/data/02_arrays.ipynb #ar05
 class Examples:
@@ -130,6 +131,13 @@ def _chosen(builder, split:str) -> list: # of records, in the order of the files
     return found
 
 
+def in_colour(
+    image, # (height, width, 1 or 3)
+) -> np.ndarray: # (height, width, 3)
+    "Grey pixels in three channels."
+    return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
+
+
 def open_split(
     builder, # A TFDS builder; prepared, or the embedded one
     split:str, # 'train', 'test', or any TFDS slice
@@ -137,12 +145,19 @@ def open_split(
 ): # `Examples` of dicts
     "A split with some features, decoded; raises `UsageError` where a file is damaged."
     if not builder.info.splits: return _drawn(split, features)
-    wanted = tfds.features.FeaturesDict({name: builder.info.features[name] for name in features})
+    wanted = {name: builder.info.features[name] for name in features}
+    in_file = isinstance(wanted.get("image"), tfds.features.Image)
+    if in_file: wanted["image"] = tfds.features.Text() # the bytes of its file
+    wanted = tfds.features.FeaturesDict(wanted)
     records = _chosen(builder, split)
 
     def get(i):
-        try: return wanted.deserialize_example_np(_read(*records[i]))
-        except (ValueError, OSError) as e: # Pillow's, of an image
+        try:
+            example = wanted.deserialize_example_np(_read(*records[i]))
+            if in_file: example["image"] = read_picture(example["image"])
+            elif "image" in features: example["image"] = in_colour(example["image"])
+            return example
+        except (ValueError, OSError) as e:
             why = " ".join(str(e).split())
             raise UsageError(f"bad example in {builder.name}: {why}") from None
 

@@ -26,10 +26,10 @@ from ..core.errors import UsageError, unknown
 from ..core.files import sha256_file
 from ..core.published import published
 from ..core.settings import ReleasedSettings
-from ..data.boxes import read_coco
+from ..data.coco import read_coco
 from ..data.datasets import normalize
 from ..data.labels import MASK_LABELS, VOID
-from .predict import read_picture
+from ..data.pictures import read_picture
 from ..models.specs import build_model
 from ..tasks.base import decibels
 from ..tasks.boxes import Detections, coco_evaluation

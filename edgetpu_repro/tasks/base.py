@@ -121,6 +121,10 @@ class TrainingTask:
     def prepare(self, model, train):
         "Refuse with a `UsageError` what does not fit; freeze layers that the settings freeze."
 
+    def head_names(self, model) -> set:
+        "Names of the layers that are not of the body: of a classifier, the last one with weights."
+        return {[layer.name for layer in model.layers if layer.weights][-1]}
+
     def loss(self, model, train):
         "As `keras.Model.compile` takes it: one loss, or a dict by the outputs' names."
         raise NotImplementedError

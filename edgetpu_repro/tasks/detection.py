@@ -16,7 +16,8 @@ from keras import ops
 
 from ..core.compat import has_tensorflow, tf
 from ..core.errors import UsageError, missing, unknown
-from ..data.boxes import COCO_IDS, COCO_NAMES, augment_boxes, box_target
+from ..data.boxes import augment_boxes, box_target
+from ..data.coco import COCO_IDS, COCO_NAMES
 from ..data.datasets import AUTOTUNE
 from ..models.anchors import anchors_for
 from edgetpu_repro.tasks.base import (
@@ -30,7 +31,9 @@ from edgetpu_repro.tasks.boxes import (
 TRAINED_BOXES = 100 # of a picture, at the most
 
 
-def _is_coco(dataset) -> bool: return dataset.name.split("/")[0] == "coco"
+def _is_coco(dataset) -> bool:
+    "Whether TFDS has the dataset, with COCO's 80 classes."
+    return dataset.name.split("/")[0] == "coco" and not dataset.settings.images
 
 
 def box_names(
@@ -41,6 +44,7 @@ def box_names(
         there = ", ".join(dataset.features)
         raise UsageError(f"dataset {dataset.name!r} has no boxes (objects); it has {there}")
     if _is_coco(dataset): return COCO_NAMES
+    if names := getattr(dataset.builder, "names", ()): return names # a folder's
     label = dataset.builder.info.features["objects"]["label"]
     return tuple(label.names or map(str, range(label.num_classes)))
 
@@ -345,6 +349,10 @@ class _Training(TrainingTask):
         heads = [name for name in names if re.fullmatch(r"class\d+", name)]
         return copy_weights(model, other, tuple(heads))
 
+    def head_names(self, model):
+        "What makes boxes and classes."
+        return {layer.name for layer in model.layers if layer.name.startswith(("box", "class"))}
+
     def loss(self, model, train): return {"box_encodings": box_loss, "class_logits": class_loss}
 
 # %% ../../nbs/tasks/05_detection.ipynb #d012b
@@ -381,6 +389,8 @@ class _Files(ExportingTask):
 
     def names_for(self, builder, classes):
         "The names of the dataset's boxes where they are as many, or COCO's."
+        own = getattr(builder, "names", ())
+        if own and len(own) == classes: return own
         features = builder.info.features if builder else {}
         boxes = features["objects"] if "objects" in features else {}
         label = boxes["label"] if "label" in boxes else None
@@ -458,6 +468,7 @@ class Detection(_Training, _Exporting, Task):
                 truth.add(target, detections)
                 lost += int(target.get("lost", 0))
         if not truth.images: raise UsageError("the split is empty")
+        if not truth.annotations: raise UsageError("the split has no box to compare with")
         suppression = "in the file" if done else method
         return dict(truth.metrics(names), boxes_left_out=lost, suppression=suppression)
 

@@ -7,6 +7,8 @@ __all__ = ['BODY', 'TASK', 'mask_labels', 'load_masks', 'masked_cross_entropy', 
            'color_mask', 'take_backbone', 'pixel_statistics', 'draw_masks', 'largest_classes', 'Segmentation']
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c002
+from functools import lru_cache
+from pathlib import Path
 import numpy as np
 from keras import ops
 from PIL import Image
@@ -16,20 +18,43 @@ from ..core.errors import UsageError, unknown
 from ..data import arrays
 from ..data.augment import augment_masks
 from ..data.datasets import AUTOTUNE
-from ..data.labels import MASK_LABELS, VOID
+from ..data.folders import check_numbers
+from ..data.labels import MASK_LABELS, VOID, MaskLabels, names_in_file
 from ..models.blocks import freeze_large_filters
 from .base import ExportingTask, Prediction, Task, TrainingTask
 from .base import class_name, set_layer, shapes_of
 from .finalize import finalize, finalize_methods, first_argmax, parse_finalize
 
 # %% ../../nbs/tasks/03_segmentation.ipynb #c005
+@lru_cache(maxsize=8)
+def _numbers_in(dataset) -> frozenset:
+    "The numbers in the masks of a dataset that names no classes, without void."
+    found = set()
+    with dataset.reading():
+        for example in dataset.split("train", ("segmentation_mask",)).as_numpy_iterator():
+            found.update(np.unique(example["segmentation_mask"]).tolist())
+    check_numbers(found - {VOID}, f"dataset {dataset.name!r}")
+    return frozenset(found - {VOID})
+
+
 def mask_labels(
-    settings, # `DataSettings`
-): # `MaskLabels`
-    "What the numbers in the masks of a dataset mean; raises `UsageError` where nobody has said so."
-    name = settings.mask_labels or settings.name
-    if name not in MASK_LABELS: raise unknown("mask_labels", name, MASK_LABELS)
-    return MASK_LABELS[name]
+    dataset, # From `open_dataset`
+) -> MaskLabels:
+    """What the numbers in the masks of a dataset mean; raises `UsageError` for an unknown name.
+
+    As the settings say, as the dataset does, or as many classes as its masks hold; 255 is void.
+    """
+    given = dataset.settings.mask_labels
+    if given and Path(given).is_file(): return MaskLabels(names_in_file(given))
+    if given and given not in MASK_LABELS: raise unknown("mask_labels", given, MASK_LABELS)
+    of_folder = getattr(dataset.builder, "names", ())
+    name = given or ("" if of_folder else dataset.name)
+    if name in MASK_LABELS: return MASK_LABELS[name]
+    if of_folder: return MaskLabels(of_folder)
+    feature = dataset.builder.info.features.get("segmentation_mask")
+    if feature is None: dataset.split("train", ("segmentation_mask",)) # raises
+    if names := getattr(feature, "names", None): return MaskLabels(tuple(names))
+    return MaskLabels(tuple(map(str, range(max(_numbers_in(dataset)) + 1))))
 
 
 def _check_channels(dataset):
@@ -69,9 +94,9 @@ def load_masks(
     limit:int|None=None, # First so many images; None: as the settings say
 ): # `tf.data.Dataset` of (image uint8, mask uint8 (height, width)), of known length
     "A segmentation split in the order of the files, decoded and resized, void as 255."
-    table = mask_labels(dataset.settings).table()
     ds = dataset.split(split, ("image", "segmentation_mask"), limit)
     _check_channels(dataset)
+    table = mask_labels(dataset).table()
     if not has_tensorflow(): return ds.map(lambda x: _example(x, dataset, table))
 
     def example(x):
@@ -237,7 +262,7 @@ class _Training(TrainingTask):
 
     def label_names(self, dataset):
         "Of the numbers in the masks."
-        return mask_labels(dataset.settings).names
+        return mask_labels(dataset).names
 
     def samples(self, dataset, split, limit=None, encoded=False):
         "Images and masks (height, width) uint8; images are decoded, whatever `encoded` says."
@@ -259,6 +284,10 @@ class _Training(TrainingTask):
             raise UsageError(f"{model.name} has {classes} classes; "
                              f"a mask of 8 bits whose {VOID} is void allows {VOID}")
         if train.freeze_large_filters: freeze_large_filters(model, train.freeze_large_filters)
+
+    def head_names(self, model):
+        "All but stem and blocks."
+        return {layer.name for layer in model.layers if not layer.name.startswith(BODY)}
 
     def loss(self, model, train):
         "Cross-entropy over the pixels that are not void."
@@ -314,6 +343,10 @@ class _Exporting(ExportingTask):
     def names_for(self, builder, classes):
         "The names of the dataset's masks, or of one of the ways to number them."
         if builder is None: return ()
+        own = getattr(builder, "names", None)
+        if own is None: # TFDS's
+            own = getattr(builder.info.features.get("segmentation_mask"), "names", None)
+        if own and len(own) == classes: return tuple(own)
         known = [m.names for name, m in MASK_LABELS.items() if name.startswith(builder.name)]
         return next((names for names in known if len(names) == classes), ())
 

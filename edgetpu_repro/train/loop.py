@@ -27,6 +27,7 @@ from .devices import (
     in_precision, is_first, own_rows, replicas, synchronize_norms)
 from .experiments import Experiment
 from .fast import fast_operators, make_variables
+from .head import fit_head
 from .recipes import compile_model
 
 # %% ../../nbs/train/06_loop.ipynb #c005
@@ -261,6 +262,21 @@ def _start(
     print(f"{names}: not from the weights to start from, trained anew", file=sys.stderr)
 
 
+def _first_head(
+    e:Experiment,
+    model, # With the weights to start from; its head is changed
+    task, # Its `Task`
+    dataset,
+):
+    "Fit the head on features of the first pictures, where the recipe wants that."
+    count = min(e.train.head_images, e.data.train_images or e.train.head_images)
+    if not count: return
+    with dataset.reading():
+        share = fit_head(model, task.samples(dataset, "train", count), e.train.flip)
+    if share is None: return
+    print(f"{e.name}: a first head gets {share:.1%} of its own {count:,} images or fewer right")
+
+
 def _build(
     e:Experiment,
     spec, # Of its model
@@ -297,7 +313,10 @@ def train_experiment(
     classes = len(task.label_names(dataset))
     keras.utils.set_random_seed(seed)
     model = _build(e, spec, classes)
-    if init is not None: _start(model, task, init, task.samples(dataset, "train"))
+    if init is not None:
+        _start(model, task, init, task.samples(dataset, "train"))
+        if not any(Path(path).with_suffix(".checkpoints").glob("step-*.npz")):
+            _first_head(e, model, task, dataset)
     elif e.train.from_backbone: _warn_of_scratch(e, spec)
     size = "x".join(map(str, model.input_shape[1:3]))
     print(f"{e.name}: {len(images)} images of {size} pixels, {classes} classes, "

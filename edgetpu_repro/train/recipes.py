@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'OPTIMIZERS', 'WarmUp', 'learning_rate', 'Adam', 'RMSprop', 'SGD', 'FusedAdam', 'extract_l2',
-           'on_one_tensorflow_device', 'make_optimizer', 'compile_model']
+           'on_one_tensorflow_device', 'make_optimizer', 'freeze_parts', 'compile_model']
 
 # %% ../../nbs/train/02_recipes.ipynb #c002
 import keras
@@ -201,6 +201,21 @@ def _set_norm_momentum(model, momentum:float):
         if isinstance(layer, keras.layers.BatchNormalization): layer.momentum = momentum
 
 
+def freeze_parts(
+    model, # Changed in place
+    settings:TrainSettings,
+    task, # Its `Task`
+):
+    "Freeze the body, or norms alone; what is frozen keeps its statistics, too."
+    if not (settings.freeze_body or settings.freeze_norms): return
+    heads = task.head_names(model)
+    for layer in flat_layers(model):
+        if not layer.weights: continue
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        if settings.freeze_body and layer.name not in heads: layer.trainable = False
+        elif settings.freeze_norms and norm: layer.trainable = False
+
+
 def compile_model(
     model, # From `build_model`
     settings:TrainSettings,
@@ -213,6 +228,7 @@ def compile_model(
     """
     task = task or task_of_model(model)
     task.prepare(model, settings)
+    freeze_parts(model, settings, task)
     if settings.norm_momentum is not None: _set_norm_momentum(model, settings.norm_momentum)
     model.compile(
         make_optimizer(model, settings, per_epoch),

@@ -494,6 +494,7 @@ def test_batches_of_a_folder_go_on_where_they_stopped(tmp_path):
     for x, y in zip(whole[4], late): np.testing.assert_array_equal(x, y)
     seen = sum(len(y) for _, y in batches(CLASSIFICATION.samples(dataset, "all"), 4))
     assert seen == 10, "the last batch as well"
+    assert len(CLASSIFICATION.samples(dataset, "all[:50%]")) == 5
 
 
 def test_masks_of_a_folder_and_grey_pictures(tmp_path):
@@ -544,15 +545,14 @@ def test_grey_pictures_and_own_masks_of_tfds(tmp_path):
 
 
 def test_labels_of_a_list_count_as_the_model_counts(tmp_path):
+    from types import SimpleNamespace
     from edgetpu_repro.measure.evaluate import as_model_counts
-    from edgetpu_repro.measure.predict import ModelFile
     photos(tmp_path, "0.png", "1.png", "2.png")
     (tmp_path / "labels.txt").write_text("0.png 0\n1.png 7\n2.png 999\n")
     dataset = open_dataset(DataSettings(images=str(tmp_path), image_size=32))
 
     def counted(classes):
-        file = ModelFile(tmp_path / "m.tflite", None, (1, 32, 32, 3), ((1, classes),), ("float32",))
-        return as_model_counts(dataset, file)
+        return as_model_counts(dataset, SimpleNamespace(labels=(), classes=classes))
 
     found, lines = counted(1001)
     assert found.settings.background and "background" in lines[0]

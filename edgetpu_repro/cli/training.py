@@ -76,9 +76,7 @@ def _chosen(kind, name, profile, changes, data_dir, images=None, annotations=Non
     known = kind.endswith(".json") or meant(kind) in SPECS
     if not known: raise unknown("experiment", kind, EXPERIMENTS)
     e = experiment(kind, profile)
-    if images:
-        file = str(annotations) if annotations else None
-        e = with_data(e, own_data(e.data, images=str(images), annotations=file))
+    if images: e = with_data(e, own_data(e.data, images=images, annotations=annotations))
     e = set_fields(e, changes)
     if name != kind: e = dataclasses.replace(e, name=name)
     if not data_dir: return e

@@ -140,8 +140,10 @@ def rows_of(
     if name not in folder.rows:
         raise UsageError(f"{folder.folder} has no pictures for {name!r}; "
                          f"it has {', '.join(folder.rows)}")
-    part, = tfds.core.ReadInstruction.from_spec(split).to_absolute(folder.info.splits)
-    return folder.rows[name][part.from_:part.to]
+    rows = folder.rows[name]
+    sized = dict(rows=Split(num_examples=len(rows))) # a name that TFDS gives no meaning
+    part, = tfds.core.ReadInstruction.from_spec(f"rows{split[len(name):]}").to_absolute(sized)
+    return rows[part.from_:part.to]
 
 # %% ../../nbs/data/02_folders.ipynb #fo11
 def _rank(folder, path, seed:int) -> str:

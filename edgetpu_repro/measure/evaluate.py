@@ -88,9 +88,7 @@ def chosen_data(
     data = load_profile(profile).task(task).data
     if dataset_name and dataset_name != data.name: data = own_data(data, name=dataset_name)
     elif dataset_name: data = dataclasses.replace(data, train_images=None, test_images=None)
-    if images:
-        file = str(annotations) if annotations else None
-        data = own_data(data, images=str(images), annotations=file)
+    if images: data = own_data(data, images=images, annotations=annotations)
     if data_dir: data = dataclasses.replace(data, data_dir=str(data_dir.absolute()))
     data = set_data_fields(data, changes)
     if not data.images: check_place(data.name, data_dir)
@@ -174,6 +172,10 @@ def evaluate_annotated(
     if "objects" not in task.features:
         raise UsageError(f"{file.path} is a model for {task.name}; "
                          "annotated boxes are for detection")
+    if _trained_on(file.path):
+        data, note = unseen(file, own_data(DataSettings(), images=images, annotations=annotations))
+        how = finalize_method, batch_size, workers
+        if data.test_split == "test": return dict(evaluate_model(file, data, *how), pictures=note)
     method = task.check_finalize(finalize_method, file.hw)
     found = read_coco(annotations, images)
     problems, used = found["problems"], {a["category_id"] for a in found["annotations"]}

@@ -51,8 +51,9 @@ def mask_labels(
     name = given or ("" if of_folder else dataset.name)
     if name in MASK_LABELS: return MASK_LABELS[name]
     if of_folder: return MaskLabels(of_folder)
-    feature = dataset.builder.info.features.get("segmentation_mask")
-    if feature is None: dataset.split("train", ("segmentation_mask",)) # raises
+    if "segmentation_mask" not in dataset.features:
+        dataset.split("train", ("segmentation_mask",)) # raises
+    feature = dataset.builder.info.features["segmentation_mask"]
     if names := getattr(feature, "names", None): return MaskLabels(tuple(names))
     return MaskLabels(tuple(map(str, range(max(_numbers_in(dataset)) + 1))))
 
@@ -344,8 +345,9 @@ class _Exporting(ExportingTask):
         "The names of the dataset's masks, or of one of the ways to number them."
         if builder is None: return ()
         own = getattr(builder, "names", None)
-        if own is None: # TFDS's
-            own = getattr(builder.info.features.get("segmentation_mask"), "names", None)
+        features = builder.info.features
+        if own is None and "segmentation_mask" in features: # TFDS's
+            own = getattr(features["segmentation_mask"], "names", None)
         if own and len(own) == classes: return tuple(own)
         known = [m.names for name, m in MASK_LABELS.items() if name.startswith(builder.name)]
         return next((names for names in known if len(names) == classes), ())

@@ -140,7 +140,8 @@ def own_data(
     "Settings for data of one's own: all of it, whatever the profile does with its own."
     if images := fields.get("images"):
         fields = dict(fields, name=plain_name(images), images=str(Path(images).absolute()))
-    if file := fields.get("annotations"): fields["annotations"] = str(Path(file).absolute())
+    if file := fields.get("annotations"):
+        fields = dict(fields, annotations=str(Path(file).absolute()))
     return replace_fields(data, {**WHOLE, **fields}, "data.")
 
 

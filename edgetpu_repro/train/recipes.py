@@ -210,7 +210,7 @@ def freeze_parts(
     if not (settings.freeze_body or settings.freeze_norms): return
     heads = task.head_names(model)
     for layer in flat_layers(model):
-        if not layer.weights: continue
+        if isinstance(layer, keras.Model) or not layer.weights: continue
         norm = isinstance(layer, keras.layers.BatchNormalization)
         if settings.freeze_body and layer.name not in heads: layer.trainable = False
         elif settings.freeze_norms and norm: layer.trainable = False

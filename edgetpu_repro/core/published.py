@@ -26,6 +26,8 @@ SOURCES = {
         "MobileNetV4, arXiv 2404.10518 v2, Table 6; int8 latency, median of 5 means of about "
         "1,000 runs; top-1 of the float models"),
     "tf1-detection-zoo": "TensorFlow 1 detection model zoo, COCO 2014 minival at 320x320, uint8",
+    "keras-applications": "Keras Applications, keras.io/api/applications; float models",
+    "tsukamoto": "Latency on a Jetson Nano, github NobuoTsukamoto/benchmarks, MIT License",
 }
 
 
@@ -55,6 +57,10 @@ UNITS = {
     "pixel4_edgetpu_ms": "ms, Pixel 4 Edge TPU",
     "pixel4_cpu_ms": "ms, Pixel 4 CPU",
     "macs_m": "million multiply-accumulates",
+    "nano_fp16_default_ms": "ms, Jetson Nano in fp16, default argmax",
+    "nano_fp16_fused_ms": "ms, Jetson Nano in fp16, fused argmax",
+    "nano_fp32_default_ms": "ms, Jetson Nano in fp32, default argmax",
+    "nano_fp32_fused_ms": "ms, Jetson Nano in fp32, fused argmax",
     "params_m": "million parameters",
     "page_parameters_m": "'#Parameters (million)' as the page prints it",
 }
@@ -150,14 +156,25 @@ _LATER = [
 ]
 
 # %% ../../nbs/core/04_published.ipynb #u38e8
+_ELSEWHERE = [ # of the page's models, by others
+    *_rows("on-device", "keras-applications", "top1", """
+        efficientnet_v2_b0  78.7"""),
+    *_rows("jetson-nano", "tsukamoto",
+           "nano_fp16_default_ms nano_fp16_fused_ms nano_fp32_default_ms nano_fp32_fused_ms", """
+        deeplabv3plus_mobilenet_edgetpuv2_xs  98.63   73.59   113.62  86.34
+        deeplabv3plus_mobilenet_edgetpuv2_s   122.27  97.41   146.90  119.77
+        deeplabv3plus_mobilenet_edgetpuv2_m   150.33  125.74  189.69  162.46
+        autoseg_edgetpu_xs                    84.31   60.41   93.99   67.1
+        autoseg_edgetpu_s                     94.53   69.79   109.18  82.06"""),
+]
 _EARLIER = _rows("detection", "tf1-detection-zoo", "map pixel4_edgetpu_ms", """
     ssd_mobilenet_edgetpu      24.3  6.6
     ssdlite_mobiledet_edgetpu  25.6  6.9""")
-PUBLISHED = [*_PAGE, *_NEIGHBOURS, *_LATER, *_EARLIER]
+PUBLISHED = [*_PAGE, *_NEIGHBOURS, *_LATER, *_EARLIER, *_ELSEWHERE]
 
 # %% ../../nbs/core/04_published.ipynb #c009
 def published(
-    table:str, # 'classification', 'segmentation', 'detection', 'on-device' or 'mobilenetv4'
+    table:str, # 'classification', 'segmentation', 'detection', 'on-device', 'mobilenetv4' ...
 ) -> dict: # {model: {metric: value}}, in the order of the table
     "A published table."
     out = {}

@@ -102,11 +102,3 @@ def test_published_weights_are_a_better_start():
         start = r["parameters"]["start"]
         best[start] = max(best.get(start, 0), r["numbers"]["curve"][-1]["val_accuracy"])
     assert best["published weights"] > best["random weights"]
-
-
-def test_every_claim_has_a_verdict():
-    lines = (ROOT / "results/default/tables/claims.md").read_text().splitlines()
-    verdicts = [
-        line.strip("| ").rsplit("|", 1)[-1].strip() for line in lines[2:] if line.startswith("|")
-    ]
-    assert len(verdicts) >= 10 and set(verdicts) <= {"holds", "does not hold", "undecided"}

@@ -61,7 +61,7 @@ PROFILES = ("default", "cifar10", "camvid", "published", "bccd", "bccd_finetune"
 
 
 CLAIMS = { # table of claims: the command whose records decide them; where it is committed
-    "default/tables/claims.csv": "make reproduce",
+    "default/tables/claims_evidence.csv": "make reproduce",
     "default/tables/search_claims.csv": "make search",
     "cifar10/tables/search_claims.csv": "make search PROFILE=cifar10",
     "default/tables/search_ablation_claims.csv": "edgetpu-repro reproduce --step search_ablation",
@@ -69,6 +69,18 @@ CLAIMS = { # table of claims: the command whose records decide them; where it is
     "joint/tables/search_ablation_claims.csv":
         "edgetpu-repro reproduce --profile joint --step search_ablation",
     "published/tables/published_claims.csv": "make reproduce PROFILE=published",
+}
+BEFORE = { # what says it of evidence: the command whose records it reads besides
+    "real pictures": "make reproduce PROFILE=published",
+    "on another host": "make reproduce PROFILE=camvid",
+    "trained on digits": "edgetpu-repro reproduce --step quantizers",
+}
+MINUTES = { # of two cores
+    "make reproduce": "18",
+    "make reproduce PROFILE=published": "20",
+    "make reproduce PROFILE=camvid": "30",
+    "make search": "60",
+    "edgetpu-repro reproduce --profile joint --step search_ablation": "30",
 }
 OTHER_COSTS = { # what no profile says
     "make search": "about an hour on two cores, 6 GB of memory, no network",
@@ -84,19 +96,20 @@ def artifact(path) -> str:
         if not (ROOT / "results" / table).is_file(): continue
         with open(ROOT / "results" / table, newline="") as f:
             claims += [claim_row(r, command) for r in csv.DictReader(f)]
-    head = ["| claim | against | command | verdict |", "|---|---|---|---|"]
+    head = ["| claim | evidence | command | minutes | verdict |", "|---|---|---|---|---|"]
     text = between(text, "claims", [*head, *claims])
     costs = [*map(cost_row, PROFILES), *(f"| `{c}` | {cost} |" for c, cost in OTHER_COSTS.items())]
     return between(text, "costs", ["| command | takes |", "|---|---|", *costs])
 
 
 def claim_row(row: dict, command: str) -> str:
-    "A claim, and the commands whose records decide it."
-    other = next((p for p in PROFILES[1:] if f"on {p}" in row["against"]), None)
-    first = [f"`make reproduce PROFILE={other}`"] if other else []
-    commands = ", then ".join([*first, f"`{command}`"])
+    "A piece of evidence, the commands whose records decide it, and what they take."
+    about = f"{row['kind']}: {row['against']}"
+    commands = [c for mark, c in BEFORE.items() if mark in about and c != command] + [command]
     claim = row.get("claim") or row["criterion"]
-    return f"| {claim} | {row['against']} | {commands} | {row['verdict']} |"
+    said = ", then ".join(f"`{c}`" for c in commands)
+    minutes = " + ".join(MINUTES.get(c, "not noted") for c in commands)
+    return f"| {claim} | {about} | {said} | {minutes} | {row['verdict']} |"
 
 
 def cost_row(profile: str) -> str:

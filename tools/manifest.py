@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from edgetpu_repro.core.files import Paths, repo_root
+from edgetpu_repro.core.published import published
 from edgetpu_repro.core.settings import load_profile
+from edgetpu_repro.models.specs import get_spec
 from edgetpu_repro.search.ablation import EXCHANGES
 from edgetpu_repro.search.spaces import get_space
 from edgetpu_repro.search.study import planned_studies
@@ -130,8 +132,8 @@ class Manifest:
         own = [variant_name(m, v) for m in masked for v in variants_of("segmentation").timed]
         detection = [*figure("detection_graph", "detection", "detection_gallery"),
                      *table("detection")]
-        published = [*figure("published", "published_layers"),
-                     *table("published", "published_claims", "published_better")]
+        real = [*figure("published", "published_layers"),
+                *table("published", "published_claims", "published_better")]
         hover = self.interactive("pareto_measured", "pareto_modelled")
         shown = {
             "fig1_blocks": (classes, [], figure("fig1_blocks")),
@@ -150,8 +152,9 @@ class Manifest:
                         figure("gallery")),
             "detection": (found, self.of_task("detection", *self.pictures("detection")),
                           detection),
-            "published": (self.released, r("published", self.released), published),
-            "claims": (self.blocks and classes, self.claimed, table("claims")),
+            "published": (self.released, r("published", self.released), real),
+            "claims": (self.blocks and classes, self.claimed, [
+                *figure("claims"), *table("claims", "claims_evidence", "claims_sensitivity")]),
         }
         return {name: Paper(name, bool(needed), reads, makes)
                 for name, (needed, reads, makes) in shown.items() if needed}
@@ -182,11 +185,18 @@ class Manifest:
 
     @property
     def claimed(self) -> list:
-        "What the claims read: their own profile's records, and real pictures of other profiles."
-        own = [*self.records("evaluate", self.trained()),
-               *self.records("benchmark", self.timed(*PAIRED)), *self.blocks]
-        others = [*self.committed("cifar10", "evaluate"), *self.committed("camvid", "evaluate"),
-                  *self.committed("camvid", "benchmark")]
+        "What the claims read: this profile's times, and what others measured."
+        name, page = self.profile.name, published("classification")
+        paired = [variant_name(get_spec(m).name, v) for m in published("segmentation")
+                  for v in variants_of("segmentation").timed]
+        masks = set(paired) & set(self.timed("segmentation"))
+        classifiers = [m for m in self.trained("classification")
+                       if m in page or m == "mobilenet_edgetpu_dm0p75"]
+        own = [*self.records("benchmark", [*self.timed("classification"), *sorted(masks)]),
+               *self.blocks]
+        others = [*self.committed(name, "quantizers", classifiers),
+                  *self.committed(name, "slices"), *self.committed("published", "published"),
+                  *self.committed("camvid", "benchmark", paired)]
         return list(dict.fromkeys([*own, *others]))
 
     # The search.

@@ -176,8 +176,9 @@ class Evidence:
 
     def row(self, claim:str, key:str="claim") -> dict: # As `save_table` takes it
         "A row of a table of evidence."
+        verdict = NOT_JUDGED if self.verdict == NOT_JUDGED else self.words # the numbers say why
         row = {key: claim, "against": self.against, "kind": self.kind, "bound": self.bound,
-               "numbers (interval)": _summary(self.finding), "verdict": self.words}
+               "numbers (interval)": _summary(self.finding), "verdict": verdict}
         return {("", name): value for name, value in row.items()}
 
 # %% ../../nbs/show/02_claims.ipynb #c015

@@ -6,6 +6,7 @@ python tools/documentation.py [FOLDER]      builds _site (or FOLDER), with warni
 import argparse
 import base64
 import hashlib
+import html
 import json
 import logging
 import os
@@ -273,7 +274,7 @@ def interactive(path:Path) -> str:
     if not series: return ""
     for symbol, (legend, across, up) in zip(SYMBOLS, series):
         part = table.dropna(subset=[across, up]).replace(SHORT, regex=True)
-        text = part[names].agg(", ".join, axis=1)
+        text = part[names].astype(str).agg(", ".join, axis=1).map(html.escape)
         height = "" if up in names else ", %{y:.4g}"
         figure.add_scatter(x=part[across], y=part[up], text=text, error_x=interval(part, across),
                            mode="markers", marker=dict(size=9, symbol=symbol), name=legend,
@@ -285,9 +286,9 @@ def interactive(path:Path) -> str:
                          margin=dict(l=60, r=20, t=20, b=60))
     figure.update_yaxes(automargin=True, tickfont_size=10 if not up_title else 12)
     options = dict(displaylogo=False, responsive=True)
-    html = figure.to_html(full_html=False, include_plotlyjs=False, config=options,
-                          div_id=f"{path.stem}_figure") # the heading is called as the table
-    return f'<script src="../../assets/plotly.min.js"></script>\n{html}'
+    piece = figure.to_html(full_html=False, include_plotlyjs=False, config=options,
+                           div_id=f"{path.stem}_figure") # the heading is called as the table
+    return f'<script src="../../assets/plotly.min.js"></script>\n{piece}'
 
 
 def write_table(path:Path) -> tuple: # (title, page)

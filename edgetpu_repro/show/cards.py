@@ -7,11 +7,12 @@ __all__ = ['HUB_TASKS', 'HUB_METRICS', 'WORDS', 'PAGE', 'URLS', 'DATASETS', 'PUB
            'published_result', 'record_result', 'model_card', 'file_latency', 'file_card', 'check_card']
 
 # %% ../../nbs/show/04_cards.ipynb #h002
+import json
 from pathlib import Path
 
 import yaml
 
-from ..core.errors import UsageError, need, printable
+from ..core.errors import UsageError, in_markdown, need, printable
 from ..core.files import card_path, read_json, sha256_file
 from ..core.published import SOURCES, UNITS
 from ..core.published import PUBLISHED
@@ -99,7 +100,7 @@ def record_result(
 # %% ../../nbs/show/04_cards.ipynb #h007
 def _table(head:tuple, rows) -> list: # of lines
     "A table in Markdown."
-    line = lambda cells: f"| {' | '.join(printable(c).replace('|', '/') for c in cells)} |"
+    line = lambda cells: f"| {' | '.join(in_markdown(c) for c in cells)} |"
     return [line(head), line("---" for _ in head), *map(line, rows)]
 
 
@@ -134,7 +135,7 @@ def _modelled_lines(model:str) -> list:
 def _modelled_file(latency:dict, name:str) -> list:
     "What is modelled of a file."
     outside = ", ".join(latency["extrapolated"])
-    how = f"; this file lies outside of these ({outside})" if outside else ""
+    how = f"; this file lies outside of these ({in_markdown(outside)})" if outside else ""
     return _modelled([(name, *(latency[key] for key in ("ms", "low", "high")))], how)
 
 
@@ -152,7 +153,7 @@ USE = """## Use
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-interpreter = Interpreter("{file}")
+interpreter = Interpreter({file})
 interpreter.allocate_tensors()
 image, = interpreter.get_input_details()
 print(image["shape"], image["dtype"], image["quantization"])  # images are in [-1, 1] before that
@@ -161,6 +162,11 @@ interpreter.invoke()
 print(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).shape)
 ```
 """
+
+
+def _quoted(name:str) -> str:
+    "A name as Python writes it, which cannot leave its quotes or its block."
+    return json.dumps(name)
 
 
 def _front(model:str, task:str, results:list, datasets, tags) -> dict:
@@ -202,7 +208,7 @@ def model_card(
     if measured: lines += ["Weights are those that the named profiles train: small data, short "
                            "trainings. They are not the published ones.", ""]
     lines += [*_measured_lines(measured), *_published_lines(spec.name),
-              *_modelled_lines(spec.name), USE.format(file=f"{spec.name}_int8.tflite")]
+              *_modelled_lines(spec.name), USE.format(file=_quoted(f"{spec.name}_int8.tflite"))]
     return _card(front, lines)
 
 # %% ../../nbs/show/04_cards.ipynb #h010
@@ -229,7 +235,7 @@ def _compared(card:dict) -> list:
     words = f"On {check['images']} images the file agrees with the float file in "
     words += f"{100 * check['agreement']:.1f} % of what is compared"
     if "sqnr_db" in check: words += f"; SQNR of the output {check['sqnr_db']:.1f} dB"
-    return ["## Against float", "", f"{words}.", ""]
+    return ["## Against float", "", f"{in_markdown(words)}.", ""]
 
 
 def _subject(card:dict) -> tuple: # (name, task, family); the family of a registered model only
@@ -273,12 +279,13 @@ def file_card(
         results.append(record_result(record, task))
     datasets = {r["dataset"]["type"] for r in results}
     tags = [str(tag) for tag in (family, card.get("recipe")) if tag]
-    lines = [f"# {path.name}", "", f"{model}, a {task} model, exported by edgetpu-repro.",
-             "", *about, *_measured_lines(results)]
+    lines = [f"# {in_markdown(path.name)}", "", f"{in_markdown(model)}, a {task} model, "
+             "exported by edgetpu-repro.", "", *about, *_measured_lines(results)]
     if card.get("weights") == "random": lines += ["**The weights are random.**", ""]
     lines += _published_lines(model)
     if latency: lines += _modelled_file(latency, path.name)
-    return _card(_front(model, task, results, datasets, tags), [*lines, USE.format(file=path.name)])
+    lines.append(USE.format(file=_quoted(path.name)))
+    return _card(_front(model, task, results, datasets, tags), lines)
 
 
 # %% ../../nbs/show/04_cards.ipynb #h011

@@ -9,6 +9,7 @@ __all__ = ['STYLE', 'NO_LINE', 'TIE', 'FAMILIES', 'NAMES', 'PREFIXES', 'SUFFIXES
 
 # %% ../../nbs/show/00_figures.ipynb #a002
 import json
+from html import escape
 
 import numpy as np, pandas as pd, seaborn as sns, textalloc
 
@@ -168,7 +169,7 @@ def save_figure(
     paths:Paths, # Of the profile
     name:str, # File name without ending
 ) -> list: # The files: SVG and PNG
-    """Write a figure as SVG and PNG to the profile's folder; `AssertionError` with its faults.
+    """Write a figure as SVG and PNG to the profile's folder; `ValueError` with its faults.
 
     What is drawn in it lies beside them as JSON.
     """
@@ -361,6 +362,7 @@ def save_hover(
 ): # The file: a piece of HTML for the report, which brings plotly.js along
     "Write the interactive figure that shows numbers under the mouse."
     import plotly.express as px
+    frame = frame.map(lambda v: escape(v, quote=False) if isinstance(v, str) else v)
     palette = {family: _css(rgb) for family, rgb in family_colors().items()}
     figure = px.scatter(
         frame,
@@ -377,5 +379,5 @@ def save_hover(
         symbol_map=SYMBOLS,
     )
     figure.update_traces(marker_size=9)
-    html = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name)
-    return write_text(paths.results/"hover"/f"{name}.html", html)
+    page = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name)
+    return write_text(paths.results/"hover"/f"{name}.html", page)

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pandas as pd
 
-from ..core.errors import UsageError
+from ..core.errors import UsageError, in_markdown
 from ..core.files import Paths, atomic_write, write_text
 from ..core.records import read_records
 
@@ -69,7 +69,7 @@ def _markdown(frame, formats:dict) -> str:
         name = f"{kind}: {quantity}" if kind else quantity
         values = frame.iloc[:, i]
         if form := formats.get(quantity): values = [_written(v, form) for v in values]
-        columns[name] = list(values)
+        columns[in_markdown(name)] = [in_markdown(v) if isinstance(v, str) else v for v in values]
         align.append("right" if form else "left")
     text = pd.DataFrame(columns, dtype=object)
     return text.to_markdown(index=False, disable_numparse=True, colalign=align)
@@ -90,6 +90,6 @@ def save_table(
     flat.columns = [" ".join(filter(None, column)) for column in frame.columns]
     with atomic_write(paths.tables/f"{name}.csv") as tmp: flat.to_csv(tmp, index=False)
     markdown = _markdown(frame, formats)
-    below = f"\n\n{note}" if note else ""
+    below = f"\n\n{in_markdown(note)}" if note else ""
     write_text(paths.tables/f"{name}.md", f"{markdown}{below}\n")
     return markdown

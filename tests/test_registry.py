@@ -14,10 +14,10 @@ from edgetpu_repro.tflite.quantize import (
     activation_ranges,
     check_operators,
     export_tflite,
-    not_for_edgetpu,
     quantize_tflite,
 )
 from edgetpu_repro.tflite.convert import fold_norms, freeze, to_float
+from edgetpu_repro.tflite.edgetpu import not_for_edgetpu
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
 from edgetpu_repro.models.specs import get_spec, has_layout
 from edgetpu_repro.tflite.file import TFLiteFile

@@ -6,8 +6,8 @@
 __all__ = ['RELEASED', 'Released', 'ModelName', 'KerasFolder', 'Listed', 'FetchName', 'FetchFolder', 'Kind', 'CkptPath',
            'Quantize', 'LessRestrictive', 'OutputLayer', 'Calibration', 'CalibrationImages', 'Crop', 'Steps', 'Batch',
            'Target', 'Quantizer', 'Recipe', 'Rule', 'Format', 'Labels', 'Report', 'MaxDetections', 'AllowDegraded',
-           'EMBEDDED', 'ModelPath', 'Images', 'PredictLabels', 'PictureFolder', 'import_command', 'fetch', 'export',
-           'predict']
+           'AllowRefused', 'EMBEDDED', 'ModelPath', 'Images', 'PredictLabels', 'PictureFolder', 'import_command',
+           'fetch', 'export', 'predict']
 
 # %% ../../nbs/cli/03_files.ipynb #a002
 from contextlib import nullcontext
@@ -129,6 +129,8 @@ MaxDetections = option(int, "Of detectors with nms or nms_regular: boxes of a pi
                        min=1, max=1000)
 AllowDegraded = option(bool, "Do not fail where a quantised file lost too much.",
                        "--allow-degraded")
+AllowRefused = option(bool, "Do not fail where the Edge TPU's compilers refuse a part.",
+                      "--allow-refused")
 
 # %% ../../nbs/cli/03_files.ipynb #hx03
 def _check_format(kind:str, quantize:bool):
@@ -262,8 +264,7 @@ def _shown(done, quantized:bool):
         counted = [f"{card['bytes']:,} bytes", *operators]
         say(f"{path}: {', '.join(counted)}")
         if quantized: say(f"  against float over {_against_float(card['check'])}")
-        refused = card.get("refused_by_edgetpu")
-        if refused: say(f"  the Edge TPU's compilers refuse {', '.join(refused)}")
+        if card.get("report"): say(f"  layers: {', '.join(card['report'])}")
 
 
 def _refuse_degraded(done, allowed:bool):
@@ -275,6 +276,17 @@ def _refuse_degraded(done, allowed:bool):
                          "(the files are kept; --allow_degraded accepts them): "
                          + " | ".join(low))
     for line in low: warn(f"WARNING: degraded by quantisation: {line}")
+
+
+def _refuse_unfit(done, allowed:bool):
+    "Files that the compilers refuse are an error; or a warning, where the user takes them."
+    unfit = [f"{path.name}: {', '.join(card['refused_by_edgetpu'])}" for path, card in done
+             if card.get("refused_by_edgetpu")]
+    if unfit and not allowed:
+        raise UsageError("the Edge TPU's compilers refuse parts (the files are kept; "
+                         "--allow_refused accepts them, --target cpu asks for none of it): "
+                         + " | ".join(unfit))
+    for line in unfit: warn(f"WARNING: the Edge TPU's compilers refuse parts of {line}")
 
 # %% ../../nbs/cli/03_files.ipynb #c0x3
 @app.command()
@@ -303,6 +315,7 @@ def export(
     report: Report = False,
     max_detections: MaxDetections = 100,
     allow_degraded: AllowDegraded = False,
+    allow_refused: AllowRefused = False,
     as_json: Json = False,
 ):
     "Export a model to .tflite, float or quantised, with a card: what is in it, how it compares."
@@ -345,6 +358,7 @@ def export(
             done += _written(network, folder, format, calibration, mine)
     if as_json: say_json([dict(file=path, **card) for path, card in done])
     else: _shown(done, quantize)
+    _refuse_unfit(done, allow_refused)
     _refuse_degraded(done, allow_degraded)
 
 # %% ../../nbs/cli/03_files.ipynb #n009

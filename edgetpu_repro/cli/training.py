@@ -280,10 +280,11 @@ def _evaluate_annotated(file, annotations, images, opened, how):
 
 def _say_assumed(result):
     "Say so where the file does not say what black and white are."
-    from edgetpu_repro.data.input_range import SOURCES
+    from edgetpu_repro.data.input_range import ASSUMED, SOURCES
     found = result.get("input_range", {})
-    if found.get("source") != "assumed": return
-    say(f"  black and white as [{found['low']:.4g}, {found['high']:.4g}], {SOURCES['assumed']}")
+    if found.get("source") not in ASSUMED: return
+    said = SOURCES[found["source"]]
+    say(f"  black and white as [{found['low']:.4g}, {found['high']:.4g}], {said}")
 
 # %% ../../nbs/cli/02_training.ipynb #n0x3c
 @app.command()

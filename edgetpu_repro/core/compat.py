@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KERAS', 'TENSORFLOW', 'LITERT', 'tf', 'flat_layers', 'own_variable', 'adam_moments', 'draw_from', 'OnOneDevice',
-           'producer', 'consumers', 'calls', 'has_tensorflow', 'tensorflow_has_run', 'quantize_by_ranges',
+           'producer', 'consumers', 'calls', 'functional', 'has_tensorflow', 'tensorflow_has_run', 'quantize_by_ranges',
            'operator_details', 'load_less', 'corner_operator']
 
 # %% ../../nbs/core/05_compat.ipynb #c00a
@@ -83,6 +83,17 @@ def calls(
 ) -> list: # of (input tensors, output tensors)
     "Where an operation is called (`Operation._inbound_nodes`)."
     return [(node.input_tensors, node.output_tensors) for node in operation._inbound_nodes]
+
+
+def functional(
+    model, # A Keras model: functional or sequential
+): # A functional one with the same layers
+    "A model whose operations can be listed."
+    if hasattr(model, "operations"): return model
+    import keras
+    several = len(model.outputs) > 1
+    outputs = model.outputs if several else model.outputs[0]
+    return keras.Model(model.inputs[0], outputs, name=model.name)
 
 # %% ../../nbs/core/05_compat.ipynb #c010
 TENSORFLOW, LITERT = "2.21", "2.3" # the versions whose private names these are

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.errors import UsageError
 from ..core.files import atomic_write
 from ..data.datasets import normalize, resize
-from ..data.input_range import InputRange, range_for_json, said_range
+from ..data.input_range import ASSUMED, InputRange, range_for_json, said_range
 from ..data.labels import names_in_file
 from ..data.pictures import read_picture
 from ..models.blocks import load_model
@@ -239,7 +239,7 @@ def write_predictions(
     "What a model finds in pictures, one after the other; masks are written."
     drawn, names = file.task.drawn, names_of(file, labels)
     masks, taken = mask_paths(paths, folder, drawn), range_for_json(file.input_range)
-    assumed = file.input_range.source == "assumed"
+    assumed = file.input_range.source in ASSUMED
     unsaid = f" ({said_range(file.input_range)})" if assumed else ""
     for path, answer, _ in predict_pictures(file, paths, names, top, central_crop):
         if isinstance(answer, UsageError):

@@ -10,9 +10,9 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras, numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from keras import layers
+from keras import activations, layers
 
-from ..core.compat import consumers, producer, tf
+from ..core.compat import consumers, functional, producer, tf
 from ..tasks.finalize import finalize
 from .file import TFLiteFile, pack
 
@@ -29,6 +29,7 @@ def folding_plan(
         if not isinstance(norm, layers.BatchNormalization): continue
         conv, after = producer(norm), consumers(norm)
         if not isinstance(conv, CONVS) or len(consumers(conv)) != 1: continue
+        if conv.activation is not activations.linear or norm.axis not in (-1, 3): continue
         alone = len(after) == 1 and isinstance(after[0], layers.Activation)
         plan[conv.name] = norm, after[0] if alone else None
     return plan
@@ -59,15 +60,33 @@ def _folded_config(layer, activation) -> dict:
     return _empty_config(layer) | dict(use_bias=True, activation=after)
 
 
+class _Repeated(layers.Layer):
+    "Nearest-neighbour enlargement by the operator for it, of which Keras makes a tile."
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, x):
+        size = [side * factor for side, factor in zip(x.shape[1:3], self.size)]
+        return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size)
+
+
+def _is_repetition(layer) -> bool:
+    "Whether a layer repeats rows and columns."
+    return isinstance(layer, layers.UpSampling2D) and layer.interpolation == "nearest"
+
+
 def fold_norms(
     model, # A functional Keras model
 ): # The same function at inference, without those norms
     "Fold every BatchNorm that follows a convolution, and its activation, into that convolution."
+    model = functional(model)
     plan = folding_plan(model)
     gone = {layer.name for pair in plan.values() for layer in pair if layer}
 
     def clone(layer):
         if layer.name in gone: return layers.Identity(name=layer.name) # in the graph, never called
+        if _is_repetition(layer): return _Repeated(layer.size, name=layer.name)
         if layer.name in plan: return layer.from_config(_folded_config(layer, plan[layer.name][1]))
         return layer.from_config(_empty_config(layer))
 

@@ -21,10 +21,11 @@ from edgetpu_repro.tflite.batches import (
     ANY, batch_name, check_batch_size, check_batches, traced_images, with_any_batch,
 )
 from .convert import fold_norms, freeze, tflite_argmax, to_float
+from .edgetpu import not_for_edgetpu
 from .file import TFLiteFile
 from .metadata import with_metadata
 from edgetpu_repro.tflite.quantize import (
-    STATIC, TARGETS, check_operators, check_recipe, not_for_edgetpu, quantize_tflite,
+    STATIC, TARGETS, check_operators, check_recipe, quantize_tflite,
     ranges_and_values,
 )
 
@@ -41,8 +42,8 @@ def layer_report(
     float_file, # From `to_float`; or a `TFLiteFile`
     quantized, # From `quantize_tflite`; or a `TFLiteFile`
     images, # Float images in [-1, 1]; a handful says enough
-) -> list: # of dicts: operator, name, lowest, highest (of the float file), sqnr_db; in its order
-    "Range and SQNR of every activation that both files have."
+) -> list: # of dicts: position, operator, name, lowest, highest (of the float file), sqnr_db
+    "Range and SQNR of every activation that both files have, in the float file's order."
     file, sums = TFLiteFile.open(float_file), {}
     batch = file.inputs[0].shape[0]
     run_float, run_quantized = file.activations(), TFLiteFile.open(quantized).activations()
@@ -51,11 +52,11 @@ def layer_report(
         got = dict(run_quantized(images[i:i + batch]))
         for name in wanted.keys() & got.keys(): _add_sums(sums, name, wanted[name], got[name])
     rows = []
-    for operator, name in [(r["op"], r["name"]) for r in file.operators]:
-        if name not in sums: continue
-        power, noise, low, high = sums[name]
-        rows.append(dict(operator=operator, name=name.split(";")[-1], lowest=low, highest=high,
-                         sqnr_db=decibels(power, noise)))
+    for position, r in enumerate(file.operators):
+        if r["name"] not in sums: continue
+        power, noise, low, high = sums[r["name"]]
+        rows.append(dict(position=position, operator=r["op"], name=r["name"].split(";")[-1],
+                         lowest=low, highest=high, sqnr_db=decibels(power, noise)))
     return rows
 
 # %% ../../nbs/tflite/05_export.ipynb #c027
@@ -90,24 +91,30 @@ def publish_tflite(
 
 # %% ../../nbs/tflite/05_export.ipynb #n001
 def _plot_report(rows:list, title:str):
-    "SQNR operator by operator, the lowest with its name: a matplotlib figure."
+    "SQNR, the lowest with its name, above the range, operator by operator: a matplotlib figure."
     from matplotlib import pyplot as plt
-    values = [r["sqnr_db"] for r in rows]
+    at, values = [r["position"] for r in rows], [r["sqnr_db"] for r in rows]
     worst = int(np.argmin(values))
     parts = rows[worst]["name"].split("/")
-    fig, ax = plt.subplots(figsize=(8, 3))
-    ax.plot(values, marker=".", lw=0.8)
-    ax.axhline(Task.MIN_SQNR, ls=":", color="black", lw=0.8)
-    ax.annotate(parts[-2] if len(parts) > 1 else parts[0], (worst, values[worst]), xytext=(4, -8),
-                textcoords="offset points", fontsize=7)
-    ax.set(xlabel="operator, from input to output", ylabel="SQNR (dB)", title=title)
+    size = dict(figsize=(8, 4.5), layout="constrained", sharex=True)
+    fig, (above, below) = plt.subplots(2, 1, **size)
+    above.plot(at, values, marker=".", lw=0.8)
+    above.axhline(Task.MIN_SQNR, ls=":", color="black", lw=0.8)
+    name = parts[-2] if len(parts) > 1 else parts[0]
+    above.annotate(name, (at[worst], values[worst]), xytext=(4, -8), textcoords="offset points",
+                   fontsize=7)
+    above.set(ylabel="SQNR (dB)", title=title)
+    below.vlines(at, [r["lowest"] for r in rows], [r["highest"] for r in rows], lw=1.5)
+    below.axhline(0, color="black", lw=0.5)
+    below.set_yscale("symlog", linthresh=1)
+    below.set(xlabel="operator, from input to output", ylabel="range (float)")
     return fig
 
 # %% ../../nbs/tflite/05_export.ipynb #n001b
 def write_report(
     rows:list, # From `layer_report`
     path, # Of the exported file; the report lies beside it as NAME_layers.csv and NAME_layers.png
-) -> Path: # The table
+) -> tuple: # (the table, the picture)
     "Write range and SQNR of each layer as a table, the worst first, and as a plot."
     import matplotlib
     matplotlib.use("agg")
@@ -121,7 +128,7 @@ def write_report(
     fig = _plot_report(rows, f"{name}: how well it follows float")
     with atomic_write(picture) as tmp: fig.savefig(tmp, dpi=150, bbox_inches="tight")
     plt.close(fig)
-    return table
+    return table, picture
 
 # %% ../../nbs/tflite/05_export.ipynb #x002
 @dataclass(frozen=True)
@@ -258,5 +265,6 @@ def export_model(
             path = write(file, method, of_quantized(recipe, file, compared, task, options))
             if not options.report: continue
             some = images[:max(options.traced, 4)]
-            write_report(layer_report(options.opened(float_file), file, some), path)
+            report = layer_report(options.opened(float_file), file, some)
+            out[-1][1]["report"] = list(map(str, write_report(report, path)))
     return out

@@ -20,8 +20,8 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ..core.compat import operator_details
 from ..core.errors import UsageError
 from ..data.input_range import InputRange, range_of_graph, range_of_metadata
-from ..data.input_range import overlap, range_of_tensor
-from .content import BUILTIN, compiled_for, first_operators, pack
+from ..data.input_range import overlap, range_of_tensor, range_of_weights
+from .content import BUILTIN, compiled_for, first_kernel, first_operators, pack
 from .content import quantized_first, read_card, read_endings, read_labels
 from .content import read_metadata, read_normalization, read_operators
 from .content import read_output_names, read_tflite, unpack
@@ -263,12 +263,24 @@ def _computed_range(file) -> InputRange|None:
     return range_of_graph(inner)
 
 
+def _weighed_range(file) -> InputRange|None:
+    "What the weights of the first layer say, where no operator does."
+    number = first_kernel(file.content)
+    if number is None: return None
+    details = next(d for d in file._ready.get_tensor_details() if d["index"] == number)
+    try: kernel = file._ready.get_tensor(number)
+    except ValueError: return None # it is computed
+    found = details["quantization_parameters"]
+    scales = found["scales"].reshape(-1, *[1] * (kernel.ndim - 1)) if len(found["scales"]) else 1
+    return range_of_weights(kernel * scales)
+
+
 def _input_range(file) -> InputRange:
     "What a file of one image takes, and who says so."
     if len(file.inputs) != 1: return InputRange()
     said, tensor = _described_range(file.content), _quantized_range(file)
     if said and (tensor is None or _goes_with(said, tensor)): return said
-    return tensor or _computed_range(file) or InputRange()
+    return tensor or _computed_range(file) or _weighed_range(file) or InputRange()
 
 # %% ../../nbs/tflite/01_file.ipynb #f008
 class _Contents:

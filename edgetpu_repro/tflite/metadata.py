@@ -10,6 +10,7 @@ import io, zipfile
 import flatbuffers, numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from ..data.input_range import InputRange, normalization
 from .content import LABELS, METADATA
 from .file import TFLiteFile, pack
 
@@ -39,14 +40,19 @@ def _labels_file(b, note:str="what the outputs stand for", kind:int=2):
     return _table(b, (0, "offset", name), (1, "offset", note), (2, "int8", kind))
 
 
-def _image_metadata(b):
-    "The input: an RGB image that is normalised to [-1, 1]."
+def _brief(numbers) -> str: return ", ".join(f"{v:g}" for v in numbers)
+
+
+def _image_metadata(b, taken:InputRange=InputRange()):
+    "The input: an RGB image, and how it is normalised."
     rgb = _table(b, (0, "int8", 1))
     content = _table(b, (0, "int8", 2), (1, "offset", rgb)) # ImageProperties
-    mean, std = _floats(b, 127.5), _floats(b, 127.5)
+    means, stds = normalization(taken)
+    mean, std = _floats(b, *means), _floats(b, *stds)
     options = _table(b, (0, "offset", mean), (1, "offset", std)) # NormalizationOptions
     units = _vector(b, [_table(b, (0, "int8", 1), (1, "offset", options))])
-    name, note = b.CreateString("image"), b.CreateString("RGB, (x - 127.5) / 127.5")
+    how = f"RGB, (x - {_brief(means)}) / {_brief(stds)}"
+    name, note = b.CreateString("image"), b.CreateString(how)
     fields = [(0, name), (1, note), (3, content), (4, units)]
     return _table(b, *((slot, "offset", value) for slot, value in fields))
 
@@ -59,11 +65,11 @@ def _finished(b, graphs, name:str, description:str, license:str="Apache-2.0") ->
     return bytes(b.Output())
 
 
-def _metadata_table(name, description, license, output, labels) -> bytes:
+def _metadata_table(name, description, license, output, labels, taken) -> bytes:
     "The metadata flatbuffer: one image in, one output with or without labels."
     b = flatbuffers.Builder(1024)
     files = [_labels_file(b)] if labels else []
-    image = _image_metadata(b)
+    image = _image_metadata(b, taken)
     fields = [(0, "offset", b.CreateString(output))]
     if files: fields.append((6, "offset", _vector(b, files)))
     result = _table(b, *fields)
@@ -105,9 +111,10 @@ def with_metadata(
     labels:tuple=(), # One name a class, in order
     license:str="Apache-2.0",
     output:str="probabilities", # What the output is
+    taken:InputRange=InputRange(), # What the image is normalised to
 ) -> bytes: # The same model with name, normalisation, license and labels
     "Add metadata; the same input gives the same bytes."
     model = TFLiteFile.open(content).unpack()
-    add_table(model, _metadata_table(name, description, license, output, labels))
+    add_table(model, _metadata_table(name, description, license, output, labels, taken))
     model.description = f"{name}: {description}" if description else name
     return with_labels(pack(model), labels)

@@ -489,7 +489,8 @@ class _Export(_Source):
         path, card = self.write(content, method, rest)
         if not options.report: return path, card
         some = self.images[:max(options.traced, 4)]
-        write_report(layer_report(options.opened(float_file), heads, some), path)
+        report = layer_report(options.opened(float_file), heads, some)
+        card["report"] = list(map(str, write_report(report, path)))
         return path, card
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #dp4b

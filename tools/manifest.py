@@ -134,7 +134,6 @@ class Manifest:
                      *table("detection")]
         real = [*figure("published", "published_layers"),
                 *table("published", "published_claims", "published_better")]
-        hover = self.interactive("pareto_measured", "pareto_modelled")
         shown = {
             "fig1_blocks": (classes, [], figure("fig1_blocks")),
             "fig2_tradeoff": (
@@ -143,7 +142,7 @@ class Manifest:
             "predictions": (classes, [], table("predictions")),
             "tab1_classification": (
                 classes, classified + exported, table("tab1_classification")),
-            "accuracy": (classes, learnt, figure("accuracy") + table("accuracy") + hover),
+            "accuracy": (classes, learnt, figure("accuracy") + table("accuracy")),
             "tab2_parameters": (sizes, sizes, table("tab2_parameters")),
             "tab3_segmentation": (masked, segmented, table("tab3_segmentation")),
             "fig5_segmentation": (

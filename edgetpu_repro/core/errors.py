@@ -85,7 +85,7 @@ EXTRAS = { # extra: what it is for people, and the packages of it that we import
         "flatbuffers", "pycocotools", "sklearn")),
     "repro": ("the notebooks' packages", (
         "snakemake", "papermill", "nbconvert", "matplotlib", "pandas", "seaborn", "plotly",
-        "textalloc", "tabulate")),
+        "tabulate")),
     "view": ("netron", ("netron",)),
     "publish": ("huggingface_hub", ("huggingface_hub",)),
 }

@@ -14,7 +14,7 @@ from .errors import UsageError, unknown
 SOURCES = {
     "readme": (
         "Page of the EdgeTPU vision models, TensorFlow Model Garden; "
-        "latency on the Pixel 6 Edge TPU, int8"),
+        "accuracy and latency on the Pixel 6 Edge TPU, int8"),
     "slim": "MobileNet page of the TF-Slim image classification library; 8-bit where said",
     "efficientnet-edgetpu": "EfficientNet-EdgeTPU page",
     "object-detection-api": (

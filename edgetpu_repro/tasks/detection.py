@@ -188,15 +188,17 @@ def true_boxes(
 
 # %% ../../nbs/tasks/05_detection.ipynb #det21b
 def _draw_rows(ax, rows, least:float):
-    "Boxes of one picture."
+    "Boxes of one picture, on a white line, so that dark ones are seen on dark pictures."
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+    halo = [withStroke(linewidth=2.6, foreground="white")]
     height, width = ax.images[0].get_array().shape[:2]
     shown = rows[:, 5] >= least
     for y0, x0, y1, x1, c, _ in rows[shown]:
         color = COLORS[int(c) % len(COLORS)]
         corner = x0 * width - 0.5, y0 * height - 0.5
         size = (x1 - x0) * width, (y1 - y0) * height
-        ax.add_patch(Rectangle(corner, *size, fill=False, color=color, lw=1))
+        ax.add_patch(Rectangle(corner, *size, fill=False, color=color, lw=1.2, path_effects=halo))
 
 
 def _name_classes(fig, arrays, names, least:float):
@@ -224,11 +226,11 @@ def draw_detections(
     size = 1.8 * n, 1.8 * len(shown) * height / width + 0.3
     fig, axes = plt.subplots(len(shown), n, figsize=size, layout="constrained", squeeze=False)
     for line, (title, boxes) in zip(axes, shown.items()):
-        line[0].set_ylabel(title)
+        line[0].set_ylabel(title, fontsize=8)
         for ax, image, found in zip(line, images, boxes):
             ax.imshow(image, interpolation="none")
             _draw_rows(ax, found, least)
-            ax.set(xticks=[], yticks=[])
+            ax.set(xticks=[], yticks=[], frame_on=False)
     _name_classes(fig, shown.values(), names, least)
     return fig
 

@@ -183,10 +183,10 @@ def _small_print(fig) -> list: # A sentence each
     return [f"{text!r} has {size:g} points" for text, size in small.items()]
 
 
-def _too_large(fig) -> list: # A sentence each
+def _too_large(fig, height:float) -> list: # A sentence each
     "Sides of the picture that are longer than a page shows."
     box, out = fig.get_tightbbox(), []
-    for side, inches, most in (("wide", box.width, WIDTH), ("high", box.height, HEIGHT)):
+    for side, inches, most in (("wide", box.width, WIDTH), ("high", box.height, height)):
         if inches > most + 0.05: out.append(f"{inches:.1f} inches {side}, more than {most:g}")
     return out
 
@@ -229,6 +229,7 @@ def drawn_text(
 # %% ../../nbs/show/00_figures.ipynb #s004
 def figure_faults(
     fig, # A matplotlib figure
+    height:float=HEIGHT, # Inches that it may have; a table with pictures is as high as it is long
 ) -> list: # A sentence each; empty where there is nothing to object to
     "What a referee would send back: titles used twice, axes without a name, labels, sizes."
     fig.get_figure(root=True).draw_without_rendering()
@@ -237,19 +238,20 @@ def figure_faults(
     for number, ax in enumerate(fig.axes):
         out += [f"panel {number} has no name on its {side} axis" for side in _unnamed(ax)]
         out += [f"panel {number}: {fault}" for fault in _misplaced(ax)]
-    return out + _small_print(fig) + _too_large(fig)
+    return out + _small_print(fig) + _too_large(fig, height)
 
 
 def save_figure(
     fig, # A matplotlib figure
     paths:Paths, # Of the profile
     name:str, # File name without ending
+    height:float=HEIGHT, # Inches that it may have
 ) -> list: # The files: SVG and PNG
     """Write a figure as SVG and PNG to the profile's folder; `ValueError` with its faults.
 
     What is drawn in it lies beside them as JSON.
     """
-    faults = figure_faults(fig)
+    faults = figure_faults(fig, height)
     if faults: raise ValueError(f"{name}: {'; '.join(faults)}")
     fig.set_layout_engine("none") # both files, and a second saving, have the panels where they are
     out = []

@@ -41,7 +41,7 @@ def kept(comparison:Comparison) -> tuple: # (low, high)
     return max(low, comparison.at_least), min(high, comparison.at_most)
 
 
-def short(text:str, most:int=62) -> str:
+def short(text:str, most:int=56) -> str:
     "A text for one line."
     return text if len(text) <= most else f"{text[:most - 1].rstrip()}…"
 
@@ -69,10 +69,10 @@ def row_words(evidence) -> str:
 def write_row(ax, y:float, evidence):
     "The words of a row of evidence, and its numbers or why it has none."
     found = shown(evidence)
-    look = dict(va="center", fontsize=6, color="0.25")
+    look = dict(va="center", fontsize=7, color="0.25")
     ax.text(0.02, y, row_words(evidence), **look)
     if found is None:
-        ax.text(1, y, short(evidence.words, 60), ha="right", style="italic", **look)
+        ax.text(1, y, short(evidence.words, 52), ha="right", style="italic", **look)
         return
     mark = ", by prior" if evidence.by_prior else ""
     numbers = f"{found.low:.2f} to {found.high:.2f}: {evidence.verdict}{mark}"
@@ -110,7 +110,7 @@ def draw_forest(
     "All claims as intervals beside bounds."
     rows = sum(1 + len(c.evidence) for c in claims)
     fig, (words, *axes) = plt.subplots(
-        1, 3, figsize=(11.5, 0.158 * rows + 1.1), width_ratios=(5.2, 2.6, 2.2),
+        1, 3, figsize=(9.2, 0.158 * rows + 1.1), width_ratios=(6, 2.3, 1.9),
         layout="constrained")
     colors, by_unit, y = palette(), dict(zip(RANGES, axes)), 0
     for claim in claims:
@@ -133,6 +133,6 @@ def _heading(words, axes, y:float, claim:Claim):
     "A claim's sentence and verdict over its rows."
     verdict = claim.words if claim.verdict != NOT_JUDGED else NOT_JUDGED
     look = dict(va="center", fontsize=7, weight="bold")
-    words.text(0, y, f"{claim.number}  {short(claim.text, 74)}", **look)
+    words.text(0, y, f"{claim.number}  {short(claim.text, 58)}", **look)
     words.text(1, y, verdict, ha="right", **look)
     for ax in (words, *axes): ax.axhline(y - 0.55, color="0.85", lw=0.6)

@@ -29,6 +29,7 @@ OTHER_NAMES = { # of options, as other tools and earlier versions say them
     "data": "data-dir",
     "dataset-dir": "data-dir",
     "experiment": "experiment-type",
+    "init-checkpoint": "start",
     "nnapi-accelerator": "nnapi-accelerator-name",
     "checkpoint-path": "ckpt-path",
     "out-dir": "output-dir",

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UsageError, need, unknown
-from ..core.files import sha256_file
+from ..core.files import card_path, sha256_file
 from ..core.records import seed_for
 from ..core.settings import plain_name
 from ..models.specs import get_spec, resolve_spec
@@ -59,6 +59,7 @@ def import_command(
         target, done = run_isolated(*asked, **limits)
     if as_json: return say_json(dict(file=target, **asdict(done)))
     say(f"{target}: {done.variables} variables from {path.name}")
+    say(f"  {target.with_suffix('.import.json')}")
     if done.left_model:
         say(f"random as before, for the file has none that fit: {', '.join(done.left_model)}")
     if done.left_file: say(f"in the file and not taken: {', '.join(done.left_file)}")
@@ -263,6 +264,7 @@ def _shown(done, quantized:bool):
         operators = [f"{n} {op}" for op, n in card["operators"].items()]
         counted = [f"{card['bytes']:,} bytes", *operators]
         say(f"{path}: {', '.join(counted)}")
+        say(f"  card: {card_path(path)}")
         if quantized: say(f"  against float over {_against_float(card['check'])}")
         if card.get("report"): say(f"  layers: {', '.join(card['report'])}")
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Profile', 'Set', 'MODES', 'LOCK', 'ModelDir', 'Type', 'Name', 'Start', 'TrainImages', 'TrainBoxes', 'FreezeBody',
-           'ModelPath', 'DatasetName', 'Record', 'Annotations', 'Images', 'experiments', 'train', 'evaluate']
+           'ModelPath', 'DatasetName', 'Record', 'ClassFolder', 'Annotations', 'Images', 'MATRIX', 'experiments',
+           'train', 'evaluate']
 
 # %% ../../nbs/cli/02_training.ipynb #a002
 import dataclasses
@@ -15,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from ..core.errors import UsageError, unknown
+from ..core.errors import UsageError, need, unknown
 from ..core.files import hold
 from ..core.records import write_record
 from ..core.settings import load_profile
@@ -167,6 +168,7 @@ def _evaluate_trained(e, path) -> dict:
     record = path.parent/"evaluate.json"
     write_record(record, "evaluate", e.name, e.profile, dataclasses.asdict(e.data), result)
     _say_result(result)
+    say(record)
     return result
 
 
@@ -203,7 +205,7 @@ Name = named_models(str, "What to call it; the type's name if not given, "
                    "and the type if that is not given.")
 Start = option(Path, "What to start from: a .keras file, a released checkpoint or a .tflite file, "
                      "of the same model or of a segmentation model's backbone; or the name of a "
-                     "released file or model.", "--start", "--init-checkpoint")
+                     "released file or model.", "--start")
 TrainImages = option(Path, "Folder of pictures in place of a dataset: a folder a class, images and "
                            "masks, or pictures for --annotations; see docs/data.md.")
 TrainBoxes = option(Path, "Boxes for --images, as COCO's JSON has them.")
@@ -256,7 +258,8 @@ def train(
 ModelPath = Annotated[Path, typer.Argument(help="A .keras or a .tflite file.")]
 DatasetName = option(str, "TFDS name, in place of the profile's.")
 Record = option(Path, "Also write a record to this JSON file.")
-
+ClassFolder = option(Path, "Folder for scores of each class as CSV, and a picture of the confusion "
+                           "matrix; made if it is not there.")
 
 Annotations = option(Path, "Of detectors: boxes as COCO's JSON has them, for --images.")
 Images = option(Path, "Folder of pictures in place of a dataset, as `train` takes it; "
@@ -286,6 +289,36 @@ def _say_assumed(result):
     said = SOURCES[found["source"]]
     say(f"  black and white as [{found['low']:.4g}, {found['high']:.4g}], {said}")
 
+# %% ../../nbs/cli/02_training.ipynb #n0x3d
+MATRIX = 100 # classes of a confusion matrix in JSON
+
+
+def _say_classes(result):
+    "The scores of classes, and which are mistaken for each other."
+    from edgetpu_repro.show.classes import class_lines, mistake_line
+    rows = result["per_class"]
+    for line in class_lines(rows): say(line)
+    if "confusion" not in result: return
+    line = mistake_line(result["confusion"], [r["class"] for r in rows])
+    if line: say(line)
+
+
+def _as_json(file, name, result, written) -> dict:
+    "What `evaluate --json` answers."
+    counts = result.get("confusion")
+    if counts and len(counts) > MATRIX: result = dict(result, confusion=None)
+    return dict(file=str(file), dataset=name, **result, written=written)
+
+
+def _write_evaluated(result, file, folder, record, profile, parameters) -> list: # of paths
+    "The files of an evaluation that were asked for."
+    from edgetpu_repro.show.classes import write_classes
+    written = write_classes(result, folder, file.stem) if folder else []
+    if not record: return written
+    numbers = {k: v for k, v in result.items() if k not in ("per_class", "confusion")}
+    write_record(record, "evaluate", file.stem, profile, parameters, numbers)
+    return [*written, record]
+
 # %% ../../nbs/cli/02_training.ipynb #n0x3c
 @app.command()
 def evaluate(
@@ -301,6 +334,7 @@ def evaluate(
     workers: Workers = None,
     input_range: PixelRange = None,
     task: OutputTask = None,
+    output_dir: ClassFolder = None,
     output: Record = None,
     as_json: Json = False,
 ):
@@ -311,19 +345,22 @@ def evaluate(
     opened = open_options(input_range, task)
     check_model_file(file)
     if output: writable_folder(output.parent)
+    if output_dir: need("matplotlib", "--output_dir")
     from edgetpu_repro.tflite.isolation import run_isolated
     choice = dict(profile=profile, changes=set, dataset_name=dataset_name, data_dir=data_dir,
                   images=images)
     how = dict(finalize_method=finalize_method, batch_size=batch_size,
-               workers=workers or os.cpu_count())
+               workers=workers or os.cpu_count(), details=True)
     asked = (_evaluate, file, choice, opened, how)
     if annotations: asked = (_evaluate_annotated, file, annotations, images, opened, how)
-    result, data = run_isolated(*asked, what=file)
+    with output_folder(output_dir) if output_dir else nullcontext():
+        result, data = run_isolated(*asked, what=file)
+        parameters = dict(data, file=file.name, finalize_method=finalize_method)
+        written = _write_evaluated(result, file, output_dir, output, profile, parameters)
     for line in result.get("problems", ()): warn(f"WARNING: {data['name']}: {line}")
     if "pictures" in result: warn(f"{data['name']}: {result['pictures']}")
-    if as_json: say_json(dict(file=str(file), dataset=data["name"], **result))
-    else: _say_result(result)
-    if not as_json: _say_assumed(result)
-    if not output: return
-    parameters = dict(data, file=file.name, finalize_method=finalize_method)
-    write_record(output, "evaluate", file.stem, profile, parameters, result)
+    if as_json: return say_json(_as_json(file, data["name"], result, written))
+    _say_result(result)
+    _say_assumed(result)
+    _say_classes(result)
+    for path in written: say(path)

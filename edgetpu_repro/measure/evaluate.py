@@ -55,6 +55,7 @@ def evaluate_model(
     finalize_method:str|None=None, # Steps after raw outputs; None: the task's default
     batch_size:int=32,
     workers:int=1, # For a '.tflite' file, images at once
+    details:bool=False, # Also scores of each class
 ) -> dict: # As `Task.evaluate` returns it, and task, image_size (height, width), classes
     "Evaluate a model, with a progress bar on a terminal; `UsageError` where the data do not fit."
     task = file.task
@@ -69,7 +70,7 @@ def evaluate_model(
                          f"dataset {data.name} has {len(names)}{extra}")
     shown = tqdm(batches(task.samples(dataset, "test"), batch_size), unit=" batches", disable=None)
     with dataset.reading():
-        result = task.evaluate(file.predictor(workers), shown, names, method)
+        result = task.evaluate(file.predictor(workers), shown, names, method, details)
     about = dict(task=task.name, image_size=file.hw, classes=classes)
     if problems: result["problems"] = problems
     return dict(about, **result, input_range=range_for_json(file.input_range))
@@ -166,6 +167,7 @@ def evaluate_annotated(
     finalize_method:str|None=None, # Suppression for raw heads; None: the task's default
     batch_size:int=16,
     workers:int=1, # For a '.tflite' file, images at once
+    details:bool=False, # Also scores of each class
 ) -> dict: # As `Task.evaluate` has it, and task, image_size (height, width), classes, problems
     "Evaluate a detector on annotated pictures; raises `UsageError` where they do not fit."
     task = file.task
@@ -186,7 +188,7 @@ def evaluate_annotated(
     count = -(-len(found["images"]) // batch_size)
     batches = _batched(_annotated(file, found, images, columns), batch_size)
     shown = tqdm(batches, total=count, unit=" batches", disable=None)
-    result = task.evaluate(file.predictor(workers), shown, names, method)
+    result = task.evaluate(file.predictor(workers), shown, names, method, details)
     classes = file.classes or len(names)
     about = dict(task=task.name, image_size=file.hw, classes=classes,
                  input_range=range_for_json(file.input_range))

@@ -9,6 +9,7 @@ __all__ = ['TRAINED_BOXES', 'COLORS', 'DRAWN', 'HEADLINE', 'TASK', 'box_names', 
 
 # %% ../../nbs/tasks/05_detection.ipynb #d002
 import re
+from collections import Counter
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -305,6 +306,11 @@ class Truth:
         categories = [dict(id=i, name=name) for i, name in known.items()]
         return coco_metrics(self.images, self.annotations, categories, self.found)
 
+    def per_class(self, names, ap:dict) -> list: # of dicts: class, boxes, ap
+        "What `ap` of `metrics` says of each class, and how many boxes it has."
+        counts = Counter(class_name(names, a["category_id"] - 1) for a in self.annotations)
+        return [{"class": name, "boxes": counts[name], "ap": value} for name, value in ap.items()]
+
 # %% ../../nbs/tasks/05_detection.ipynb #d012
 class _Training(TrainingTask):
     "What training a detector takes."
@@ -457,7 +463,7 @@ class Detection(_Training, _Exporting, Task):
         "COCO's, where there are as many classes."
         return COCO_NAMES if classes == len(COCO_NAMES) else ()
 
-    def evaluate(self, predict, batches, names, method=None):
+    def evaluate(self, predict, batches, names, method=None, details=False):
         "COCO's mAP and its parts (fractions), `ap` by class, images, boxes, suppression."
         truth, done, lost = Truth(), False, 0
         method = "nms_regular" if method in (None, "none") else method
@@ -472,7 +478,8 @@ class Detection(_Training, _Exporting, Task):
         if not truth.images: raise UsageError("the split is empty")
         if not truth.annotations: raise UsageError("the split has no box to compare with")
         suppression = "in the file" if done else method
-        return dict(truth.metrics(names), boxes_left_out=lost, suppression=suppression)
+        result = dict(truth.metrics(names), boxes_left_out=lost, suppression=suppression)
+        return dict(result, per_class=truth.per_class(names, result["ap"])) if details else result
 
     def statistics(self, dataset): return box_statistics(self, dataset)
 

@@ -73,9 +73,9 @@ class BinaryClassification(Classification):
         p = _probability(outputs, self.logit).reshape(len(outputs), -1)[:, :1]
         return np.concatenate([1 - p, p], 1)
 
-    def evaluate(self, predict, batches, names, method=None):
+    def evaluate(self, predict, batches, names, method=None, details=False):
         "top1 and top5 (fractions), images."
-        return super().evaluate(lambda x: self.both(predict(x)), batches, names, method)
+        return super().evaluate(lambda x: self.both(predict(x)), batches, names, method, details)
 
     def show(self, picture, output, names, top=5, hw=None):
         "The probability of class 1."
@@ -102,13 +102,13 @@ class BinaryMask(Segmentation):
 # %% ../../nbs/tasks/06_outputs.ipynb #o010
 class FlatClassification(Classification):
     "Scores of an image with sides of one pixel: (batch, 1, 1, classes)."
-    def evaluate(self, predict, batches, names, method=None):
+    def evaluate(self, predict, batches, names, method=None, details=False):
         "top1 and top5 (fractions), images."
         def flat(images):
             y = np.asarray(predict(images))
             return y.reshape(len(y), -1)
 
-        return super().evaluate(flat, batches, names, method)
+        return super().evaluate(flat, batches, names, method, details)
 
     def show(self, picture, output, names, top=5, hw=None):
         "The likeliest classes."
@@ -125,7 +125,7 @@ class _Unlabelled(Task):
 
     def classes(self, shapes, dtypes=()): return None
 
-    def evaluate(self, predict, batches, names, method=None):
+    def evaluate(self, predict, batches, names, method=None, details=False):
         "Refused."
         raise UsageError(f"outputs that are {self.name} cannot be evaluated: there is no truth")
 

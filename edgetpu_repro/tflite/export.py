@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['layer_report', 'write_tflite', 'publish_tflite', 'write_report', 'ExportOptions', 'file_name', 'of_quantized',
-           'export_model']
+           'steps', 'export_model']
 
 # %% ../../nbs/tflite/05_export.ipynb #a002
 import csv, json, os, time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
+from tqdm import tqdm
 
 from ..core.errors import unknown
 from ..core.files import atomic_write, card_path, write_text
@@ -218,6 +220,21 @@ def of_quantized(
                 degraded=task.degraded(check) if options.trained else [], trained=options.trained,
                 refused_by_edgetpu=not_for_edgetpu(file) if for_tpu else None)
 
+# %% ../../nbs/tflite/05_export.ipynb #st02
+@contextmanager
+def steps(
+    total:int, # How many there are
+): # Function of the name of a step that begins, and ends the one before
+    "A bar over the steps of an export, on a terminal only."
+    begun = []
+    with tqdm(total=total, unit=" steps", disable=None, leave=False) as bar:
+        def begin(what:str):
+            if begun: bar.update()
+            begun.append(what)
+            bar.set_description_str(what)
+
+        yield begin
+
 # %% ../../nbs/tflite/05_export.ipynb #x004
 def _images(model, options:ExportOptions):
     "Random images that a float file is compared on."
@@ -250,21 +267,30 @@ def export_model(
         out.append((path, publish_tflite(file, path, card, description, options.labels)))
         return path
 
-    for method in options.finalize_methods:
+    def way(method, step):
+        "All files of a way to finish the graph."
+        step(f"{model.name}: converting")
         float_file = TFLiteFile.open(to_float(freeze(model, options.traced, method, folded)))
+        step(f"{model.name}: running it over {len(images)} images")
         ranges, wanted = _looked_at(float_file, images, with_ranges)
         check = task.check_float(task.finalize(raw, method, tflite_argmax), wanted[:len(few)])
         if calibration is None:
             check_operators(float_file, int8=False)
             rest = dict(quantizer=None, recipe=None, check=check, degraded=[])
             write(options.opened(float_file), method, rest)
-            continue
+            return
         for recipe, file in _quantized(float_file, ranges, options):
+            step(f"{model.name}: comparing {recipe} with float")
             got = file.predictor(workers=workers)(images)
             compared = check | task.compare(wanted, got) | dict(images=len(images))
             path = write(file, method, of_quantized(recipe, file, compared, task, options))
             if not options.report: continue
+            step(f"{model.name}: layer by layer")
             some = images[:max(options.traced, 4)]
             report = layer_report(options.opened(float_file), file, some)
             out[-1][1]["report"] = list(map(str, write_report(report, path)))
+
+    each = len(options.recipes) * (1 + options.report) if calibration is not None else 0
+    with steps(len(options.finalize_methods) * (2 + each)) as step:
+        for method in options.finalize_methods: way(method, step)
     return out

@@ -23,8 +23,9 @@ from ..models.anchors import anchors_for, centers
 from ..tasks.detection import TASK, detections_of, matched_boxes
 from .batches import check_batches
 from .convert import SIGNATURE, converted, fold_norms, freeze, to_float, traced
-from .export import (
-    ExportOptions, export_model, file_name, layer_report, of_quantized, write_report, write_tflite)
+from edgetpu_repro.tflite.export import (
+    ExportOptions, export_model, file_name, layer_report, of_quantized, steps, write_report,
+    write_tflite)
 from .file import TFLiteFile, pack, unpack
 from .metadata import (
     _finished, _image_metadata, _labels_file, _table, _vector, add_table, with_labels)
@@ -508,11 +509,16 @@ def export_detector(
             f"{OPERATOR} takes one picture a call, not --batch_size {options.batch_size}; "
             "raw heads (--finalize_method none) take more")
     export, out = _Export(model, folder, calibration, options), []
-    for method in methods:
-        float_file = export.float_file(method != "none")
-        check = check_heads(export.raw, float_file, export.images)
-        if calibration is None: out.append(export.write_float(method, check))
-        else: out += [export.write_quantized(method, recipe, check) for recipe in options.recipes]
+    kinds = options.recipes if calibration is not None else (None,)
+    with steps(len(methods) * (1 + len(kinds))) as step:
+        for method in methods:
+            step(f"{model.name}: converting, {method}")
+            float_file = export.float_file(method != "none")
+            check = check_heads(export.raw, float_file, export.images)
+            for recipe in kinds:
+                step(f"{model.name}: writing {recipe or 'float'}, {method}")
+                if recipe: out.append(export.write_quantized(method, recipe, check))
+                else: out.append(export.write_float(method, check))
     return out
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #dp6

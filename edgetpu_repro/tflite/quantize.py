@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
+from tqdm import tqdm
 from ai_edge_litert import schema_py_generated as schema
 
 from ..core.compat import quantize_by_ranges
@@ -35,13 +36,14 @@ def _chunks(images, batch:int) -> list:
     return chunks
 
 
-def _look(file, chunks, numbers, kept) -> tuple: # ({name: range}, {(name, number): values})
+def _look(file, chunks, numbers, kept, bar) -> tuple: # ({name: range}, {(name, number): values})
     "What the activations of some chunks are."
     run, ranges, values = file.activations(), {}, {}
     for number in numbers:
         for name, y in run(chunks[number]):
             _wider(ranges, name, y.min(), y.max())
             if name in kept: values[name, number] = y
+        bar.update()
     return ranges, values
 
 
@@ -55,9 +57,10 @@ def ranges_and_values(
     file = TFLiteFile.open(float_file)
     chunks, ranges, values = _chunks(images, file.inputs[0].shape[0]), {}, {}
     workers = min(workers or os.cpu_count(), len(chunks))
-    with ThreadPoolExecutor(workers) as pool:
+    bar = tqdm(total=len(chunks), desc="calibration", unit=" batches", disable=None, leave=False)
+    with bar, ThreadPoolExecutor(workers) as pool:
         shares = [range(i, len(chunks), workers) for i in range(workers)]
-        for found, some in pool.map(lambda share: _look(file, chunks, share, kept), shares):
+        for found, some in pool.map(lambda share: _look(file, chunks, share, kept, bar), shares):
             for name, (low, high) in found.items(): _wider(ranges, name, low, high)
             values |= some
     bad = [name for name, r in ranges.items() if not np.isfinite(r).all()]

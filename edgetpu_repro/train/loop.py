@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 import keras
 from keras import ops
+from tqdm import tqdm
 
 from ..core.errors import UsageError
 from ..core.files import atomic_write, hold
@@ -108,6 +109,32 @@ class _Keeper(keras.callbacks.Callback):
         self.history.append({name: float(value) for name, value in logs.items()})
         self.save()
 
+# %% ../../nbs/train/06_loop.ipynb #pb02
+class _Bar(keras.callbacks.Callback):
+    "A bar over all steps of a training, across calls of `fit`, and a line an epoch."
+    def __init__(self, bar, epochs:int):
+        super().__init__()
+        self.bar, self.epochs = bar, epochs
+
+    def on_train_batch_end(self, batch, logs=None):
+        "One step more."
+        self.bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        "What Keras's own line says."
+        said = ", ".join(f"{name} {float(value):.4f}" for name, value in sorted(logs.items()))
+        self.bar.write(f"epoch {epoch + 1} of {self.epochs}: {said}", file=sys.stdout)
+
+
+@contextmanager
+def _shown(training, step:int, verbose):
+    "How a training shows where it is: (verbosity of `fit`, callbacks)."
+    if verbose != 2 or not sys.stderr.isatty(): yield verbose, ()
+    else:
+        with tqdm(total=training.steps, initial=step, unit=" steps") as bar:
+            yield 0, (_Bar(bar, training.settings.epochs),)
+
 # %% ../../nbs/train/06_loop.ipynb #c008
 class _Training:
     "One training: the compiled network, its data, its checkpoints."
@@ -191,9 +218,10 @@ def _run(training, validation, verbose, callbacks):
               f"epoch {note['step'] / training.per_epoch:.2f} of {training.settings.epochs}")
     if note["step"] == steps:
         network.optimizer.finalize_variable_values(network.trainable_variables)
-    with fast_operators(network): # around all calls of `fit`, so that they share one trace
+    with (fast_operators(network), # around all calls of `fit`, so that they share one trace
+          _shown(training, note["step"], verbose) as (verbose, bar)):
         while note["step"] < steps:
-            keeper = _fit(training, note, validation, verbose, callbacks)
+            keeper = _fit(training, note, validation, verbose, (*callbacks, *bar))
             note = dict(step=keeper.step, history=keeper.history)
             if note["step"] < steps: note = training.restore()
     if network is not training.model: training.model.set_weights(network.get_weights())

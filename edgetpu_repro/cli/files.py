@@ -21,7 +21,7 @@ from ..core.errors import UsageError, need, unknown
 from ..core.files import card_path, sha256_file
 from ..core.records import seed_for
 from ..core.settings import plain_name
-from ..models.specs import get_spec, resolve_spec
+from ..models.specs import get_spec, image_hw, resolve_spec
 from .app import FINALIZE, DataDir, ImageSize, Json, NumClasses, answering, app
 from .app import check_finalize, check_model_file, flag, model_argument
 from .app import check_there, check_weights, named_models, option, output_folder
@@ -31,7 +31,8 @@ from .app import say, say_json, say_written, warn
 # %% ../../nbs/cli/03_files.ipynb #n007
 RELEASED = "A TF2 checkpoint (folder, prefix or .tar.gz) or a .tflite file."
 Released = Annotated[Path, typer.Argument(help=RELEASED)]
-ModelName = named_models(str, "Registry name, see `list`; for export also the JSON file of a spec.")
+ModelName = named_models(str, "Registry name, see `list`; for export also the JSON file of a "
+                              "spec, or a .keras model of your own.")
 KerasFolder = option(Path, "Folder for the .keras file; made if it is not there.")
 
 def _import(*args):
@@ -149,12 +150,24 @@ def _check_report(quantize:bool):
     need("matplotlib", "--report")
 
 
-def _methods(model_name, given, output_layer, image_size) -> tuple:
+def _methods(spec, model_name, given, output_layer, image_size) -> tuple:
     "The checked steps after the network, a file for each."
     if output_layer and given:
         raise UsageError("--output_layer takes the place of --finalize_method")
     if output_layer: return ("none",)
-    return tuple(check_finalize(model_name, m, image_size) for m in given or (None,))
+    if not hasattr(spec, "about"):
+        return tuple(check_finalize(model_name, m, image_size) for m in given or (None,))
+    return tuple(spec.about.check_finalize(m, image_hw(image_size)) for m in given or (None,))
+
+
+def _own(path, ckpt_path, image_size, num_classes, input_range, task):
+    "A Keras model of the user's, opened in a child process first."
+    if ckpt_path: raise UsageError(f"{path} brings its weights: leave out --ckpt_path")
+    if num_classes: raise UsageError(f"{path} has its number of classes: leave out --num_classes")
+    check_weights(path)
+    from edgetpu_repro.tflite.start import own_model
+    opened = open_options(input_range, task)
+    return own_model(path, image_size, **opened)
 
 
 def _check_targets(targets, quantizer, recipes, rules):
@@ -164,6 +177,22 @@ def _check_targets(targets, quantizer, recipes, rules):
         if t not in TARGETS: raise unknown("target", t, TARGETS)
     for r in recipes: check_recipe(quantizer, r, tuple(rules))
 
+
+def _chosen(model_name, ckpt_path, image_size, num_classes, own) -> tuple:
+    "What is exported, its weights, pixels, and what a training wrote beside them."
+    from edgetpu_repro.train.experiments import read_experiment
+    if model_name.endswith(".keras"):
+        path = Path(model_name)
+        model = _own(path, ckpt_path, image_size, num_classes, *own)
+        return model, path, model.image_size, read_experiment(path)
+    if any(own): raise UsageError("--input_range and --task are for a .keras model of your own")
+    spec = resolve_spec(model_name)
+    trained = read_experiment(ckpt_path) if ckpt_path else {}
+    size = trained.get("data", {}).get("image_size")
+    if ckpt_path: check_weights(ckpt_path)
+    if not isinstance(size, int): size = spec.image_size
+    return spec, ckpt_path, image_size or size, trained
+
 # %% ../../nbs/cli/03_files.ipynb #hx04
 def _weights_card(path) -> dict|str:
     "Where the weights come from, for the card."
@@ -171,10 +200,11 @@ def _weights_card(path) -> dict|str:
     return dict(file=path.name, sha256=sha256_file(path) if path.is_file() else None)
 
 
-def _network(model_name, path, image_size, target, num_classes):
+def _network(spec, model_name, path, image_size, target, num_classes):
     "The model for a target, with its weights; random ones depend on its name alone."
     import keras
     from edgetpu_repro.tflite.quantize import TARGETS
+    if hasattr(spec, "about"): return spec.network(TARGETS[target])
     from edgetpu_repro.tflite.start import model_with_weights
     name = resolve_spec(model_name).name if model_name.endswith(".json") else model_name
     keras.utils.set_random_seed(seed_for(0, "export", name))
@@ -188,11 +218,12 @@ def _class_names(spec, network, labels, builder, ckpt_path) -> tuple:
     from edgetpu_repro.data.labels import names_in_file
     from edgetpu_repro.train.experiments import trained_names
     from edgetpu_repro.tasks.base import TASKS, shapes_of
-    task = TASKS[spec.task]
+    task = getattr(spec, "about", None) or TASKS[spec.task]
     classes = task.classes(shapes_of(network))
     if labels: return names_in_file(labels, classes)
     trained = trained_names(ckpt_path) if ckpt_path else ()
-    return trained if len(trained) == classes else task.names_for(builder, classes)
+    if len(trained) == classes: return trained
+    return task.names_for(builder, classes) if classes else ()
 
 
 def _written(network, folder, format, calibration, options) -> list: # of (path, card)
@@ -316,22 +347,21 @@ def export(
     labels: Labels = None,
     report: Report = False,
     max_detections: MaxDetections = 100,
+    input_range: PixelRange = None,
+    task: OutputTask = None,
     allow_degraded: AllowDegraded = False,
     allow_refused: AllowRefused = False,
     as_json: Json = False,
 ):
     "Export a model to .tflite, float or quantised, with a card: what is in it, how it compares."
-    spec = resolve_spec(model_name)
-    from edgetpu_repro.train.experiments import read_experiment
-    trained = read_experiment(ckpt_path) if ckpt_path else {}
-    size = trained.get("data", {}).get("image_size")
-    image_size = image_size or (size if isinstance(size, int) else spec.image_size)
+    own = (input_range, task)
+    spec, ckpt_path, image_size, trained = _chosen(
+        model_name, ckpt_path, image_size, num_classes, own)
     quantize = quantize or quantize_less_restrictive or tuple(recipe) != ("a8w8",) or bool(rule)
     _check_format(format, quantize)
     if labels and not labels.is_file(): raise UsageError(f"{labels} is not a file")
     if report: _check_report(quantize)
-    if ckpt_path: check_weights(ckpt_path)
-    methods = _methods(model_name, finalize_method, output_layer, image_size)
+    methods = _methods(spec, model_name, finalize_method, output_layer, image_size)
     _check_targets(target, quantizer, recipe, rule)
     from edgetpu_repro.tflite.batches import check_batch_size
     check_batch_size(batch_size)
@@ -350,10 +380,12 @@ def export(
         options = ExportOptions(methods, tuple(recipe), quantizer, tuple(rule),
                                 quantize_less_restrictive, batch_size,
                                 max_detections=max_detections, about=about,
-                                trained=bool(ckpt_path), report=report)
+                                trained=bool(ckpt_path), report=report,
+                                task=getattr(spec, "about", None),
+                                taken=getattr(spec, "taken", None))
         done = []
         for t in target:
-            network = _network(model_name, ckpt_path, image_size, t, num_classes)
+            network = _network(spec, model_name, ckpt_path, image_size, t, num_classes)
             names = _class_names(spec, network, labels, builder, ckpt_path)
             if output_layer: network = up_to_layer(network, output_layer)
             mine = replace(options, target=t, labels=names)

@@ -21,7 +21,7 @@ from ..data.pictures import read_picture
 from ..models.blocks import load_model
 from ..tasks.base import Task
 from ..tasks.outputs import BinaryClassification, Outputs, can_be, task_of
-from ..tflite.ends import model_endings, model_range
+from ..tflite.ends import described_outputs, model_range
 from ..tflite.file import TFLiteFile
 from ..tflite.isolation import opening
 from ..tflite.postprocess import detector_classes, detector_runner
@@ -100,10 +100,7 @@ def _described(model, path) -> tuple: # (shapes of the inputs, `Outputs`)
         ways = dict(names=names, endings=model.endings, labels=len(model.labels),
                     scales=tuple(t.scale for t in model.outputs))
         return [t.shape for t in model.inputs], Outputs(tuple(shapes), tuple(dtypes), **ways)
-    shapes, dtypes = zip(*((tuple(d.shape), str(d.dtype)) for d in model.outputs))
-    names = (*(layer.name for layer in model.layers[-1:]), *getattr(model, "output_names", ()))
-    inputs = [tuple(d.shape) for d in model.inputs]
-    return inputs, Outputs(shapes, dtypes, model_endings(model), tuple(names))
+    return [tuple(d.shape) for d in model.inputs], described_outputs(model)
 
 
 def _check_image(path, inputs, outputs):

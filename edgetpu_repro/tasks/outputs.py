@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import UsageError, unknown
-from .base import TASKS, Prediction, Task, class_name
+from .base import TASKS, Prediction, Task, class_name, sqnr_db
 from .classification import Classification
 from .segmentation import Segmentation
 
@@ -73,6 +73,11 @@ class BinaryClassification(Classification):
         p = _probability(outputs, self.logit).reshape(len(outputs), -1)[:, :1]
         return np.concatenate([1 - p, p], 1)
 
+    def compare(self, wanted, got):
+        "How often both say the same class, and the SQNR."
+        same = [self.both(np.asarray(y)).argmax(-1) for y in (wanted, got)]
+        return dict(agreement=float((same[0] == same[1]).mean()), sqnr_db=sqnr_db(wanted, got))
+
     def evaluate(self, predict, batches, names, method=None, details=False):
         "top1 and top5 (fractions), images."
         return super().evaluate(lambda x: self.both(predict(x)), batches, names, method, details)
@@ -124,6 +129,13 @@ class _Unlabelled(Task):
         return "none"
 
     def classes(self, shapes, dtypes=()): return None
+    def output_names(self, shapes, dtypes): return (self.name,) * len(shapes)
+
+    def compare(self, wanted, got):
+        "The share of numbers that differ by less than 5 % of their range, and the SQNR."
+        wanted, got = (np.asarray(y, "float64") for y in (wanted, got))
+        near = np.abs(wanted - got) <= 0.05 * max(np.ptp(wanted), 1e-12)
+        return dict(agreement=float(near.mean()), sqnr_db=sqnr_db(wanted, got))
 
     def evaluate(self, predict, batches, names, method=None, details=False):
         "Refused."

@@ -18,12 +18,14 @@ from tqdm import tqdm
 from ..core.errors import unknown
 from ..core.files import atomic_write, card_path, write_text
 from ..core.records import provenance
+from ..data.input_range import InputRange
 from ..tasks.base import Task, decibels, task_of_model, task_of_outputs
 from edgetpu_repro.tflite.batches import (
     ANY, batch_name, check_batch_size, check_batches, traced_images, with_any_batch,
 )
 from .convert import fold_norms, freeze, tflite_argmax, to_float
 from .edgetpu import not_for_edgetpu
+from .ends import model_range
 from .file import TFLiteFile
 from .metadata import with_metadata
 from edgetpu_repro.tflite.quantize import (
@@ -83,12 +85,14 @@ def publish_tflite(
     card:dict, # What to say of it beside what is in it; `model` is its name
     description:str="", # For the metadata
     labels:tuple=(), # Names of the classes
+    task:Task|None=None, # What the output is; None: as its shape says
 ) -> dict: # The card, as `write_tflite` returns it
     "Add metadata, and write a file and its card."
     file = TFLiteFile.open(content)
     shapes, dtypes = [t.shape for t in file.outputs], [t.dtype for t in file.outputs]
-    output, = task_of_outputs(shapes, dtypes).output_names(shapes, dtypes)
-    named = with_metadata(file, card["model"], description, labels, output=output)
+    output, = (task or task_of_outputs(shapes, dtypes)).output_names(shapes, dtypes)
+    how = dict(output=output, taken=file.input_range)
+    named = with_metadata(file, card["model"], description, labels, **how)
     return write_tflite(named, path, dict(card, labels=len(labels)))
 
 # %% ../../nbs/tflite/05_export.ipynb #n001
@@ -148,6 +152,8 @@ class ExportOptions:
     about:dict = field(default_factory=dict) # for the card: where weights and images are from
     trained:bool = True                      # whether the weights are, so that a loss is a loss
     report:bool = False                      # also write a report of the layers
+    task:Task|None = None                    # what the model is for; None: as its outputs say
+    taken:InputRange|None = None             # what it takes; None: as its first layers say
 
     def __post_init__(self):
         if self.target not in TARGETS: raise unknown("target", self.target, TARGETS)
@@ -202,7 +208,8 @@ def _quantized(float_file:TFLiteFile, ranges, options:ExportOptions):
     "The files of all recipes: (recipe, `TFLiteFile`)."
     how = options.quantizer, options.rules, options.less_restrictive
     for recipe in options.recipes:
-        file = options.opened(quantize_tflite(float_file, ranges, recipe, *how))
+        content = quantize_tflite(float_file, ranges, recipe, *how)
+        file = options.opened(content).with_range(float_file.given)
         check_operators(file, int8=options.full_integer)
         yield recipe, file
 
@@ -250,11 +257,12 @@ def export_model(
 ) -> list: # of (path, card); `card["degraded"]` lists what is too low
     "Export a model in every way asked for; each file is checked before it gets its name."
     start, out = time.perf_counter(), []
-    task, folded, workers = task_of_model(model), fold_norms(model), os.cpu_count()
+    task, taken = options.task or task_of_model(model), options.taken or model_range(model)
+    folded, workers = fold_norms(model), os.cpu_count()
     images = _images(model, options) if calibration is None else calibration
     few = images[:max(options.traced, 2)] # that Keras sees as well
     with_ranges = calibration is not None and options.needs_ranges
-    raw = np.asarray(model(few, training=False))
+    raw = np.asarray(model(taken.of(few), training=False))
 
     def write(file, method, rest):
         recipe, seconds = rest["recipe"], round(time.perf_counter() - start, 2)
@@ -264,20 +272,22 @@ def export_model(
         if options.batch_size != 1: card["batch_size"] = options.batch_size
         card |= dict(options.about, **rest, seconds=seconds)
         description = f"{recipe} by {options.quantizer}" if recipe else ""
-        out.append((path, publish_tflite(file, path, card, description, options.labels)))
+        done = publish_tflite(file, path, card, description, options.labels, task)
+        out.append((path, done))
         return path
 
     def way(method, step):
         "All files of a way to finish the graph."
         step(f"{model.name}: converting")
-        float_file = TFLiteFile.open(to_float(freeze(model, options.traced, method, folded)))
+        content = to_float(freeze(model, options.traced, method, folded))
+        float_file = TFLiteFile.open(content).with_range(taken)
         step(f"{model.name}: running it over {len(images)} images")
         ranges, wanted = _looked_at(float_file, images, with_ranges)
         check = task.check_float(task.finalize(raw, method, tflite_argmax), wanted[:len(few)])
         if calibration is None:
             check_operators(float_file, int8=False)
             rest = dict(quantizer=None, recipe=None, check=check, degraded=[])
-            write(options.opened(float_file), method, rest)
+            write(options.opened(float_file).with_range(taken), method, rest)
             return
         for recipe, file in _quantized(float_file, ranges, options):
             step(f"{model.name}: comparing {recipe} with float")
@@ -287,7 +297,8 @@ def export_model(
             if not options.report: continue
             step(f"{model.name}: layer by layer")
             some = images[:max(options.traced, 4)]
-            report = layer_report(options.opened(float_file), file, some)
+            plain = options.opened(float_file).with_range(taken)
+            report = layer_report(plain, file, some)
             out[-1][1]["report"] = list(map(str, write_report(report, path)))
 
     each = len(options.recipes) * (1 + options.report) if calibration is not None else 0

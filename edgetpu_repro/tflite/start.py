@@ -4,17 +4,22 @@
 
 # %% auto #0
 __all__ = ['KNOWN', 'load_released', 'open_weights', 'starting_weights', 'find_start', 'starting_point', 'model_with_weights',
-           'import_released']
+           'import_released', 'with_groups', 'OwnModel', 'own_model']
 
 # %% ../../nbs/tflite/10_start.ipynb #c002
-import json, os
+import json, os, re
+from dataclasses import dataclass
 from pathlib import Path
+import keras
 
 from ..core.errors import UsageError
 from ..core.files import atomic_write, released_folder, write_text
-from ..models.blocks import load_model
+from ..core.compat import functional
+from ..data.input_range import InputRange
+from ..models.blocks import GroupConv2D, load_model
 from ..models.specs import ALIASES, build_model
-from ..tasks.base import shapes_of, task_of_model
+from ..tasks.base import Task, shapes_of, task_of_model
+from .ends import model_range, model_task
 from .detectors import is_slim, load_detector, load_tf1, read_tf1
 from .fetch import RELEASES
 from .importer import load_weights, recalibrate_batchnorm
@@ -145,3 +150,73 @@ def import_released(
                 left_in_model=done.left_model, left_in_file=done.left_file)
     write_text(target.with_suffix(".import.json"), json.dumps(card, indent=1) + "\n")
     return target, done
+
+# %% ../../nbs/tflite/10_start.ipynb #own2
+def with_groups(
+    model, # A Keras model; stays as it is
+    group_conv:str, # 'slices' or 'native'
+    name:str|None=None, # Of the new model
+    image:tuple|None=None, # (height, width) of its image; None: as it is
+): # A functional model with the same weights
+    "The same model, its group convolutions implemented in one way; also in models inside of it."
+    model = functional(model)
+
+    def clone(layer):
+        if isinstance(layer, keras.Model): return with_groups(layer, group_conv, layer.name)
+        grouped = getattr(layer, "groups", 1) > 1 and isinstance(layer, keras.layers.Conv2D)
+        if not grouped: return layer.from_config(layer.get_config())
+        return GroupConv2D.from_config({**layer.get_config(), "implementation": group_conv})
+
+    entry = keras.Input((*image, 3), name="image") if image else None
+    bare = keras.Model(model.input, model.output, name=name or model.name)
+    new = keras.models.clone_model(bare, input_tensors=entry, clone_function=clone)
+    new.set_weights(model.get_weights())
+    return new
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    "A Keras model of one's own, told as a spec tells of a registered one."
+    path:Path
+    name:str                 # of its files
+    image_size:int|tuple     # pixels
+    about:Task               # what it is for
+    taken:InputRange         # what it takes for black and white
+
+    @property
+    def task(self) -> str:
+        "The name of its task."
+        return self.about.name
+
+    def network(self, group_conv:str):
+        "The model, its group convolutions implemented as `with_groups` takes it."
+        model, size = load_model(self.path), self.image_size
+        fixed = all(model.inputs[0].shape[1:3])
+        hw = size if isinstance(size, tuple) else (size, size)
+        return with_groups(model, group_conv, self.name, None if fixed else hw)
+
+# %% ../../nbs/tflite/10_start.ipynb #own3
+def own_model(
+    path, # A '.keras' file
+    image_size:int|None=None, # For a model of any size; None: its own
+    task:str|None=None, # What its outputs are, as `task_of` takes it
+    input_range:InputRange|None=None, # What it takes; None: as its first layers say
+) -> OwnModel:
+    "Look at a Keras model of one's own; raises `UsageError` where it cannot be exported."
+    path, model = Path(path), load_model(path)
+    inputs = [tuple(d.shape) for d in model.inputs]
+    if not isinstance(model, (keras.Sequential, keras.Model)) or not hasattr(model, "inputs"):
+        raise UsageError(f"{path} is no functional or sequential model")
+    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][3] != 3 or len(model.outputs) != 1:
+        raise UsageError(f"{path} takes {inputs} and gives {shapes_of(model)}; "
+                         "one RGB image (channels last) and one output are needed")
+    hw = inputs[0][1:3]
+    if not all(hw) and not image_size:
+        raise UsageError(f"{path} takes images of any size: say which (--image_size)")
+    if all(hw) and image_size and hw != (image_size, image_size):
+        raise UsageError(f"{path} takes images of {hw[0]}x{hw[1]}, not of {image_size}")
+    size = image_size or (hw[0] if hw[0] == hw[1] else tuple(hw))
+    try: about = model_task(model, task)
+    except UsageError as e: raise UsageError(f"{path}: {e}") from None
+    name = re.sub(r"[^\w.-]", "_", path.stem)
+    return OwnModel(path, name, size, about, input_range or model_range(model))

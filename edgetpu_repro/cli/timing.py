@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'PHONE_COLUMNS', 'Targets', 'Compare', 'MinRuns', 'Seconds', 'Precision', 'MaxSeconds', 'Operators',
            'Repeat', 'Device', 'Serial', 'Binary', 'Nnapi', 'Accelerator', 'Gpu', 'Output', 'TFLitePath', 'MODELLED',
-           'Modelled', 'Argmax', 'LatencyJson', 'benchmark', 'compile_command', 'latency']
+           'FITTED_TO', 'Modelled', 'Chip', 'Argmax', 'LatencyJson', 'benchmark', 'compile_command', 'latency']
 
 # %% ../../nbs/cli/04_timing.ipynb #a002
 import json
@@ -245,7 +245,9 @@ def compile_command(
 
 # %% ../../nbs/cli/04_timing.ipynb #n001
 MODELLED = "Registry names, .tflite files and JSON files of specs."
+FITTED_TO = dict(pixel6="published models", coral="measured cells") # what the fits know
 Modelled = model_argument(list[str], MODELLED, metavar="NAME|FILE|SPEC.json...")
+Chip = option(str, "pixel6 or coral.")
 Argmax = option(str, "For segmentation models by name: none, default, fused2 or fused4.")
 LatencyJson = option(bool, "One JSON document: ms with its intervals, parts, extrapolated of each.",
                      "--json")
@@ -256,13 +258,15 @@ def latency(
     targets: Modelled,
     image_size: ImageSize = None,
     argmax: Argmax = None,
+    device: Chip = "pixel6",
     as_json: LatencyJson = False,
 ):
-    "Modelled latency on the Pixel 6 Edge TPU (int8) with its 95 % interval, and where it goes."
-    from edgetpu_repro.measure.latency import predict
+    "Modelled latency on an Edge TPU (int8) with its 95 % interval, and where it goes."
+    from edgetpu_repro.measure.coral import DEVICES, predict_on
     from edgetpu_repro.measure.workload import operators_of
+    if device not in DEVICES: raise unknown("device", device, DEVICES)
     for t in targets: refuse_other(Path(t))
-    results = {t: predict(operators_of(t, image_size, argmax)) for t in targets}
+    results = {t: predict_on(device, operators_of(t, image_size, argmax)) for t in targets}
     if as_json: return say_json(results)
     width = max(map(len, results)) + 2
     for t, r in results.items():
@@ -270,4 +274,4 @@ def latency(
         parts = ", ".join(f"{name} {ms:.3f}" for name, ms in r["parts"].items() if ms)
         say(f"{'':{width}}of which {parts}")
         outside = ", ".join(r["extrapolated"])
-        if outside: say(f"{'':{width}}outside of the published models: {outside}")
+        if outside: say(f"{'':{width}}outside of the {FITTED_TO[device]}: {outside}")

@@ -41,7 +41,7 @@ def fit_data(
     "A fit as the page takes it."
     s = fit.structure
     _, matrix = s.expand
-    return dict(lanes=s.lanes, simd=s.simd, copies=s.copies, overlap=s.overlap,
+    return dict(lanes=s.lanes, simd=s.simd, copies=s.copies, overlap=s.overlap, others=s.others,
                 logs=fit.logs().tolist(), covariance=(matrix @ fit.covariance @ matrix.T).tolist())
 
 
@@ -117,6 +117,9 @@ PARTS = { # of a time, as `latency.predict` calls them
     "copies": "splits and concatenations of group convolutions",
     "resized_mb": "resizing, repeating classes",
     "image_mb": "taking in the image",
+    "pooled_gops": "pooling",
+    "elementwise_mb": "additions and padding",
+    "streamed_mb": "weights that do not fit on the chip",
     "fixed": "any network",
 }
 

@@ -701,6 +701,7 @@ const Model = (() => {
       const bias = op.bias ? channelsOf(op) : 0, norm = op.norm ? 2 * channelsOf(op) : 0;
       found.push({
         name: op.name, kind: op.kind, part: op.part, inputs: op.inputs, output: op.shape, groups: op.groups,
+        kernel: op.kernel,
         weights, trainable: weights + bias + norm, params: weights + bias + 2 * norm,
         macs: prod(op.shape.slice(0, -1)) * weights,
       });
@@ -744,13 +745,17 @@ const Model = (() => {
   }
 
   const CONVOLUTIONS = ["conv", "depthwise", "dense"];
-  const MOVES = ["image", "resize", "tile", "copy"];
+  const MOVES = ["image", "resize", "tile", "copy", "stream"];
+  const POOLS = ["average_pool", "max_pool", "global_pool"], ELEMENTWISE = ["add", "pad"];
 
   function quantities(o, { lanes, simd, copies }) { // of one operator that counts
-    const into = o.inputs[0], size = prod(into), out = prod(o.output);
+    const into = o.inputs[0], out = prod(o.output), elementwise = ELEMENTWISE.includes(o.kind);
+    const size = elementwise ? sum(o.inputs.map(prod)) : prod(into);
     const inputs = into[into.length - 1], outputs = o.output[o.output.length - 1];
     const pixels = prod(o.output.slice(0, -1));
-    const area = Math.floor(o.weights * o.groups / (inputs * outputs));
+    const pool = POOLS.includes(o.kind);
+    const area = o.weights ? Math.floor(o.weights * o.groups / (inputs * outputs))
+      : Math.max(prod(o.kernel || [1]), Math.floor(prod(into.slice(0, -1)) / Math.max(pixels, 1)));
     const convolution = CONVOLUTIONS.includes(o.kind), depthwise = o.kind === "depthwise";
     const full = convolution && !depthwise, grouped = full && o.groups > 1;
     const positions = pixels * area;
@@ -761,38 +766,42 @@ const Model = (() => {
       full ? positions * o.groups * of_group / 1e9 : 0,
       depthwise ? positions * roundUp(outputs, lanes) / 1e9 : 0,
       moved / 1e6,
-      o.weights / 1e6,
-      grouped ? o.groups : Number(convolution),
+      convolution ? o.weights / 1e6 : 0,
+      grouped ? o.groups : Number(convolution || pool || elementwise),
       grouped ? 2 : 0,
       o.kind === "resize" || o.kind === "tile" ? out / 1e6 : 0,
       o.kind === "image" ? size / 1e6 : 0,
+      pool ? positions * roundUp(outputs, lanes) / 1e9 : 0,
+      elementwise ? (size + out) / 1e6 : 0,
+      o.kind === "stream" ? o.weights / 1e6 : 0,
     ];
   }
 
   const dot = (a, b) => a.reduce((all, x, i) => all + x * b[i], 0);
 
   function exposed(amounts, units, overlap) { // ms of each quantity of one operator
-    const parts = amounts.map((a, i) => a * units[i]), multiply = parts[0] + parts[1];
+    const parts = amounts.map((a, i) => a * units[i]), multiply = parts[0] + parts[1] + parts[8];
     if (overlap === "weights") {
       if (parts[3] < multiply + parts[2]) parts[3] = 0;
-      else parts[0] = parts[1] = parts[2] = 0;
+      else parts[0] = parts[1] = parts[2] = parts[8] = 0;
     }
     if (overlap === "compute") {
       if (parts[2] < multiply) parts[2] = 0;
-      else parts[0] = parts[1] = 0;
+      else parts[0] = parts[1] = parts[8] = 0;
     }
     return parts;
   }
 
-  const counts = (o) => CONVOLUTIONS.includes(o.kind) || MOVES.includes(o.kind);
+  const counts = (o, others) => CONVOLUTIONS.includes(o.kind) || MOVES.includes(o.kind)
+    || (others && (POOLS.includes(o.kind) || ELEMENTWISE.includes(o.kind)));
 
   function timesOf(fit, ops) { // ms of each quantity, a row an operator that counts
     const { exponents, units_ms } = data.latency;
     const units = units_ms.map((unit, i) => unit * Math.exp(dot(exponents[i], fit.logs)));
-    return ops.filter(counts).map((o) => exposed(quantities(o, fit), units, fit.overlap));
+    return ops.filter((o) => counts(o, fit.others)).map((o) => exposed(quantities(o, fit), units, fit.overlap));
   }
 
-  function partsOf(fit, ops) { // (9): ms of each quantity, and the fixed part
+  function partsOf(fit, ops) { // (12): ms of each quantity, and the fixed part
     const rows = timesOf(fit, ops), fixed = Math.exp(fit.logs[fit.logs.length - 1]);
     return [...data.latency.quantities.map((_, i) => sum(rows.map((row) => row[i]))), fixed];
   }
@@ -868,7 +877,7 @@ const Model = (() => {
     const ops = workload(spec, argmax), { point, ensemble, without } = fitsFor(like);
     const parts = partsOf(point, ops), known = predictive(mixture(ensemble, ops));
     const tail = (1 - data.latency.level) / 2;
-    const rows = timesOf(point, ops), counted = ops.filter(counts);
+    const rows = timesOf(point, ops), counted = ops.filter((o) => counts(o, point.others));
     counted.forEach((o, i) => { o.ms = sum(rows[i]); });
     return {
       ...total(ops), ms: sum(parts), low: quantile(known, tail), high: quantile(known, 1 - tail),

@@ -69,9 +69,9 @@ def export_settings(task):
     return settings_hash(PROFILE.seed, *parts)
 
 
-def backbone_weights(wildcards):
+def backbone_weights(model):
     "The trained classifier that a segmentation model starts from, if its profile says so."
-    spec = get_spec(wildcards.model)
+    spec = get_spec(model)
     if not PROFILE.train_settings(spec.name, spec.task).from_backbone: return []
     if spec.backbone not in MODELS:
         raise UsageError(f"{PROFILE.name}: {spec.name} starts from {spec.backbone}, "
@@ -106,11 +106,17 @@ SHOWN = [file for paper in PAPERS.papers.values() if paper.needed for file in pa
 REPORT = f"{BUILD}/report.html"
 
 
+# What a profile makes: the report; or the figures of released files; or trainings again and again.
+WORKFLOW = [
+    REPORT,
+    *records("train", MODELS),
+    *(file for task in USED for file in timed(task).values()),
+]
+AGAIN = PAPERS.papers["repeats"].makes if PROFILE.repeats.seeds else []
+
+
 rule all:
-    input:
-        SHOWN if RELEASED else REPORT,
-        records("train", MODELS),
-        [file for task in USED for file in timed(task).values()],
+    input: AGAIN or (SHOWN if RELEASED else WORKFLOW)
     resources: **QUICK
 
 
@@ -127,7 +133,7 @@ rule data:
 
 rule train:
     input:
-        PREPARED, backbone_weights,
+        PREPARED, lambda wildcards: backbone_weights(wildcards.model),
         notebook=ancient("nbs/runs/train.ipynb"), code=code("runs/train")
     output: f"{BUILD}/weights/{{model}}.keras", f"{RESULTS}/records/train/{{model}}.json"
     params:
@@ -224,6 +230,25 @@ rule blocks:
     threads: PROFILE.benchmark.threads
     resources: mem_mb=3000, runtime=30, **ALONE
     shell: RUN
+
+
+# Trainings again, with other seeds or other rounding; the first of every model before any second.
+for place, repeat in enumerate(PAPERS.repeats):
+    rule:
+        name: f"repeat_{repeat.name}"
+        input:
+            PREPARED, backbone_weights(repeat.model),
+            notebook=ancient("nbs/runs/repeat.ipynb"), code=code("runs/repeat")
+        output: records("repeat", [repeat.name])
+        params:
+            profile=PROFILE.name, source=source_hash("runs/repeat"),
+            given=f"-p model {repeat.model} -p seed {repeat.seed} -p rounding {repeat.rounding}",
+            settings=settings_of(repeat.model)
+        log: f"{BUILD}/notebooks/repeat_{repeat.name}.ipynb"
+        priority: len(PAPERS.repeats) - place
+        threads: PROFILE.threads
+        resources: **LONG
+        shell: RUN
 
 
 # What follows needs data that is not embedded, or takes longer than it is worth each time: not part

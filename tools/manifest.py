@@ -15,6 +15,7 @@ from edgetpu_repro.search.ablation import EXCHANGES
 from edgetpu_repro.search.spaces import get_space
 from edgetpu_repro.search.study import planned_studies
 from edgetpu_repro.tasks.base import TASKS, variant_name, variants_of
+from edgetpu_repro.train.repeats import planned_repeats
 
 PAIRED = "classification", "segmentation"
 FINETUNED = [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")]
@@ -180,9 +181,24 @@ class Manifest:
                     *self.records("finetune", FINETUNED)]
         pictures = [*self.figure("released", "finetune"), *self.table("released_pictures")]
         out = {"paper_released": Paper("released", False, imported, pictures)}
+        if self.repeats: out["repeats"] = self.repeated
         if not compared: return out
         makes = [*self.figure("quantizers"), *self.table("quantizers")]
         return out | {"paper_quantizers": Paper("quantizers", False, compared, makes)}
+
+    @cached_property
+    def repeats(self) -> list:
+        "Trainings of the profile's models that are done again."
+        again = self.profile.repeats
+        return planned_repeats(self.trained(), again.seeds, again.roundings)
+
+    @property
+    def repeated(self) -> Paper:
+        "What chance does to them; those that are there are shown, a run makes all."
+        names = [repeat.name for repeat in self.repeats]
+        reads = self.records("repeat", names)
+        if not self.paths.run: reads = [path for path in reads if (self.root/path).exists()]
+        return Paper("repeats", False, reads, [*self.figure("repeats"), *self.table("repeats")])
 
     @property
     def claimed(self) -> list:

@@ -7,7 +7,7 @@ __all__ = ['Count', 'Natural', 'Side', 'Share', 'BelowOne', 'Positive', 'NotNega
            'UNIONS', 'PLAIN', 'TfdsName', 'Split', 'Shares', 'Factors', 'Expectations', 'Range', 'Ordered', 'Pattern',
            'described', 'fits', 'checked', 'Settings', 'from_dict', 'replace_fields', 'plain_name', 'DataSettings',
            'TrainSettings', 'TimedSettings', 'TaskSettings', 'BenchmarkSettings', 'BlocksSettings', 'ReleasedSettings',
-           'SearchPlan', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
+           'RepeatSettings', 'SearchPlan', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
 
 # %% ../../nbs/core/02_settings.ipynb #c002
 import dataclasses, fnmatch, math, re, types, typing
@@ -391,6 +391,13 @@ class ReleasedSettings(Settings):
 
 
 @dataclass(frozen=True)
+class RepeatSettings(Settings):
+    "Trainings of the profile's models that are done again, to see what chance does to a number."
+    seeds:Natural = 0              # of each model, one with each of so many seeds; `all` is these
+    roundings:Natural = 0          # of each model, from weights that differ in their last digits
+
+
+@dataclass(frozen=True)
 class SearchPlan(Settings):
     "The searches that a profile runs, and what they are compared with."
     target_ms:Positive             # modelled, on the Pixel 6 Edge TPU
@@ -430,6 +437,7 @@ class Profile(Settings):
     blocks:BlocksSettings|None = None # None: no Figure 2
     released:ReleasedSettings|None = None # None: no released files
     search:SearchPlan|None = None  # None: no search
+    repeats:RepeatSettings = RepeatSettings()
 
     def task(self,
         name:str, # Such as 'classification'

@@ -173,6 +173,7 @@ def test_a_damaged_record_is_named(tmp_path):
     "step, parameters, answer",
     [
         ("quantizers", dict(model="mobilenet_edgetpu_v2_tiny", test_images=40), "aeq weight_only"),
+        ("repeat", dict(model="mobilenet_edgetpu_v2_tiny", rounding=1), "int8   top-1"),
         ("export_speed", dict(image_size=32, images=4, large=64, few=2, rounds=1), "times as fast"),
         (
             "training_speed",

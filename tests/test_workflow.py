@@ -70,3 +70,15 @@ def test_a_profile_is_no_command(checkout):
     result = planned(checkout, name)
     assert result.returncode and "letters, digits" in result.stdout + result.stderr
     assert not (checkout / "X").exists()
+
+
+def test_repeats_are_planned_the_first_of_every_model_before_any_second(checkout):
+    mine = {"classification": dict(CONFIG["tasks"]["classification"])}
+    profile = dict(CONFIG, tasks=mine, repeats={"seeds": 2, "roundings": 1})
+    (checkout / "config/again.yaml").write_text(yaml.safe_dump(profile))
+    result = planned(checkout, "again")
+    assert result.returncode == 0, result.stderr[-2000:]
+    names = ("seed0", "seed1", "rounding1")
+    for model in mine["classification"]["models"]:
+        assert all(f"repeat_{model}_{name}" in result.stdout for name in names), result.stdout
+    assert "benchmark" not in result.stdout, "such a profile makes its repeats and nothing else"

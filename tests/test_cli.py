@@ -22,6 +22,8 @@ SMALL = (
     4,
     "--num_calibration_steps",
     2,
+    "--dataset_name",
+    "digit_scenes",
     "--data_dir",
     ROOT / "build/data",
 )

@@ -26,7 +26,8 @@ from edgetpu_repro.tflite.file import TFLiteFile, pack
 from edgetpu_repro.tflite.metadata import with_metadata
 from edgetpu_repro.tflite.importer import file_graph
 
-COMMON = ("--image_size", 32, "--num_calibration_steps", 8, "--data_dir", ROOT / "build/data")
+SCENES = ("--dataset_name", "digit_scenes", "--data_dir", ROOT / "build/data")
+COMMON = ("--image_size", 32, "--num_calibration_steps", 8, *SCENES)
 MODEL = "mobilenet_edgetpu_v2_tiny"
 
 

@@ -26,7 +26,8 @@ def commands(folder) -> dict:
     folder, data = Path(folder), ("--data_dir", ROOT / "build/data")
     file, picture = folder / f"{MODEL}_int8.tflite", ROOT / "figures/default/gallery.png"
     weights = folder / "trained"
-    export = ("export", "--output_dir", folder, "--quantize", "--allow_degraded", *data)
+    scenes = ("--dataset_name", "digit_scenes", *data)
+    export = ("export", "--output_dir", folder, "--quantize", "--allow_degraded", *scenes)
     train = ("train", "--experiment_type", MODEL, "--profile", "default", *DATA, *TRAIN, *data)
     return {
         "`list`": ("list",),

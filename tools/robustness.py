@@ -526,7 +526,7 @@ COMMANDS = { # what is killed; OUT is its own folder, IN that of the sound files
              " --set test_images=1",
     "export": "export --model_name IN/small.json --ckpt_path IN/model.keras --output_dir OUT"
               " --image_size 64 --quantize --num_calibration_steps 4 --data_dir IN/data"
-              " --allow-degraded",
+              " --dataset_name digit_scenes --allow-degraded",
     "import": f"import IN/ckpt --model_name {MODEL} --output_dir OUT --image_size 64"
               " --num_classes 10",
 }

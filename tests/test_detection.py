@@ -341,7 +341,8 @@ def exported(trained):
     datasets = os.environ.get("EDGETPU_REPRO_TFDS_DIR", ROOT / "build/data")
     common = (
         "export", "--model_name", MODEL, "--ckpt_path", trained / f"{MODEL}.keras",
-        "--output_dir", trained, "--image_size", 64, "--data_dir", datasets, "--dataset_name", "digit_scenes",
+        "--output_dir", trained, "--image_size", 64,
+        "--data_dir", datasets, "--dataset_name", "digit_scenes",
         "--num_calibration_steps", 4, "--allow_degraded",
     )
     both = ("--finalize_method", "none", "--finalize_method", "nms")

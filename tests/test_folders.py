@@ -11,7 +11,8 @@ from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.settings import DataSettings
 from edgetpu_repro.data.coco import category_columns, read_coco
 from edgetpu_repro.data.datasets import batches, open_dataset, training_batches
-from edgetpu_repro.data.folders import fingerprint, numbered_as, open_folder, read_mask, rows_of
+from edgetpu_repro.data.folders import numbered_as, open_folder
+from edgetpu_repro.data.picture_folder import fingerprint, read_mask, rows_of
 from edgetpu_repro.data.pictures import find_pictures, plain_bytes, read_picture, upright_bytes
 from edgetpu_repro.tasks.base import TASKS
 from edgetpu_repro.train.experiments import UNKNOWN, experiment, set_data_fields, set_fields
@@ -548,7 +549,7 @@ def test_labels_of_a_list_count_as_the_model_counts(tmp_path):
     from types import SimpleNamespace
     from edgetpu_repro.measure.evaluate import as_model_counts
     photos(tmp_path, "0.png", "1.png", "2.png")
-    (tmp_path / "labels.txt").write_text("0.png 0\n1.png 7\n2.png 999\n")
+    (tmp_path / "labels.txt").write_text("0.png 3\n1.png 7\n2.png 999\n")
     dataset = open_dataset(DataSettings(images=str(tmp_path), image_size=32))
 
     def counted(classes):
@@ -556,7 +557,7 @@ def test_labels_of_a_list_count_as_the_model_counts(tmp_path):
 
     found, lines = counted(1001)
     assert found.settings.background and "background" in lines[0]
-    assert sorted(int(y) for _, y in CLASSIFICATION.samples(found, "all")) == [1, 8, 1000]
+    assert sorted(int(y) for _, y in CLASSIFICATION.samples(found, "all")) == [4, 8, 1000]
     assert len(CLASSIFICATION.label_names(found)) == 1001
     assert not counted(1000)[0].settings.background
     with pytest.raises(UsageError, match="label 999 .* none of the model's 10 classes"): counted(10)

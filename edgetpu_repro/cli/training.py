@@ -185,7 +185,7 @@ def _one_at_a_time(folder, distribution):
 @contextmanager
 def _held(folder, e, dataset):
     "A folder that holds an experiment; one that fails before its first step leaves no note there."
-    from edgetpu_repro.data.folders import PictureFolder, fingerprint
+    from edgetpu_repro.data.picture_folder import PictureFolder, fingerprint
     from edgetpu_repro.tasks.base import TASKS
     from edgetpu_repro.train.experiments import hold_experiment
     about = dict(classes=list(TASKS[e.resolve().task].label_names(dataset)))

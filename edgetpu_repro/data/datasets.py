@@ -21,7 +21,8 @@ from ..core.settings import DataSettings
 from ..models.specs import image_hw
 from . import ade20k, digit_scenes # noqa: F401 (TFDS finds them once they are imported)
 from . import arrays
-from .folders import PictureFolder, example_of, open_folder, rows_of
+from .folders import open_folder
+from .picture_folder import PictureFolder, example_of, rows_of
 from .pictures import upright_bytes
 
 # %% ../../nbs/data/03_datasets.ipynb #c005

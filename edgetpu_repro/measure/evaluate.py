@@ -18,7 +18,8 @@ from ..core.files import read_json
 from ..core.settings import DataSettings, load_profile, replace_fields
 from ..data.coco import category_columns, coco_target, read_coco
 from ..data.datasets import Dataset, batches, check_place, open_dataset
-from ..data.folders import CLASSES, PictureFolder, fingerprint, numbered_as
+from ..data.folders import numbered_as
+from ..data.picture_folder import CLASSES, PictureFolder, fingerprint
 from ..data.input_range import range_for_json
 from ..data.pictures import read_picture
 from .predict import ModelFile, model_input, open_model
@@ -37,14 +38,15 @@ def as_model_counts(
     if folder.names:
         return dataclasses.replace(dataset, builder=numbered_as(folder, file.labels)), lines
     labels = {label for rows in folder.rows.values() for _, label in rows}
-    background = dataset.settings.background or (file.classes == 1001 and 0 in labels)
+    background = dataset.settings.background or (file.classes == 1001 and max(labels) < 1000)
     settings = dataclasses.replace(dataset.settings, background=background)
     count = file.classes - background
     if max(labels) >= count:
         raise UsageError(f"label {max(labels)} of {folder.folder} is none of the model's "
                          f"{count} classes, 0 to {count - 1}")
     if background and not dataset.settings.background:
-        lines.append("labels from 0 of a model of 1,001 classes: the first is taken for background")
+        lines.append("numbers below 1,000 for a model of 1,001 classes, the first of which is "
+                     "background: label 0 is taken for its second class")
     names = tuple(map(str, range(count)))
     return Dataset(settings, dataclasses.replace(folder, names=names)), lines
 

@@ -303,3 +303,59 @@ def test_a_plan_is_what_the_profile_says():
     assert set(planned_studies("cifar10")) == {"random", "evolution"} # nothing is trained longer
     joint = planned_studies("joint")
     assert (joint["evolution"].space, joint["without"].space) == ("autoseg_joint", "autoseg_body")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("budget", [10, 20, 32, 64, 150, 500])
+def test_a_budget_lets_evolution_evolve(budget):
+    "Most proposals are children of the population: a few changes from a parent, not new chance."
+    from edgetpu_repro.search.controllers import Evolution, population_size
+    space = get_space("v2_gc")
+    evolution, known, children = Evolution(space, seed=1, budget=budget), [], 0
+    assert evolution.size == population_size(budget) <= max(2, budget // 4)
+    for number in range(budget):
+        dna = evolution.ask(number)
+        nearest = min((sum(a != b for a, b in zip(dna, other)) for other in known), default=99)
+        children += nearest <= 2
+        known.append(dna)
+        evolution.tell(dna, (float(number % 7),))
+    assert children >= 0.7 * budget
+
+
+@pytest.mark.quick
+def test_every_plan_lets_evolution_evolve_and_keeps_test_images_for_the_end():
+    from edgetpu_repro.core.settings import list_profiles, load_profile
+    from edgetpu_repro.search.controllers import population_size
+    from edgetpu_repro.search.study import planned_studies
+    plans = [name for name in list_profiles() if load_profile(name).search]
+    assert plans
+    for name in plans:
+        for settings in planned_studies(name).values():
+            assert settings.judged == "validation"
+            if settings.controller == "evolution":
+                assert population_size(settings.trials) <= settings.trials / 4
+
+
+def test_validation_images_are_neither_trained_on_nor_tested(tmp_path):
+    "The last of the train split, where nothing is trained; finalists see the test's."
+    from edgetpu_repro.core.settings import DataSettings
+    from edgetpu_repro.data.datasets import open_dataset
+    from edgetpu_repro.search.evaluators import with_validation
+    data = DataSettings(image_size=32)
+    whole = open_dataset(data).sizes["train"]
+    found = with_validation(data)
+    kept = int(found.test_split[len("train[-"):-2])
+    assert found.train_images + kept == whole
+    few = with_validation(replace(data, train_images=64, test_images=16))
+    assert (few.train_images, few.test_split) == (64, "train[-16:]")
+    first = [image.mean() for image, _ in pairs(open_dataset(found), "test", 4)]
+    last = [image.mean() for image, _ in pairs(open_dataset(data), "train", whole)][-kept:][:4]
+    assert first == last
+
+
+def pairs(dataset, split, count):
+    "The first images of a split with their labels."
+    from edgetpu_repro.tasks.base import TASKS
+    import numpy as np
+    samples = TASKS["classification"].samples(dataset, split, count)
+    return [(np.asarray(x), y) for x, y in samples]

@@ -19,7 +19,7 @@ import typer
 from ..core.compat import load_less
 from ..core.errors import UsageError, missing, printable
 from .app import app
-from . import files, models, publish, published, search # noqa: F401 (each adds its commands)
+from . import compare, files, models, publish, published, search # noqa: F401 (each adds its commands)
 from . import timing, training, view, workflow # noqa: F401
 
 # %% ../../nbs/cli/06_main.ipynb #c016

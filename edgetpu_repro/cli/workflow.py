@@ -19,6 +19,7 @@ import typer
 
 from ..core.errors import need, unknown
 from ..core.files import family, hold, remove_stale, repo_root
+from ..core.records import broken_promises
 from ..core.processes import end_with
 from ..core.settings import Name, checked, load_profile
 from .app import app, option, say, warn
@@ -112,6 +113,14 @@ def _explain(said, code, root):
     for line in failed or last: warn(line)
     warn(f"all that Snakemake printed: build/reproduce.log (exit code {code})")
 
+# %% ../../nbs/cli/05_workflow.ipynb #pr01
+def _kept_promises(profile:str) -> int: # Exit code
+    "Say which numbers of a run are not as its profile promises."
+    broken = broken_promises(load_profile(profile))
+    for line in broken: warn(f"not as {profile} promises: {line}")
+    if broken: warn(f"the bounds are in config/{profile}.yaml: a result is no reason to move them")
+    return int(bool(broken))
+
 # %% ../../nbs/cli/05_workflow.ipynb #hs04
 Profile = option(str, "A file of config/, without its ending.")
 Cores = option(int, "Cores to use; all if not given.", min=1)
@@ -150,4 +159,5 @@ def reproduce(
             code = _run([*command, "--quiet", "host", *goal], root, lock, show)
     if code and step: _refuse_unknown(step, command, root)
     if code: _explain(said, code, root)
+    elif not step: code = _kept_promises(profile)
     raise typer.Exit(code)

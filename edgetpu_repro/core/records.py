@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'WRITTEN', 'SHARES', 'RANGES', 'TEXT', 'ORIGIN', 'COMMIT', 'seed_for', 'checked_out', 'host', 'provenance',
-           'write_record', 'read_record', 'read_records', 'unexpected', 'compare_parameters', 'check_parameters']
+           'write_record', 'read_record', 'read_records', 'unexpected', 'broken_promises', 'compare_parameters',
+           'check_parameters']
 
 # %% ../../nbs/core/03_records.ipynb #c002
 import ast, hashlib, json, os, platform, re, subprocess
@@ -226,6 +227,20 @@ def unexpected(
             value = _number(r["numbers"], name)
             if low <= value <= high: continue
             broken.append(f"{r['name']}: {name} {value:.4g}, not {low:g} to {high:g}")
+    return broken
+
+
+def broken_promises(
+    profile:Profile,
+    committed:bool=False, # Of committed records, whatever was run here
+) -> list: # Lines, one a broken promise
+    "What is not as the profile promises, over all of its tasks."
+    there = Paths(profile.name, run=not committed).names("evaluate")
+    broken = []
+    for task, mine in profile.tasks.items():
+        names = [model for model in mine.models if model in there]
+        records = read_records(profile.name, "evaluate", names, committed)
+        broken += unexpected(profile, records, task)
     return broken
 
 # %% ../../nbs/core/03_records.ipynb #c017

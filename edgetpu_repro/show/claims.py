@@ -97,7 +97,9 @@ class Every:
         "The comparison that decides; None of none."
         return getattr(self.worst, "deciding", self.worst)
 
-    def __str__(self): return f"{self.what} ({', '.join(map(str, self.parts))})"
+    def __str__(self):
+        if not self.parts: return f"{self.what}: nothing to compare"
+        return f"{self.what} ({', '.join(map(str, self.parts))})"
 
 # %% ../../nbs/show/02_claims.ipynb #c009
 @dataclass(frozen=True)

@@ -63,20 +63,20 @@ def draw_interval(ax, y:float, comparison:Comparison, color, decides:bool):
 def row_words(evidence) -> str:
     "What a row of evidence is, in a few words."
     beside = " (beside)" if not evidence.decides else ""
-    return short(f"{evidence.kind}: {evidence.against}{beside}")
+    return f"{evidence.kind}: {evidence.against}{beside}"
 
 
 def write_row(ax, y:float, evidence):
     "The words of a row of evidence, and its numbers or why it has none."
     found = shown(evidence)
     look = dict(va="center", fontsize=7, color="0.25")
-    ax.text(0.02, y, row_words(evidence), **look)
     if found is None:
-        ax.text(1, y, short(evidence.words, 52), ha="right", style="italic", **look)
-        return
-    mark = ", by prior" if evidence.by_prior else ""
-    numbers = f"{found.low:.2f} to {found.high:.2f}: {evidence.verdict}{mark}"
-    ax.text(1, y, numbers, ha="right", **look)
+        numbers, style = short(evidence.words, 52), "italic"
+    else:
+        mark, style = ", by prior" * evidence.by_prior, "normal"
+        numbers = f"{found.low:.2f} to {found.high:.2f}: {evidence.verdict}{mark}"
+    ax.text(0.02, y, short(row_words(evidence), 90 - len(numbers)), **look)
+    ax.text(1, y, numbers, ha="right", style=style, **look)
 
 # %% ../../nbs/show/03_forest.ipynb #c009
 def _axis(ax, unit:str, rows:int):
@@ -84,7 +84,7 @@ def _axis(ax, unit:str, rows:int):
     low, high = RANGES[unit]
     if unit == "times": ax.set_xscale("log")
     else: ax.set_xscale("symlog", linthresh=2)
-    ticks = (0.25, 0.5, 1, 2, 4, 8) if unit == "times" else (-10, -5, -2, 0, 2, 5, 10, 20)
+    ticks = (0.25, 0.5, 1, 2, 4, 8) if unit == "times" else (-10, -2, 0, 2, 10)
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks], fontsize=7)
     ax.minorticks_off()
     label = {"times": "ratio", "points": "difference (percentage points)"}[unit]
@@ -133,6 +133,6 @@ def _heading(words, axes, y:float, claim:Claim):
     "A claim's sentence and verdict over its rows."
     verdict = claim.words if claim.verdict != NOT_JUDGED else NOT_JUDGED
     look = dict(va="center", fontsize=7, weight="bold")
-    words.text(0, y, f"{claim.number}  {short(claim.text, 58)}", **look)
+    words.text(0, y, f"{claim.number}  {short(claim.text, 81 - len(verdict))}", **look)
     words.text(1, y, verdict, ha="right", **look)
     for ax in (words, *axes): ax.axhline(y - 0.55, color="0.85", lw=0.6)

@@ -8,6 +8,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import publish
 from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.core.records import provenance as provenance_here
 
 COMMITTED = ("default", "camvid", "cifar10", "bccd", "bccd_finetune", "published", "joint")
 pytestmark = pytest.mark.quick
@@ -17,7 +18,7 @@ def record(folder, step, name, commit):
     "A record that says from which commit it is."
     path = folder / "records" / step / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    provenance = dict(commit=commit)
+    provenance = dict(provenance_here(), commit=commit)
     content = dict(step=step, name=name, profile="p", numbers={}, provenance=provenance)
     path.write_text(json.dumps(content))
 

@@ -97,7 +97,7 @@ def _check_folder(images, annotations, data_dir=None):
     if images and not images.is_dir(): raise UsageError(f"{images} is not a folder")
 
 
-def _counted(e, dataset, profile):
+def _counted(e, dataset, profile, with_eval):
     """An experiment with what its data have: what it takes, and a batch that they fill.
 
     Only data of one's own change the batch. Says how many images and classes there are.
@@ -105,7 +105,8 @@ def _counted(e, dataset, profile):
     from edgetpu_repro.tasks.base import TASKS
     from edgetpu_repro.train.experiments import experiment, with_data
     task = TASKS[e.resolve().task]
-    train, test = (len(task.samples(dataset, split)) for split in ("train", "test"))
+    train = len(task.samples(dataset, "train"))
+    test = f", {len(task.samples(dataset, 'test')):,} to evaluate on" if with_eval else ""
     names = task.label_names(dataset)
     own = e.data.images or e.data.name != experiment(e.model, profile).data.name
     if own and train < e.train.batch_size:
@@ -113,7 +114,7 @@ def _counted(e, dataset, profile):
             f"batches of {train}")
         e = dataclasses.replace(e, train=dataclasses.replace(e.train, batch_size=train))
     e = with_data(e, e.data, train)
-    say(f"{e.name}: {dataset.name}: {train:,} images to train on, {test:,} to evaluate on, "
+    say(f"{e.name}: {dataset.name}: {train:,} images to train on{test}, "
         f"{len(names)} classes; {e.cost}; expect: {e.expect}")
     return e
 
@@ -248,7 +249,7 @@ def train(
     result = None
     with (output_folder(model_dir), _one_at_a_time(model_dir, distribution_strategy),
           answering(as_json)):
-        e = _counted(e, dataset, profile)
+        e = _counted(e, dataset, profile, mode != "train")
         with _held(model_dir, e, dataset):
             first = mode == "eval" or _train(e, path, start, distribution_strategy, with_eval)
             if mode != "train" and first: result = _evaluate_trained(e, path)

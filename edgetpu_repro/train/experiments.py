@@ -227,7 +227,7 @@ def hold_experiment(
         write_text(path, json.dumps(ours, indent=1) + "\n")
         return
     was, now = _flat(read_json(path, "experiment", advice)), _flat(ours)
-    changed = [k for k in {**was, **now} if was.get(k) != now.get(k) and k not in FREE]
+    changed = [k for k, v in was.items() if now.get(k) != v and k not in FREE]
     if not changed: return
     differ = "; ".join(f"{k} is {now.get(k)!r}, was {was.get(k)!r}" for k in changed[:4])
     raise UsageError(f"{folder} holds another experiment: {differ}; {advice}")

@@ -16,7 +16,7 @@ from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.settings import load_profile
 from edgetpu_repro.models.specs import get_spec
 from edgetpu_repro.tasks.base import TASKS, variant_name, variants_of
-from manifest import FINETUNED, Manifest
+from manifest import FINETUNED, SLICES, Manifest
 
 PROFILE = load_profile(config.get("profile", "default"))
 # What a run makes lies in build/PROFILE; what is committed, in results/ and figures/, it reads only.
@@ -259,6 +259,7 @@ STUDIES = { # {notebook of nbs/runs: (what it reads, what it makes, what it is g
     "training_speed": ([PREPARED], records("training_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
     "export_speed": ([PREPARED], records("export_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
     "quantizers": ([PREPARED, *WEIGHTS], COMPARED, ""),
+    "slices": ([], records("slices", SLICES), ""),
     "released": ([], records("released", ["mobilenet_edgetpu"]), ""),
     "finetune": ([PREPARED], records("finetune", FINETUNED), ""),
 }

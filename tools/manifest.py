@@ -19,6 +19,7 @@ from edgetpu_repro.train.repeats import planned_repeats
 
 PAIRED = "classification", "segmentation"
 FINETUNED = [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")]
+SLICES = ("56x56x32_gc64", "28x28x48_gc64") # group convolutions of V2-XS
 FRONTIERS = {"3": "edgetpu", "4": "cpu"} # figure: chip
 
 

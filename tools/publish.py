@@ -46,6 +46,7 @@ STUDIES = (
     "training_speed",
     "export_speed",
     "quantizers",
+    "slices",
     "released",
     "finetune",
     "search",

@@ -7,16 +7,30 @@ from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
+from ai_edge_litert import schema_py_generated as schema
 
+from edgetpu_repro import build_model
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.data.input_range import InputRange, parse_range, range_of_tensor
-from edgetpu_repro.measure.predict import open_model, predict_pictures, predictor, write_predictions
+from edgetpu_repro.measure.predict import (
+    names_of,
+    open_model,
+    predict_pictures,
+    predictor,
+    write_predictions,
+)
+from edgetpu_repro.models.blocks import GroupConv2D
 from edgetpu_repro.tasks.outputs import Outputs, task_of
-from edgetpu_repro.tflite.content import first_operators, read_normalization
-from edgetpu_repro.tflite.convert import converted, traced
+from edgetpu_repro.tflite.content import first_operators, pack, read_normalization, unpack
+from edgetpu_repro.tflite.convert import converted, fold_norms, traced
 from edgetpu_repro.tflite.file import TFLiteFile
+from edgetpu_repro.tflite.detectors import tf1_names
+from edgetpu_repro.tflite.edgetpu import not_for_edgetpu
+from edgetpu_repro.tflite.importer import load_tflite_weights
 from edgetpu_repro.tflite.metadata import with_metadata
+from edgetpu_repro.tflite.postprocess import detector_classes, named_heads, with_postprocess
 from edgetpu_repro.tflite.quantize import activation_ranges, quantize_tflite
+from edgetpu_repro.tflite.start import load_released
 
 layers = keras.layers
 RANGES = {"-1,1": (2, -1), "0,1": (1, 0), "0,255": (255, 0)} # white less black, black
@@ -241,3 +255,203 @@ def test_a_picture_that_comes_out_is_written(tmp_path, pictures):
     (values, _), = write_predictions(file, [pictures / "half.png"], tmp_path)
     written = np.asarray(Image.open(values["picture"]))
     assert written.shape == (16, 16, 3) and written[0].max() == 0 and written[15].min() == 255
+
+
+def detector(order=(0, 1, 2, 3), classes=2):
+    "A small detector with the operator, its outputs in an order and named as TensorFlow 2 does."
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, strides=8, padding="same", activation="relu")(image)
+    codes = layers.Reshape((16, 4), name="codes")(layers.Conv2D(4, 1)(x))
+    scores = layers.Conv2D(classes + 1, 1, activation="sigmoid")(x)
+    model = keras.Model(image, [codes, layers.Reshape((16, classes + 1))(scores)])
+    content = named_heads(as_file(model), probabilities=True)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 0.5, (16, 2))
+    anchors = np.concatenate([corners, corners + 0.4], 1).astype("float32")
+    file = unpack(with_postprocess(content, anchors, max_detections=10))
+    graph = file.subgraphs[0]
+    for i, tensor in enumerate(graph.outputs): graph.tensors[tensor].name = f"StatefulCall:{3 - i}"
+    graph.outputs = np.array([graph.outputs[i] for i in order], "int32")
+    file.signatureDefs = []
+    return pack(file)
+
+
+def test_detectors_outputs_are_found_by_the_operator(tmp_path, pictures):
+    "TF2's order (count, scores, classes, boxes) gives what TF1's does; names are not invented."
+    keras.utils.set_random_seed(0)
+    found = []
+    for order in ((0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)):
+        keras.utils.set_random_seed(0)
+        (tmp_path / "d.tflite").write_bytes(detector(order))
+        file = open_model(tmp_path / "d.tflite")
+        assert file.task.name == "detection" and file.classes == 2
+        (_, answer, _), = predict_pictures(file, [pictures / "half.png"])
+        found.append(answer.values)
+    assert found[0] == found[1] == found[2] and found[0]["boxes"]
+    assert {row["name"] for row in found[0]["boxes"]} <= {"class 0", "class 1"}
+    for names, fits in ((["cat", "dog"], True), (["???", "cat", "dog"], True), (["cat"], False)):
+        (tmp_path / "labels.txt").write_text("\n".join(names) + "\n")
+        if fits: assert names_of(file, tmp_path / "labels.txt") == ("cat", "dog")
+        else:
+            with pytest.raises(UsageError, match="has 1 lines, the model 2"):
+                names_of(file, tmp_path / "labels.txt")
+    assert detector_classes(detector(classes=5)) == 5
+
+
+def compiled(content, name):
+    "The file with one operator that only a driver knows."
+    model = unpack(content)
+    graph, code = model.subgraphs[0], schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = name
+    model.operatorCodes = [code]
+    op = graph.operators[-1]
+    op.opcodeIndex, op.inputs, op.builtinOptions = 0, np.array(graph.inputs, "int32"), None
+    op.builtinOptionsType = 0
+    graph.operators = [op]
+    return pack(model)
+
+
+@pytest.mark.parametrize("command", [
+    ["predict", "FILE", "half.png"], ["evaluate", "FILE"], ["benchmark", "FILE"],
+    ["latency", "FILE"], ["view", "FILE", "--no-browser"],
+    ["import", "FILE", "--model_name", "mobilenet_edgetpu", "--output_dir", "out"]])
+def test_other_formats_are_named(inside, tmp_path, pictures, command):
+    "Compiled files, HDF5, ONNX, frozen graphs, SavedModels: what each is, and what to give."
+    given = {"c.tflite": compiled(as_file(bright(0, 1)), "edgetpu-custom-op"),
+             "d.tflite": compiled(as_file(bright(0, 1)), "DISPATCH_OP"),
+             "a.h5": b"\x89HDF\r\n\x1a\n", "a.onnx": b"\x08\x07", "a.pb": b"\x0a"}
+    says = dict(zip(given, ("Coral", "ahead of time", "HDF5", "ONNX", "frozen")))
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    for name, content in given.items(): (tmp_path / name).write_bytes(content)
+    for name, word in (says | {"saved": "SavedModel"}).items():
+        words = {"FILE": tmp_path / name, "half.png": pictures / "half.png", "out": tmp_path / "o"}
+        done = inside(*(words.get(word, word) for word in command))
+        assert done.returncode == 2 and word in done.stderr, (name, done)
+        assert done.stderr.count("\n") == 1 and not (tmp_path / "o").exists()
+
+
+def test_channels_first(tmp_path):
+    image = keras.Input((3, 8, 8))
+    x = layers.Permute((2, 3, 1))(image)
+    (tmp_path / "n.tflite").write_bytes(as_file(keras.Model(image, layers.Conv2D(2, 3)(x))))
+    with pytest.raises(UsageError, match="channels first"): open_model(tmp_path / "n.tflite")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    "A model of ours with slices, its norms as after a training."
+    keras.utils.set_random_seed(0)
+    model, rng = build_model("mobilenet_edgetpu_v2_tiny", 5, 32), np.random.default_rng(0)
+    for layer in model.layers:
+        if not isinstance(layer, layers.BatchNormalization): continue
+        layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("kind", ["float", "float16", "dynamic"])
+def test_import_of_a_plain_converter_file(tmp_path, trained, kind):
+    "from_keras_model: any number of images, shapes computed, norms behind slices."
+    import tensorflow as tf
+    converter = tf.lite.TFLiteConverter.from_keras_model(trained)
+    if kind != "float": converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "float16": converter.target_spec.supported_types = [tf.float16]
+    path = tmp_path / "m.tflite"
+    path.write_bytes(converter.convert())
+    model = build_model("mobilenet_edgetpu_v2_tiny", 5, 32)
+    assert load_tflite_weights(model, path).left_model == ()
+    file = TFLiteFile.open(path)
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype("float32")
+    wanted = np.asarray(trained(images))
+    error = np.abs(np.asarray(model(images)) - wanted).max()
+    assert error < dict(float=1e-5, float16=2e-2, dynamic=2e-1)[kind]
+    if kind != "float": return
+    grouped = [layer.name for layer in model.layers if isinstance(layer, GroupConv2D)]
+    for name in grouped: # not folded, so kept to the last bit
+        same = model.get_layer(name).kernel.numpy() == trained.get_layer(name).kernel.numpy()
+        assert same.all(), name
+    assert file.any_batch
+
+
+@pytest.mark.parametrize("model_name", ["mobilenet_edgetpu", "mobilenet_edgetpu_dm0p75"])
+def test_import_of_a_slim_checkpoint(tmp_path, model_name):
+    "Every variable by the name that research/slim gives it; moving averages win."
+    import tensorflow as tf
+    model, rng = build_model(model_name, 7, 32), np.random.default_rng(0)
+    values, stored = {}, {"global_step": np.int64(1)}
+    for (layer, variable), (name,) in tf1_names(model).items():
+        shape = next(v.shape for v in model.get_layer(layer).weights if v.name == variable)
+        values[layer, variable] = rng.uniform(0.1, 1, shape).astype("float32")
+        stored[f"{name}/ExponentialMovingAverage"] = values[layer, variable]
+        for other in (name, f"{name}/RMSProp", f"{name}/RMSProp_1"):
+            stored[other] = np.zeros(shape, "float32")
+    prefix = str(tmp_path / "model.ckpt-1")
+    tensors = list(map(tf.constant, stored.values()))
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=list(stored),
+                      shape_and_slices=[""] * len(stored), tensors=tensors)
+    assert "MobilenetEdgeTPU/expanded_conv_10/depthwise/depthwise_weights" in str(tf1_names(model))
+    load_released(model, tmp_path / "model.ckpt-1")
+    for (layer, variable), value in values.items():
+        got = next(v for v in model.get_layer(layer).weights if v.name == variable)
+        assert (got.numpy() == value).all(), (layer, variable)
+    with pytest.raises(UsageError, match="mobilenet_edgetpu and its variants"):
+        load_released(build_model("mobilenet_edgetpu_v2_tiny", 7, 32), tmp_path / "model.ckpt-1")
+
+
+def int8(model, low=-1, high=1):
+    content = as_file(model)
+    file = TFLiteFile.open(content).with_range(InputRange())
+    rng = np.random.default_rng(0)
+    images = rng.uniform(low, high, (4, *model.input_shape[1:])).astype("float32")
+    return quantize_tflite(content, activation_ranges(file, images))
+
+
+def test_what_the_edge_tpu_takes():
+    "Coral's operators, their versions and limits; nearest-neighbour enlargement is no tile."
+    image = keras.Input((32, 32, 3))
+    body = layers.Conv2D(8, 3, padding="same")(image)
+    taken = (layers.ReLU(), layers.ReLU(6), layers.MaxPooling2D(), layers.GlobalAveragePooling2D())
+    for layer in taken:
+        assert not_for_edgetpu(int8(keras.Model(image, layer(body)))) == [], layer.name
+    refused = {"SOFTMAX": layers.Softmax(), "ELU": layers.Activation("elu"),
+               "TILE": layers.UpSampling2D()}
+    for word, layer in refused.items():
+        said = not_for_edgetpu(int8(keras.Model(image, layer(body))))
+        assert any(words.startswith(word) for words in said), said
+    up = keras.Model(image, layers.Conv2D(2, 1)(layers.UpSampling2D((2, 4))(body)))
+    folded = fold_norms(up)
+    assert not_for_edgetpu(int8(folded)) == []
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+    assert (np.asarray(folded(images)) == np.asarray(up(images))).all()
+
+
+def test_export_of_ones_own_keras_model(cli, tmp_path):
+    "Slices for accelerators, native for CPUs, from one file; a refusal is an exit status."
+    image = keras.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    x = layers.ReLU()(layers.BatchNormalization()(GroupConv2D(16, 3, groups=1, strides=2)(x)))
+    x = keras.Sequential([layers.Conv2D(32, 3, groups=4, activation="relu"),
+                          GroupConv2D(32, 3, groups=8)])(x)
+    x = layers.Dense(2, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    keras.Model(image, x).save(tmp_path / "own.keras")
+    for name, i in (("a", 0), ("a", 1), ("b", 2), ("b", 3)):
+        (tmp_path / "p" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (60 * i, 20, 90)).save(tmp_path / "p" / name / f"{i}.png")
+    asked = ("export", "--model_name", tmp_path / "own.keras", "--output_dir", tmp_path)
+    quantised = ("--quantize", "--images", tmp_path / "p", "--num_calibration_steps", 2,
+                 "--allow_degraded")
+    done = cli(*asked, *quantised, "--target", "edgetpu", "--target", "cpu", "--report")
+    assert done.returncode == 0, done.stderr
+    assert "own_int8_layers.csv" in done.stdout and (tmp_path / "own_int8_layers.png").exists()
+    assert "position,operator" in (tmp_path / "own_int8_layers.csv").read_text()
+    slices, native = (TFLiteFile.open(tmp_path / f"own{t}_int8.tflite") for t in ("", "_cpu"))
+    assert slices.operator_counts["SPLIT"] == 2 and "SPLIT" not in native.operator_counts
+    assert slices.operator_counts["CONV_2D"] == 1 + 4 + 8
+    assert str(slices.input_range) == str(native.input_range) == "[0, 255]"
+    assert read_normalization(slices.content) == ((0,), (1,))
+    many = cli(*asked, *quantised, "--batch_size", -1)
+    assert many.returncode == 2 and "--allow_refused" in many.stderr
+    assert cli(*asked, *quantised, "--batch_size", -1, "--allow_refused").returncode == 0
+    wrong = cli(*asked, "--ckpt_path", tmp_path / "own.keras")
+    assert wrong.returncode == 2 and "brings its weights" in wrong.stderr

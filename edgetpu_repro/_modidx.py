@@ -2298,6 +2298,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                     'edgetpu_repro/show/crate.py')},
             'edgetpu_repro.show.explorer': { 'edgetpu_repro.show.explorer.all_fits': ( 'show/explorer.html#all_fits',
                                                                                        'edgetpu_repro/show/explorer.py'),
+                                             'edgetpu_repro.show.explorer.coral_data': ( 'show/explorer.html#coral_data',
+                                                                                         'edgetpu_repro/show/explorer.py'),
                                              'edgetpu_repro.show.explorer.ensemble_data': ( 'show/explorer.html#ensemble_data',
                                                                                             'edgetpu_repro/show/explorer.py'),
                                              'edgetpu_repro.show.explorer.explorer_data': ( 'show/explorer.html#explorer_data',

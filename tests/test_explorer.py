@@ -10,7 +10,8 @@ from conftest import ROOT
 from edgetpu_repro.cli.main import app
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.measure.latency import modelled
-from edgetpu_repro.measure.workload import ARGMAX
+from edgetpu_repro.measure.coral import predict_on
+from edgetpu_repro.measure.workload import ARGMAX, spec_operators
 from edgetpu_repro.models import specs
 from edgetpu_repro.models.costs import count
 from edgetpu_repro.show.explorer import write_explorer
@@ -80,6 +81,30 @@ def test_every_registered_model_is_as_in_python(opened):
     assert counted > 40
     offered = page.locator("#model option").all_inner_texts()
     assert set(offered) == {name for name in NAMES if specs.has_layout(specs.get_spec(name))}
+
+
+def test_every_model_on_coral_is_as_in_python(opened):
+    page = opened()
+    for name in ("mobilenet_edgetpu_v2_xs", "mobilenet_edgetpu_dm1p75", "spaghettinet_edgetpu_l",
+                 "deeplabv3plus_mobilenet_edgetpuv2_m_ade20k_32", "ssdlite_mobiledet_edgetpu"):
+        spec = specs.get_spec(name)
+        found = page.evaluate("""text => {
+            const {operators, ...r} = Model.evaluate(Model.parse(text), null, "", "coral");
+            return r;
+        }""", specs.spec_to_json(spec))
+        assert_same(found, predict_on("coral", spec_operators(spec)) | count(spec))
+
+
+def test_the_chip_is_a_choice_and_in_the_address(opened):
+    page = opened("#model=mobilenet_edgetpu_v2_s")
+    quick = shown(page)["ms"]
+    page.select_option("#device", "coral")
+    assert shown(page)["ms"] > 3 * quick and "device=coral" in page.url
+    assert "Coral" in page.locator("#chart").inner_text()
+    assert "measured cells" in page.locator("#notes").inner_text()
+    again = opened(page.url[page.url.index("#"):])
+    assert shown(again) == shown(page)
+    assert shown(opened("#model=mobilenet_edgetpu_v2_s&device=abacus"))["ms"] == quick
 
 
 def test_every_argmax(opened):

@@ -3,7 +3,8 @@
 
 (() => {
   const $ = (id) => document.getElementById(id);
-  const state = { start: null, spec: null, argmax: "default" };
+  const state = { start: null, spec: null, argmax: "default", device: "pixel6" };
+  const DEVICES = EXPLORER.latency.devices;
   const HIDDEN = ["family", "dropout", "drop_connect", "corner"]; // nothing that costs
   const LABELS = {
     stem_kernel: "stem kernel", num_classes: "classes", image_size: "image (pixels)",
@@ -92,6 +93,7 @@
     const words = new URLSearchParams();
     words.set("model", state.start);
     if (Model.taskOf(state.spec) === "segmentation") words.set("argmax", state.argmax);
+    if (state.device !== "pixel6") words.set("device", state.device);
     if (!same(state.spec, registered(state.start))) {
       words.set("spec", pack(JSON.stringify(compact(state.spec))));
     }
@@ -104,6 +106,7 @@
     const start = registered(name) ? name : EXPLORER.aliases[name] || FIRST;
     const argmax = words.get("argmax");
     state.argmax = EXPLORER.argmax.includes(argmax) ? argmax : "default";
+    state.device = Object.hasOwn(DEVICES, words.get("device")) ? words.get("device") : "pixel6";
     begin(start);
     if (name !== null && !registered(name) && !EXPLORER.aliases[name]) {
       show(new Model.UsageError(`the address names an unknown model ${name.slice(0, 60)}`));
@@ -146,10 +149,10 @@
     try {
       rename();
       Model.check(state.spec);
-      result = Model.evaluate(state.spec, state.argmax);
+      result = Model.evaluate(state.spec, state.argmax, state.spec.name, state.device);
       const base = registered(state.start);
       if (LAYOUT_CLASSES.includes(base.class)) {
-        before = Model.evaluate(base, state.argmax, state.spec.name);
+        before = Model.evaluate(base, state.argmax, state.spec.name, state.device);
       }
     } catch (error) { show(error); window.explorer = { state, result: null }; return; }
     clear();
@@ -355,6 +358,7 @@
     $("tables").replaceChildren();
     $("model").value = state.start;
     $("argmax").value = state.argmax;
+    $("device").value = state.device;
     $("argmax-label").hidden = Model.taskOf(spec) !== "segmentation";
     drawFields(spec, $("fields"));
     if (spec.class === "Classifier") drawBlocks(spec);
@@ -383,12 +387,14 @@
     }
     if (result.without) notes.push("Modelled without knowing this model's published latency.");
     if (result.extrapolated.length) {
-      notes.push(`Outside of the published models: ${result.extrapolated.join(", ")}.`);
+      const fitted = state.device === "coral" ? "measured cells" : "published models";
+      notes.push(`Outside of the ${fitted}: ${result.extrapolated.join(", ")}.`);
     }
     $("notes").textContent = notes.join(" ");
   }
 
-  function published() { // comparable: the same task, the same end
+  function published() { // comparable: the same chip, the same task, the same end
+    if (state.device !== "pixel6") return [];
     const task = Model.taskOf(state.spec);
     return EXPLORER.published.filter((p) => p.task === task
       && (p.argmax === null || p.argmax === state.argmax));
@@ -438,7 +444,7 @@
                       String(t)));
     }
     root.append(svg("text", { x: (frame.left + width) / 2, y: height - 6,
-                              "text-anchor": "middle" }, "ms on the Pixel 6 Edge TPU"));
+                              "text-anchor": "middle" }, `ms on the ${DEVICES[state.device]}`));
     root.append(svg("text", { x: 0, y: 0, "text-anchor": "middle",
       transform: `translate(11 ${height / 2 - 12}) rotate(-90)` },
                     EXPLORER.axes[Model.taskOf(state.spec)]));
@@ -478,7 +484,8 @@
     const said = ["Points: published. Line and band: this model's latency, modelled, with its 95 %"
       + " interval; its accuracy is known after training."];
     const quick = frontier.filter((p) => p.ms <= result.ms).pop();
-    if (!frontier.length) said[0] = "No latency was published for this argmax.";
+    if (state.device !== "pixel6") said[0] = "The page has no latencies of this chip.";
+    else if (!frontier.length) said[0] = "No latency was published for this argmax.";
     else if (quick) {
       said.push(`The best published model that is as quick: ${quick.model}, ${quick.accuracy} % `
         + `at ${quick.ms} ms.`);
@@ -545,6 +552,9 @@
       }
       $("model").append(group);
     }
+    for (const [value, text] of Object.entries(DEVICES)) {
+      $("device").append(make("option", { value }, text));
+    }
     for (const name of EXPLORER.argmax) $("argmax").append(make("option", { value: name }, name));
   }
 
@@ -572,6 +582,7 @@
   fillModels();
   $("model").addEventListener("change", () => begin($("model").value));
   $("argmax").addEventListener("change", () => { state.argmax = $("argmax").value; refresh(); });
+  $("device").addEventListener("change", () => { state.device = $("device").value; refresh(); });
   $("reset").addEventListener("click", () => begin(state.start));
   $("copy").addEventListener("click", copyLink);
   $("download").addEventListener("click", download);

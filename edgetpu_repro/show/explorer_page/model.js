@@ -842,8 +842,7 @@ const Model = (() => {
     return Math.exp((low + high) / 2);
   }
 
-  function predictive(known) { // with the noise and the rounding of a measurement
-    const { relative, rounding_ms } = data.latency.noise;
+  function predictive(known, { relative, rounding_ms }) { // with a measurement's noise and rounding
     const noise = Math.hypot(relative, rounding_ms / quantile(known, 0.5));
     return known.map((part) => ({ ...part, sd: Math.hypot(part.sd, noise) }));
   }
@@ -868,14 +867,49 @@ const Model = (() => {
     return found;
   }
 
+  // measure.coral: what does not fit on the chip streams
+
+  function withStreaming(ops) {
+    let kept = 0, streamed = 0;
+    for (const o of ops.filter((one) => CONVOLUTIONS.includes(one.kind))) {
+      const outputs = o.output[o.output.length - 1];
+      const size = Math.floor(o.weights / outputs) * roundUp(outputs, 64);
+      if (kept + size <= data.latency.coral.memory) kept += size; else streamed += size;
+    }
+    if (!streamed) return ops;
+    const one = plainOperator("streamed", "stream", [1, 1, 1], [1, 1, 1]);
+    return [...ops, { ...one, weights: streamed }];
+  }
+
+  function outsideCells(ops) { // what lies outside of the measured cells
+    const { seen, pixels, macs: most } = data.latency.coral, others = new Map(), found = [];
+    const thousands = (number) => Number(number.toFixed(0)).toLocaleString("en-US");
+    for (const o of ops) {
+      const kind = o.kind === "conv" && o.groups > 1 ? "group convolution" : o.kind;
+      if (!seen.includes(kind) && kind !== "stream") others.set(kind, (others.get(kind) || 0) + 1);
+    }
+    for (const [kind, count] of others) found.push(`${count} ${kind}`);
+    const [h, w] = ops[0].inputs[0];
+    if (h * w > pixels) found.push(`image of ${h}x${w}`);
+    const macs = sum(ops.filter((o) => CONVOLUTIONS.includes(o.kind)).map((o) => o.macs));
+    if (macs > most) found.push(`${thousands(macs / 1e6)} million MACs`);
+    const streamed = sum(ops.filter((o) => o.kind === "stream").map((o) => o.weights)) / 1e6;
+    if (streamed) found.push(`${streamed.toFixed(1)} MB of weights that do not fit on the chip`);
+    return found;
+  }
+
   function fitsFor(name) { // without the model's own published latency
     const known = Object.hasOwn(data.latency.fits, name);
     return { without: known ? name : null, ...data.latency.fits[known ? name : ""] };
   }
 
-  function evaluate(spec, argmax, like = spec.name) { // everything that the page shows
-    const ops = workload(spec, argmax), { point, ensemble, without } = fitsFor(like);
-    const parts = partsOf(point, ops), known = predictive(mixture(ensemble, ops));
+  function evaluate(spec, argmax, like = spec.name, device = "pixel6") { // all that the page shows
+    const onCoral = device === "coral", all = workload(spec, argmax);
+    const ops = onCoral ? withStreaming(all) : all;
+    const chip = onCoral ? { without: null, ...data.latency.coral }
+                         : { noise: data.latency.noise, ...fitsFor(like) };
+    const { point, ensemble, without } = chip;
+    const parts = partsOf(point, ops), known = predictive(mixture(ensemble, ops), chip.noise);
     const tail = (1 - data.latency.level) / 2;
     const rows = timesOf(point, ops), counted = ops.filter((o) => counts(o, point.others));
     counted.forEach((o, i) => { o.ms = sum(rows[i]); });
@@ -883,7 +917,8 @@ const Model = (() => {
       ...total(ops), ms: sum(parts), low: quantile(known, tail), high: quantile(known, 1 - tail),
       parts: Object.fromEntries([...data.latency.quantities, "fixed"]
         .map((name, i) => [name, parts[i]])),
-      fixed: parts[parts.length - 1], extrapolated: outside(ops), operators: ops, without,
+      fixed: parts[parts.length - 1], operators: ops, without,
+      extrapolated: onCoral ? outsideCells(ops) : outside(ops),
     };
   }
 

@@ -27,6 +27,10 @@ SOURCES = {
         "1,000 runs; top-1 of the float models"),
     "tf1-detection-zoo": "TensorFlow 1 detection model zoo, COCO 2014 minival at 320x320, uint8",
     "keras-applications": "Keras Applications, keras.io/api/applications; float models",
+    "tsukamoto-coral": (
+        "Latency on a Coral Dev Board at 500 MHz (means), and COCO mAP with at most 10 detections, "
+        "github NobuoTsukamoto/benchmarks, MIT License"),
+    "coral-docs": "Table of coral.ai/docs/edgetpu/benchmarks",
     "tsukamoto": "Latency on a Jetson Nano, github NobuoTsukamoto/benchmarks, MIT License",
 }
 
@@ -61,6 +65,10 @@ UNITS = {
     "nano_fp16_fused_ms": "ms, Jetson Nano in fp16, fused argmax",
     "nano_fp32_default_ms": "ms, Jetson Nano in fp32, default argmax",
     "nano_fp32_fused_ms": "ms, Jetson Nano in fp32, fused argmax",
+    "map_ten": "%, at most 10 detections a picture",
+    "coral_ms": "ms, Coral Edge TPU with USB 3",
+    "coral_board_ms": "ms, Coral Dev Board",
+    "coral_postprocessed_ms": "ms, Coral Dev Board, with post-processing on CPU",
     "params_m": "million parameters",
     "page_parameters_m": "'#Parameters (million)' as the page prints it",
 }
@@ -171,6 +179,24 @@ _EARLIER = _rows("detection", "tf1-detection-zoo", "map pixel4_edgetpu_ms", """
     ssd_mobilenet_edgetpu      24.3  6.6
     ssdlite_mobiledet_edgetpu  25.6  6.9""")
 PUBLISHED = [*_PAGE, *_NEIGHBOURS, *_LATER, *_EARLIER, *_ELSEWHERE]
+
+# %% ../../nbs/core/04_published.ipynb #g38f
+_CORAL = [
+    *_rows("coral", "coral-docs", "coral_ms coral_board_ms", """
+        mobilenet_v1            2.4  2.4
+        mobilenet_v2            2.6  2.6
+        efficientnet_edgetpu_s  5.1  5.5
+        efficientnet_edgetpu_m  8.7  10.6
+        resnet50                49   56
+        vgg16                   296  343"""),
+    *_rows("coral", "tsukamoto-coral", "coral_board_ms coral_postprocessed_ms map_ten", """
+        spaghettinet_edgetpu_s     10.98  16.64  22.8
+        spaghettinet_edgetpu_m     12.15  16.83  23.8
+        spaghettinet_edgetpu_l     12.50  17.71  24.5
+        ssdlite_mobiledet_edgetpu  -      19.31  -
+        ssd_mobilenet_edgetpu      -      19.38  -"""),
+]
+PUBLISHED += _CORAL
 
 # %% ../../nbs/core/04_published.ipynb #c009
 def published(

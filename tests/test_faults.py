@@ -575,3 +575,50 @@ def test_a_record_of_another_step_profile_or_model_is_refused(records_at):
         with pytest.raises(UsageError, match="m.json is of"): read_records("default", "evaluate")
     records_at(m=a_record())
     assert read_records("default", "evaluate")[0]["name"] == "m"
+
+
+@pytest.mark.parametrize("kib", [300_000, 800_000, 1_500_000])
+def test_too_little_memory_is_one_line(tmp_path, kib):
+    "As `ulimit -v` sets it: libraries say so in words of their own."
+    import resource
+    from PIL import Image
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
+    (tmp_path / "m.tflite").write_bytes(b"\0\0\0\0TFL3" + bytes(1000))
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (kib * 1024, kib * 1024))
+    for words in (("predict", tmp_path / "m.tflite", tmp_path / "x.png"),):
+        done = call(BIN / "edgetpu-repro", *words, preexec_fn=limit)
+        assert done.returncode and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.quick
+def test_pythons_own_door_says_that_it_has_no_limits():
+    from edgetpu_repro.measure.predict import open_model
+    from edgetpu_repro.models.blocks import load_model
+    from edgetpu_repro.tflite import isolation
+    from edgetpu_repro.tflite.file import TFLiteFile
+    from edgetpu_repro.tflite.start import load_released
+    assert callable(isolation.run_isolated)
+    for door in (load_model, load_released, TFLiteFile.open, TFLiteFile.predictor, open_model):
+        said = " ".join(door.__doc__.split())
+        assert "files that you trust" in said and "run_isolated(function, path)" in said, door
+
+
+def test_exports_in_one_process_do_not_grow(tmp_path):
+    "What Python collects late and the C library keeps was 30 MB each."
+    code = """
+import numpy as np
+from edgetpu_repro import build_model
+from edgetpu_repro.tflite.export import ExportOptions, export_model
+images = np.random.default_rng(0).uniform(-1, 1, (12, 32, 32, 3)).astype("float32")
+for _ in range(7):
+    model = build_model("mobilenet_edgetpu_v2_tiny", 4, 32)
+    export_model(model, ".", images, ExportOptions(trained=False))
+    pages = int(open("/proc/self/statm").read().split()[1])
+    print("MB", pages * 4096 / 1e6)
+"""
+    if not Path("/proc/self/statm").exists(): pytest.skip("no /proc")
+    done = call(sys.executable, "-c", code, cwd=tmp_path, env=dict(PYTHONPATH=str(ROOT)))
+    sizes = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("MB")]
+    assert len(sizes) == 7, done.stderr[-2000:]
+    assert min(sizes[5:]) - min(sizes[1:3]) < 60, sizes

@@ -72,7 +72,7 @@ def test_an_export_has_a_card_and_metadata_and_is_the_same_file_every_time(
     assert card["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert (
         card["check"]["float_error"] <= 1e-4
-        and card["check"]["images"] == 8
+        and card["check"]["images"] == 32
         and card["trained"]
         and card["refused_by_edgetpu"] == []
     )
@@ -386,3 +386,69 @@ def test_a_saved_model_that_cannot_be_written_is_one_line(tmp_path):
     assert done.returncode == 0 and "could not be written" in done.stdout, done
     assert "File too large" in done.stdout and "{{" not in done.stdout
     assert len(done.stdout.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def small():
+    "A trained network, as far as its export knows, and pictures of its size."
+    import keras
+    from edgetpu_repro import build_model
+    keras.utils.set_random_seed(0)
+    pictures = np.random.default_rng(0).uniform(-1, 1, (64, 32, 32, 3)).astype("float32")
+    return build_model("mobilenet_edgetpu_v2_tiny", 4, 32), pictures
+
+
+def exported(small, folder, pictures, **options):
+    from edgetpu_repro.tflite.export import ExportOptions, export_model
+    ((_, card),) = export_model(small[0], folder, pictures, ExportOptions(**options))
+    return card
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda p: 0 * p[:8] - 1, "8 of 8 calibration images are of one colour"),
+    (lambda p: p[:1], "1 different calibration images, at least 8 are needed"),
+    (lambda p: np.repeat(p[:2], 16, 0), "2 different calibration images"),
+    (lambda p: 127.5 * (p + 1), "to 255, not from -1 to 1"),
+    (lambda p: (127.5 * (p + 1)).astype("uint8"), "reach from 0 to 25"),
+    (lambda p: (p + 1) / 2, "scaled to 0..1 in place of -1..1?"),
+    (lambda p: p / 255, "only"),
+])
+def test_bad_calibration_pictures_are_named_and_degrade(small, tmp_path, make, words):
+    card = exported(small, tmp_path, make(small[1]))
+    assert any(words in line for line in card["degraded"]), card["degraded"]
+    assert card["check"]["source"] == "generated"
+
+
+def test_a_file_is_checked_on_pictures_that_it_was_not_calibrated_on(small, tmp_path, monkeypatch):
+    from edgetpu_repro.tflite import export as module
+    seen, before = [], module.activation_ranges
+
+    def ranges(file, images, *more):
+        seen.append(images)
+        return before(file, images, *more)
+
+    monkeypatch.setattr(module, "activation_ranges", ranges)
+    for pictures, options, numbers in ((64, {}, (48, 16)), (40, dict(calibrate_on=30), (30, 10)),
+                                       (12, dict(calibrate_on=100), (9, 3))):
+        check = exported(small, tmp_path, small[1][:pictures], **options)["check"]
+        assert (len(seen[-1]), check["images"]) == numbers
+        assert (check["source"], check["problems"]) == ("held-out", [])
+        assert np.array_equal(seen[-1], small[1][:numbers[0]])
+
+
+@pytest.mark.parametrize("pictures, words", [
+    (np.zeros((8, 48, 48, 3)), "(8, 48, 48, 3), not (n, 32, 32, 3)"),
+    (np.zeros((32, 32, 3)), "(32, 32, 3), not (n, 32, 32, 3)"),
+    (np.zeros((8, 32, 32, 1)), "not (n, 32, 32, 3)"),
+    (np.zeros((0, 32, 32, 3)), "no calibration images"), ([], "no calibration images"),
+    (np.full((8, 32, 32, 3), np.nan), "NaN or infinity"), ("pictures", "no array of numbers"),
+])
+def test_pictures_that_are_none_for_the_model_are_one_line(small, tmp_path, pictures, words):
+    from edgetpu_repro.core.errors import UsageError
+    from edgetpu_repro.tflite.convert import freeze
+    from edgetpu_repro.tflite.quantize import export_tflite
+    for way in (lambda: exported(small, tmp_path, pictures),
+                lambda: export_tflite(freeze(small[0]), tmp_path / "m.tflite", pictures)):
+        with pytest.raises(UsageError) as e: way()
+        assert words in str(e.value)
+    assert not [*tmp_path.iterdir()]

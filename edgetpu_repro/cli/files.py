@@ -266,22 +266,24 @@ def _data_of(ckpt_path, name, data_dir, images):
 
 
 def _calibration(
-    data:dict, image_size, central_crop, images,
+    data:dict, image_size, central_crop, images, batch_size,
 ) -> tuple: # (builder, images, what the card tells of them)
     "Images of a train split to quantise with."
     from edgetpu_repro.core.settings import DataSettings
     from edgetpu_repro.data.datasets import open_dataset
+    from edgetpu_repro.tflite.calibration import HELD_OUT
     settings = DataSettings(**data, image_size=image_size, central_crop=central_crop)
     dataset = open_dataset(settings)
     for line in getattr(dataset.builder, "lines", ()): warn(f"WARNING: {dataset.name}: {line}")
-    found = dataset.calibration(images)
-    card = dict(dataset=dataset.name, split="train", images=len(found), central_crop=central_crop)
+    found = dataset.calibration(images + max(HELD_OUT, batch_size))
+    number = min(images, len(found))
+    card = dict(dataset=dataset.name, split="train", images=number, central_crop=central_crop)
     return dataset.builder, found, card
 
 # %% ../../nbs/cli/03_files.ipynb #hx05
 def _against_float(check) -> str:
     "How a quantised file compares, in words."
-    words = f"{check['images']} images: agreement {check['agreement']:.1%}"
+    words = f"{check['images']} {check['source']} images: agreement {check['agreement']:.1%}"
     if "sqnr_db" in check: words += f", SQNR of the output {check['sqnr_db']:.1f} dB"
     return words
 
@@ -297,6 +299,8 @@ def _shown(done, quantized:bool):
         say(f"{path}: {', '.join(counted)}")
         say(f"  card: {card_path(path)}")
         if quantized: say(f"  against float over {_against_float(card['check'])}")
+        lines = [] if card["degraded"] else card["check"].get("problems", ())
+        for line in lines: warn(f"WARNING: {line}")
         if card.get("report"): say(f"  layers: {', '.join(card['report'])}")
 
 
@@ -370,17 +374,18 @@ def export(
     if images and not images.is_dir(): raise UsageError(f"{images} is not a folder")
     data = _data_of(ckpt_path, dataset_name, data_dir, images) if quantize else None
     with output_folder(output_dir) as folder, answering(as_json):
-        builder = calibration = seen = None
+        builder = calibration = seen = count = None
         if quantize:
             count = num_calibration_steps * max(1, batch_size)
-            builder, calibration, seen = _calibration(data, image_size, central_crop, count)
+            builder, calibration, seen = _calibration(
+                data, image_size, central_crop, count, batch_size)
         about = dict(weights=_weights_card(ckpt_path), image_size=image_size, calibration=seen)
         if "pictures" in trained: about["trained_on"] = trained["pictures"]
         if not ckpt_path: warn("WARNING: no --ckpt_path given, the file will hold RANDOM weights")
         options = ExportOptions(methods, tuple(recipe), quantizer, tuple(rule),
                                 quantize_less_restrictive, batch_size,
                                 max_detections=max_detections, about=about,
-                                trained=bool(ckpt_path), report=report,
+                                trained=bool(ckpt_path), report=report, calibrate_on=count,
                                 task=getattr(spec, "about", None),
                                 taken=getattr(spec, "taken", None))
         done = []

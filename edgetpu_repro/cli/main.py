@@ -18,6 +18,7 @@ import typer
 
 from ..core.compat import load_less
 from ..core.errors import UsageError, missing, printable
+from ..core.processes import lacks_memory
 from .app import app
 from . import compare, files, models, publish, published, search # noqa: F401 (each adds its commands)
 from . import timing, training, view, workflow # noqa: F401
@@ -90,6 +91,9 @@ def answer(
     except UsageError as e: return _fail(e, 2)
     except ModuleNotFoundError as e: return _not_installed(e, args)
     except OSError as e: return _fail(_system(e), 1)
+    except (MemoryError, ImportError, RuntimeError) as e:
+        if not lacks_memory(e): raise
+        return _fail("this process may take too little memory (ulimit -v)", 1)
     except (KeyboardInterrupt, typer.Abort): return _fail(INTERRUPTED, 130)
     except Exception as e:
         if not hasattr(e, "format_message"): raise # a bug of ours: the trace helps to report it

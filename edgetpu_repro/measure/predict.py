@@ -131,7 +131,11 @@ def open_model(
     task:str|None=None, # What its outputs are, one of `KINDS`; None: as can be told
     evaluated:bool=False, # It is compared with classes, so scores are of classes
 ) -> ModelFile:
-    "Open a model file; raises `UsageError` where it does not take one image, or serves no task."
+    """Open a model file; raises `UsageError` where it does not take one image, or serves no task.
+
+    For files that you trust: it opens them in this process, without limits of time and memory.
+    Those of strangers: `tflite.isolation.run_isolated(function, path)`, or the commands, which do.
+    """
     path = Path(path)
     if path.suffix == ".keras":
         with opening(): model = load_model(path)

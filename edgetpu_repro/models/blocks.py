@@ -363,7 +363,11 @@ def freeze_large_filters(
 def load_model(
     path, # A '.keras' file
 ): # `keras.Model`, not compiled
-    "Load a saved model for inference; raises `UsageError` with one line where that fails."
+    """Load a saved model for inference; raises `UsageError` with one line where that fails.
+
+    For files that you trust: it opens them in this process, without limits of time and memory.
+    Those of strangers: `tflite.isolation.run_isolated(function, path)`, or the commands, which do.
+    """
     path = Path(path)
     if not path.is_file(): raise UsageError(f"{path} is not a file")
     if path.suffix != ".keras": raise UsageError(f"{path} is not a .keras file")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UsageError, unknown
+from ..core.processes import give_back_memory
 from ..models.costs import count
 from ..models.specs import KINDS, Autoseg, backbone_of, list_models
 from .rewards import Costs, costs_of, toy_accuracy
@@ -85,7 +86,9 @@ class ShortTraining:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             model, images, _ = train_experiment(e, Path(folder) / "model.keras", verbose=0)
         result = _test(model, e)
+        del model
         keras.utils.clear_session() # or each training makes the process larger
+        give_back_memory()
         seconds = time.perf_counter() - start
         return dict(accuracy=result["accuracy"], images=images, train_seconds=round(seconds, 2),
                     headline=result["headline"])

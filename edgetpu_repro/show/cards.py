@@ -232,7 +232,8 @@ def _compared(card:dict) -> list:
     "How a quantised file follows the float one, in lines."
     check = card.get("check", {})
     if "agreement" not in check: return []
-    words = f"On {check['images']} images the file agrees with the float file in "
+    words = f"On {check['images']} {check.get('source', '')} images the file agrees with "
+    words += "the float file in "
     words += f"{100 * check['agreement']:.1f} % of what is compared"
     if "sqnr_db" in check: words += f"; SQNR of the output {check['sqnr_db']:.1f} dB"
     return ["## Against float", "", f"{in_markdown(words)}.", ""]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['layer_report', 'write_tflite', 'publish_tflite', 'write_report', 'ExportOptions', 'file_name', 'of_quantized',
-           'steps', 'export_model']
+           'steps', 'pictures_for', 'about_check', 'export_model']
 
 # %% ../../nbs/tflite/05_export.ipynb #a002
 import csv, json, os, time
@@ -17,20 +17,21 @@ from tqdm import tqdm
 
 from ..core.errors import unknown
 from ..core.files import atomic_write, card_path, write_text
+from ..core.processes import give_back_memory
 from ..core.records import provenance
 from ..data.input_range import InputRange
 from ..tasks.base import Task, decibels, task_of_model, task_of_outputs
 from edgetpu_repro.tflite.batches import (
     ANY, batch_name, check_batch_size, check_batches, traced_images, with_any_batch,
 )
+from .calibration import Pictures, divide
 from .convert import fold_norms, freeze, tflite_argmax, to_float
 from .edgetpu import not_for_edgetpu
 from .ends import model_range
 from .file import TFLiteFile
 from .metadata import with_metadata
 from edgetpu_repro.tflite.quantize import (
-    STATIC, TARGETS, check_operators, check_recipe, quantize_tflite,
-    ranges_and_values,
+    STATIC, TARGETS, activation_ranges, check_operators, check_recipe, quantize_tflite,
 )
 
 # %% ../../nbs/tflite/05_export.ipynb #c024
@@ -152,6 +153,7 @@ class ExportOptions:
     about:dict = field(default_factory=dict) # for the card: where weights and images are from
     trained:bool = True                      # whether the weights are, so that a loss is a loss
     report:bool = False                      # also write a report of the layers
+    calibrate_on:int|None = None             # images; more are checked on; None: all but a quarter
     task:Task|None = None                    # what the model is for; None: as its outputs say
     taken:InputRange|None = None             # what it takes; None: as its first layers say
 
@@ -196,14 +198,6 @@ def file_name(
     return "_".join(parts) + ".tflite"
 
 # %% ../../nbs/tflite/05_export.ipynb #x003b
-def _looked_at(float_file:TFLiteFile, images, with_ranges:bool) -> tuple:
-    "The ranges of all activations, or None, and the outputs of all images."
-    if not with_ranges: return None, float_file.predictor(workers=os.cpu_count())(images)
-    output = float_file.outputs[0].name
-    ranges, values = ranges_and_values(float_file, images, [output])
-    return ranges, values[output]
-
-
 def _quantized(float_file:TFLiteFile, ranges, options:ExportOptions):
     "The files of all recipes: (recipe, `TFLiteFile`)."
     how = options.quantizer, options.rules, options.less_restrictive
@@ -222,9 +216,10 @@ def of_quantized(
     options:ExportOptions,
 ) -> dict:
     "What the card of a quantised file has more than that of a float one."
+    low = task.degraded(check) + check.get("problems", []) if options.trained else []
     for_tpu = options.target == "edgetpu" and options.full_integer
     return dict(quantizer=options.quantizer, recipe=recipe, rules=list(options.rules), check=check,
-                degraded=task.degraded(check) if options.trained else [], trained=options.trained,
+                degraded=low, trained=options.trained,
                 refused_by_edgetpu=not_for_edgetpu(file) if for_tpu else None)
 
 # %% ../../nbs/tflite/05_export.ipynb #st02
@@ -243,23 +238,32 @@ def steps(
         yield begin
 
 # %% ../../nbs/tflite/05_export.ipynb #x004
-def _images(model, options:ExportOptions):
-    "Random images that a float file is compared on."
-    shape = (max(options.traced, 2), *model.input_shape[1:])
-    return np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+def pictures_for(model, images, options:ExportOptions):
+    "What a model is calibrated on, and what its files are checked on; None and noise for float."
+    shape, least = model.input_shape[1:], max(options.traced, 2)
+    if images is not None: return divide(images, shape, options.calibrate_on, least)
+    noise = np.random.default_rng(0).uniform(-1, 1, (least, *shape)).astype("float32")
+    return Pictures(None, noise, "random")
+
+
+def about_check(pictures, options:ExportOptions) -> dict:
+    "What a check says of its images, and of those that were calibrated on."
+    said = dict(images=len(pictures.check), source=pictures.source)
+    return said | (dict(problems=pictures.problems) if options.needs_ranges else {})
 
 
 def export_model(
     model, # From `build_model`, with one output
     folder, # Where the files go; it is there
-    calibration=None, # Float images in [-1, 1] to quantise with; None: float
+    calibration=None, # Float images in [-1, 1] to calibrate and to check on; None: float
     options:ExportOptions=ExportOptions(),
 ) -> list: # of (path, card); `card["degraded"]` lists what is too low
     "Export a model in every way asked for; each file is checked before it gets its name."
     start, out = time.perf_counter(), []
     task, taken = options.task or task_of_model(model), options.taken or model_range(model)
     folded, workers = fold_norms(model), os.cpu_count()
-    images = _images(model, options) if calibration is None else calibration
+    pictures = pictures_for(model, calibration, options)
+    images = pictures.check
     few = images[:max(options.traced, 2)] # that Keras sees as well
     with_ranges = calibration is not None and options.needs_ranges
     raw = np.asarray(model(taken.of(few), training=False))
@@ -282,7 +286,8 @@ def export_model(
         content = to_float(freeze(model, options.traced, method, folded))
         float_file = TFLiteFile.open(content).with_range(taken)
         step(f"{model.name}: running it over {len(images)} images")
-        ranges, wanted = _looked_at(float_file, images, with_ranges)
+        ranges = activation_ranges(float_file, pictures.calibration) if with_ranges else None
+        wanted = float_file.predictor(workers=workers)(images)
         check = task.check_float(task.finalize(raw, method, tflite_argmax), wanted[:len(few)])
         if calibration is None:
             check_operators(float_file, int8=False)
@@ -292,7 +297,7 @@ def export_model(
         for recipe, file in _quantized(float_file, ranges, options):
             step(f"{model.name}: comparing {recipe} with float")
             got = file.predictor(workers=workers)(images)
-            compared = check | task.compare(wanted, got) | dict(images=len(images))
+            compared = check | task.compare(wanted, got) | about_check(pictures, options)
             path = write(file, method, of_quantized(recipe, file, compared, task, options))
             if not options.report: continue
             step(f"{model.name}: layer by layer")
@@ -304,4 +309,5 @@ def export_model(
     each = len(options.recipes) * (1 + options.report) if calibration is not None else 0
     with steps(len(options.finalize_methods) * (2 + each)) as step:
         for method in options.finalize_methods: way(method, step)
+    give_back_memory()
     return out

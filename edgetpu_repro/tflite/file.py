@@ -403,7 +403,11 @@ class TFLiteFile(_Graph):
     def open(cls,
         tflite, # Path or content of a file, or a `TFLiteFile`
     ):
-        "Read a file; what has been opened already stays as it is."
+        """Read a file; what has been opened already stays as it is.
+
+        For files that you trust: it opens them in this process, without limits of time and memory.
+        Those of strangers: `tflite.isolation.run_isolated(function, path)`, or the commands.
+        """
         if isinstance(tflite, cls): return tflite
         if isinstance(tflite, bytes): return cls(tflite)
         return cls(read_tflite(tflite), Path(tflite))
@@ -444,7 +448,11 @@ class TFLiteFile(_Graph):
         workers:int=1, # So many images, or batches, at once
         images:int|None=None, # As `interpreter` takes it
     ): # Function of float images (n, height, width, 3) in [-1, 1] -> float outputs (n, ...)
-        "Make a prediction function; it gives a list where a file has several outputs."
+        """Make a prediction function; it gives a list where a file has several outputs.
+
+        For files that you trust: it opens them in this process, without limits of time and memory.
+        Those of strangers: `tflite.isolation.run_isolated(function, path)`, or the commands.
+        """
         return _predictor(self, threads, workers, images)
 
     def activations(self): # Function of as many images as the file takes -> (name, array), ...

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.compat import tensorflow_has_run
 from ..core.errors import UsageError
-from ..core.processes import end_with, is_at, lock
+from ..core.processes import end_with, is_at, lacks_memory, lock
 from .file import TFLiteFile
 
 # %% ../../nbs/tflite/02_isolation.ipynb #c008
@@ -82,6 +82,14 @@ def _sendable(error) -> Exception:
     except Exception: return UsageError(f"{type(error).__name__}: {error}")
 
 
+def _allowed(memory:int) -> str:
+    "How much a child may take, in words; less where this process may take less."
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if most == resource.RLIM_INFINITY or most > memory:
+        return f"the {memory / 2**30:.3g} GiB of memory that it may take"
+    return f"the {most / 2**30:.3g} GiB of memory that this process may take (ulimit -v)"
+
+
 def _answer(pipe, job:_Job):
     "Run in the child: limits, the call, its answer."
     global _IN_CHILD
@@ -91,10 +99,10 @@ def _answer(pipe, job:_Job):
     tempfile.tempdir = os.environ["TMPDIR"] = job.folder
     _limit_memory(job.memory)
     try: pipe.send((True, job.function(*job.args)))
-    except MemoryError:
-        most = f"the {job.memory / 2**30:.3g} GiB of memory that it may take"
-        pipe.send((False, UsageError(f"{job.what} needs more than {most}")))
-    except Exception as e: pipe.send((False, _sendable(e)))
+    except Exception as e:
+        error = _sendable(e)
+        if lacks_memory(e): error = UsageError(f"{job.what} needs more than {_allowed(job.memory)}")
+        pipe.send((False, error))
 
 
 def _death(what, exitcode:int, memory:int) -> UsageError:

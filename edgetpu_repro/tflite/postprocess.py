@@ -19,13 +19,14 @@ from flatbuffers import flexbuffers
 
 from ..core.errors import UsageError
 from ..core.files import atomic_write
+from ..core.processes import give_back_memory
 from ..models.anchors import anchors_for, centers
 from ..tasks.detection import TASK, detections_of, matched_boxes
 from .batches import check_batches
 from .convert import SIGNATURE, converted, fold_norms, freeze, to_float, traced
-from edgetpu_repro.tflite.export import (
-    ExportOptions, export_model, file_name, layer_report, of_quantized, steps, write_report,
-    write_tflite)
+from .export import (
+    ExportOptions, about_check, export_model, file_name, layer_report, of_quantized,
+    pictures_for, steps, write_report, write_tflite)
 from .file import TFLiteFile, pack, unpack
 from .metadata import (
     _finished, _image_metadata, _labels_file, _table, _vector, add_table, with_labels)
@@ -386,22 +387,14 @@ class _Source:
     "A detector, what its outputs are, and what is made of it once."
     def __init__(self, model, folder, calibration, options):
         self.model, self.folder = model, Path(folder)
-        self.calibration, self.options = calibration, options
+        self.pictures, self.options = pictures_for(model, calibration, options), options
         self.start, self.hw = time.perf_counter(), tuple(model.input_shape[1:3])
-        self.images = self.samples()
+        self.images = self.pictures.check[:max(8, options.traced)]
         raw = model(self.images, training=False)
         self.raw = {name: np.asarray(y) for name, y in raw.items()}
         anchors = self.raw["box_encodings"].shape[1]
         self.anchors = anchors_for(self.hw, anchors)
         self.folded, self.floats, self.ranges = fold_norms(model), {}, {}
-
-    def samples(self) -> np.ndarray: # (n, *hw, 3)
-        "Images to compare on: some of those that calibrate, or noise."
-        size = self.options.traced
-        if self.calibration is not None: return self.calibration[:max(8, size)]
-        shape = (max(2, size), *self.hw, 3)
-        noise = np.random.default_rng(0).uniform(-1, 1, shape)
-        return noise.astype("float32")
 
     def float_file(self, inside:bool) -> bytes:
         "Heads in float, converted once."
@@ -415,7 +408,7 @@ class _Source:
         if not self.options.needs_ranges: return None
         if inside not in self.ranges:
             content = self.float_file(inside)
-            self.ranges[inside] = activation_ranges(content, self.calibration)
+            self.ranges[inside] = activation_ranges(content, self.pictures.calibration)
         return self.ranges[inside]
 
     def run(self, content:bytes) -> dict:
@@ -433,7 +426,8 @@ class _Export(_Source):
         reference = detections_of(self.raw, self.hw, rule, most)
         got = detections_of(self.run(content), self.hw, rule, most)
         found = compare_detections(reference, got, _threshold(reference))
-        return dict(images=len(self.images), **found)
+        said = about_check(self.pictures, self.options)
+        return said | dict(images=len(self.images)) | found
 
     def finished(self, heads:bytes, method:str) -> bytes:
         "A file as a method ends it; raises `UsageError` where the operator is not as it should be."
@@ -519,6 +513,7 @@ def export_detector(
                 step(f"{model.name}: writing {recipe or 'float'}, {method}")
                 if recipe: out.append(export.write_quantized(method, recipe, check))
                 else: out.append(export.write_float(method, check))
+    give_back_memory()
     return out
 
 # %% ../../nbs/tflite/11_postprocess.ipynb #dp6

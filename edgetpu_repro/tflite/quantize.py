@@ -18,6 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ..core.compat import quantize_by_ranges
 from ..core.errors import UsageError, unknown
 from ..core.files import atomic_write
+from .calibration import checked_images
 from .convert import to_float
 from .file import TFLiteFile, pack
 
@@ -30,7 +31,6 @@ def _wider(ranges, name, low, high):
 
 def _chunks(images, batch:int) -> list:
     "Images in groups of as many as a file takes; the last is filled up with the same ones."
-    if not len(images): raise UsageError("no calibration images")
     chunks = [images[i:i + batch] for i in range(0, len(images), batch)]
     chunks[-1] = np.resize(chunks[-1], (batch, *images.shape[1:]))
     return chunks
@@ -55,7 +55,9 @@ def ranges_and_values(
 ) -> tuple: # ({name of an activation: (lowest, highest)}, {name of `kept`: array (n, ...)})
     "The range of every activation over the calibration images, and all values of some."
     file = TFLiteFile.open(float_file)
-    chunks, ranges, values = _chunks(images, file.inputs[0].shape[0]), {}, {}
+    batch, *shape = file.inputs[0].shape
+    images = checked_images(images, shape)
+    chunks, ranges, values = _chunks(images, batch), {}, {}
     workers = min(workers or os.cpu_count(), len(chunks))
     bar = tqdm(total=len(chunks), desc="calibration", unit=" batches", disable=None, leave=False)
     with bar, ThreadPoolExecutor(workers) as pool:

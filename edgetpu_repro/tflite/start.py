@@ -35,6 +35,8 @@ def load_released(
     """Load released weights; `UsageError` lists what does not fit, and nothing is changed.
 
     A `.tflite` file is run in a child process before it is read: what LiteRT refuses stays out.
+    All else is opened in this process, without limits of time and memory: for files that you trust.
+    Those of strangers: `tflite.isolation.run_isolated(function, path)`, or `edgetpu-repro import`.
     """
     if Path(path).suffix == ".tflite": probe(path)
     elif len(model.outputs) == 1 and is_slim(path): return load_tf1(model, path)

@@ -229,6 +229,15 @@ def test_outputs_that_cannot_be_told_are_refused(shape, ending, hw):
     assert task_of(found, "numbers").name == "numbers"
 
 
+def test_labels_say_that_scores_are_of_classes(tmp_path, pictures):
+    (tmp_path / "s.tflite").write_bytes(as_file(bright(-1, 1, end=None)))
+    with pytest.raises(UsageError, match="--labels"): open_model(tmp_path / "s.tflite")
+    (tmp_path / "names.txt").write_text("dark\nlight\n")
+    file = open_model(tmp_path / "s.tflite", labels=tmp_path / "names.txt")
+    assert file.task.name == "classification"
+    assert open_model(tmp_path / "s.tflite", evaluated=True).task.name == "classification"
+
+
 def test_one_sigmoid(tmp_path, pictures):
     "A probability, and a mask of which half is object."
     path = tmp_path / "s.tflite"

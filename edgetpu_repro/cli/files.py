@@ -405,7 +405,7 @@ def _predict(file, images, as_json, opened, *how) -> list: # of dicts, a picture
     "What `predict` does in its child process: a line for each picture as it is done."
     from edgetpu_repro.measure.predict import open_model, write_predictions
     found = []
-    for values, line in write_predictions(open_model(file, **opened), images, *how):
+    for values, line in write_predictions(open_model(file, labels=how[1], **opened), images, *how):
         found.append(values)
         if "error" in values and len(images) > 1: warn(line) # of one alone, the command says it
         if "error" not in values and not as_json: say(line)

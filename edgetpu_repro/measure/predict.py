@@ -130,6 +130,7 @@ def open_model(
     input_range:InputRange|None=None, # What it takes for black and white; None: as it says
     task:str|None=None, # What its outputs are, one of `KINDS`; None: as can be told
     evaluated:bool=False, # It is compared with classes, so scores are of classes
+    labels=None, # Text file with the name of each class, where the user gives one
 ) -> ModelFile:
     """Open a model file; raises `UsageError` where it does not take one image, or serves no task.
 
@@ -146,6 +147,7 @@ def open_model(
     inputs, found = _described(model, path)
     _check_image(path, inputs, found.shapes)
     found = replace(found, hw=tuple(inputs[0][1:3]))
+    if labels: found = replace(found, labels=len(names_in_file(labels)))
     about = _told(path, found, task, evaluated)
     return ModelFile(path, model, inputs[0], found.shapes, found.dtypes, about, taken)
 

@@ -85,11 +85,13 @@ BEFORE = { # what says it of evidence: the command whose records it reads beside
     "real pictures": "make reproduce PROFILE=published",
     "on another host": "make reproduce PROFILE=camvid",
     "trained on digits": "edgetpu-repro reproduce --step quantizers",
+    "slices equal": "edgetpu-repro reproduce --step slices",
 }
 MINUTES = { # of two cores
     "make reproduce": "18",
     "make reproduce PROFILE=published": "20",
     "make reproduce PROFILE=camvid": "30",
+    "edgetpu-repro reproduce --step slices": "1",
     "make search": "60",
     "edgetpu-repro reproduce --profile joint --step search_ablation": "30",
 }
@@ -116,8 +118,9 @@ def artifact(path) -> str:
 def claim_row(row: dict, command: str) -> str:
     "A piece of evidence, the commands whose records decide it, and what they take."
     about = f"{row['kind']}: {row['against']}"
-    commands = [c for mark, c in BEFORE.items() if mark in about and c != command] + [command]
     claim = row.get("claim") or row["criterion"]
+    words = f"{claim} {about}"
+    commands = [c for mark, c in BEFORE.items() if mark in words and c != command] + [command]
     said = ", then ".join(f"`{c}`" for c in commands)
     minutes = " + ".join(MINUTES.get(c, "not noted") for c in commands)
     return f"| {claim} | {about} | {said} | {minutes} | {row['verdict']} |"

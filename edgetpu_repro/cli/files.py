@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.compat import without_tensorflow
 from ..core.errors import UsageError, need, unknown
 from ..core.files import card_path, sha256_file
 from ..core.records import seed_for
@@ -401,8 +402,33 @@ def export(
     _refuse_degraded(done, allow_degraded)
 
 # %% ../../nbs/cli/03_files.ipynb #n009
+def _bilinear(x, hw, kind):
+    "`keras.ops.image.resize` in NumPy."
+    import numpy as np
+    from edgetpu_repro.data.arrays import bilinear
+    return np.stack([bilinear(image, hw) for image in np.asarray(x)])
+
+
+def _has_raw_heads(file) -> bool:
+    "Whether a detector's file leaves suppression to its reader, for which TensorFlow is needed."
+    from edgetpu_repro.tflite.file import TFLiteFile
+    return len(TFLiteFile.open(file).outputs) in (2, 3)
+
+
+def _pictures_of(given) -> list: # of paths
+    "Pictures as they were given; of folders all in them, at any depth, in order."
+    out = []
+    for path in given:
+        if path.is_dir():
+            from edgetpu_repro.data.pictures import find_pictures
+            out += find_pictures(path)
+        else: out.append(path)
+    return list(dict.fromkeys(out))
+
+
 def _predict(file, images, as_json, opened, *how) -> list: # of dicts, a picture each
     "What `predict` does in its child process: a line for each picture as it is done."
+    if file.suffix == ".tflite" and not _has_raw_heads(file): without_tensorflow(_bilinear)
     from edgetpu_repro.measure.predict import open_model, write_predictions
     found = []
     for values, line in write_predictions(open_model(file, labels=how[1], **opened), images, *how):
@@ -413,11 +439,12 @@ def _predict(file, images, as_json, opened, *how) -> list: # of dicts, a picture
 
 
 ModelPath = Annotated[Path, typer.Argument(help="A .tflite or a .keras file.")]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, ...; any size.")]
+Images = Annotated[list[Path], typer.Argument(
+    metavar="IMAGE...", help="JPEG, PNG, ... of any size; of a folder all in it, at any depth.")]
 PredictLabels = option(Path, "Text file with the name of each class; "
                              "those in the file's metadata if not given.")
-PictureFolder = option(Path, "Folder for masks (NAME_mask.png) or boxes (NAME_detections.png); "
-                             "here if not given.")
+PictureFolder = option(Path, "Folder for masks (NAME_mask.png, over the picture: NAME_overlay.png) "
+                             "or boxes (NAME_detections.png); here if not given.")
 
 # %% ../../nbs/cli/03_files.ipynb #u016
 @app.command()
@@ -434,7 +461,8 @@ def predict(
 ):
     "Classify pictures, write their masks or draw boxes; a bad picture does not end the rest."
     if not model.exists(): raise UsageError(f"{model} is not a file")
-    if not any(path.is_file() for path in images): raise UsageError(f"{images[0]} is not a file")
+    if not any(path.exists() for path in images): raise UsageError(f"{images[0]} is not a file")
+    images = _pictures_of(images)
     opened = open_options(input_range, task)
     check_model_file(model)
     from edgetpu_repro.tflite.isolation import run_isolated

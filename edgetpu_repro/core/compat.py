@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['KERAS', 'TENSORFLOW', 'LITERT', 'tf', 'flat_layers', 'own_variable', 'adam_moments', 'draw_from', 'OnOneDevice',
            'producer', 'consumers', 'calls', 'functional', 'has_tensorflow', 'tensorflow_has_run', 'quantize_by_ranges',
-           'operator_details', 'load_less', 'corner_operator']
+           'operator_details', 'load_less', 'without_tensorflow', 'corner_operator']
 
 # %% ../../nbs/core/05_compat.ipynb #c00a
 import gc
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
 from functools import cache
+from types import FunctionType, ModuleType, SimpleNamespace
 
 # %% ../../nbs/core/05_compat.ipynb #c003
 KERAS = "3.15" # the version whose private names these are
@@ -111,6 +113,7 @@ tf = _Lazy("tensorflow") # a training on JAX asks for none of its names
 @cache # AutoGraph calls what is cached as it is
 def has_tensorflow() -> bool:
     "Whether TensorFlow is installed."
+    if any(isinstance(finder, _NotNeeded) for finder in sys.meta_path): return False
     try: return importlib.util.find_spec("tensorflow") is not None
     except ModuleNotFoundError: return False
 
@@ -160,6 +163,55 @@ def load_less():
     "Let TensorFlow and Keras load without what only their adapters need, in this process."
     sys.meta_path.insert(0, _OnlyWhatIsUsed())
     gc.set_threshold(50_000, 20, 20) # collecting while TensorFlow loads finds nothing
+
+# %% ../../nbs/core/05_compat.ipynb #wt02
+class _Empty(type):
+    "Of classes that are base classes and decorators, and nothing else."
+    def __getattr__(cls, name):
+        if name.startswith("__"): raise AttributeError(name)
+        return cls
+
+    def __call__(cls, *args, **options):
+        if args and isinstance(args[0], (type, FunctionType)): return args[0] # as a decorator
+        return cls
+
+
+class _Nothing(metaclass=_Empty):
+    "What a package that is not needed has under any name."
+
+
+class _Package(ModuleType):
+    "A package that is not needed."
+    def __getattr__(self, name):
+        if name.startswith("__"): raise AttributeError(name)
+        return _Nothing
+
+
+class _NotNeeded:
+    "Finder: packages that are not needed in this process, installed or not."
+    PACKAGES = "tensorflow", "keras", "tensorflow_datasets", "sklearn", "ai_edge_quantizer"
+
+    def find_spec(self, name, path=None, target=None):
+        "A spec of an empty package; None for any other."
+        if name.partition(".")[0] not in self.PACKAGES: return None
+        return importlib.machinery.ModuleSpec(name, self, origin=name, is_package=True)
+
+    def create_module(self, spec): return _Package(spec.name)
+    def exec_module(self, module): pass
+
+
+def without_tensorflow(
+    resize, # Function of (batch (n, height, width, channels), (height, width), 'bilinear')
+):
+    "Let nothing in this process import TensorFlow or Keras; for `.tflite` files."
+    if {"tensorflow", "keras"} & set(sys.modules): return # they are loaded already
+    import numpy as np
+    sys.meta_path.insert(0, _NotNeeded())
+    has_tensorflow.cache_clear()
+    import keras
+    keras.ops = ModuleType("keras.ops")
+    keras.ops.__getattr__ = lambda name: getattr(np, name)
+    keras.ops.image = SimpleNamespace(resize=resize)
 
 # %% ../../nbs/core/05_compat.ipynb #cor2
 def corner_operator(

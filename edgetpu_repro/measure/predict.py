@@ -21,6 +21,7 @@ from ..data.pictures import read_picture
 from ..models.blocks import load_model
 from ..tasks.base import Task
 from ..tasks.outputs import BinaryClassification, Outputs, can_be, task_of
+from ..tflite.content import argmax_classes
 from ..tflite.ends import described_outputs, model_range
 from ..tflite.file import TFLiteFile
 from ..tflite.isolation import opening
@@ -78,6 +79,12 @@ class ModelFile:
         known = self.task.classes(self.outputs, self.dtypes)
         if known is None and self.task.name == "detection": return detector_classes(self.model)
         return known
+
+    @property
+    def chosen(self) -> int|None:
+        "Among how many classes a mask chooses, as far as a file's graph shows it."
+        is_file = isinstance(self.model, TFLiteFile) and self.task.name == "segmentation"
+        return argmax_classes(self.model.content) if is_file else None
 
     def predictor(self,
         workers:int=1, # For a '.tflite' file: so many images, or batches, at once
@@ -170,7 +177,7 @@ def predict_pictures(
 ): # Iterator of (path, `Prediction` or `UsageError`, picture (height, width, 3) uint8 or None)
     "What a model says of pictures."
     task, batch = file.task, file.inputs[0] or 1
-    names = names or task.default_names(file.classes or 0)
+    names = names or task.default_names(file.classes or file.chosen or 0)
     predict = file.predictor()
     for path in paths:
         try:
@@ -242,6 +249,7 @@ def write_predictions(
     "What a model finds in pictures, one after the other; masks are written."
     drawn, names = file.task.drawn, names_of(file, labels)
     masks, taken = mask_paths(paths, folder, drawn), range_for_json(file.input_range)
+    overlays = mask_paths(paths, folder, "overlay")
     assumed = file.input_range.source in ASSUMED
     unsaid = f" ({said_range(file.input_range)})" if assumed else ""
     for path, answer, _ in predict_pictures(file, paths, names, top, central_crop):
@@ -253,4 +261,7 @@ def write_predictions(
         if answer.image is not None:
             with atomic_write(masks[path]) as tmp: answer.image.save(tmp, "png")
             values, line = {**values, drawn: str(masks[path])}, f"{masks[path]}, {line}"
+        if answer.overlay is not None:
+            with atomic_write(overlays[path]) as tmp: answer.overlay.save(tmp, "png")
+            values, line = {**values, "overlay": str(overlays[path])}, f"{overlays[path]}, {line}"
         yield values, f"{path}: {line}"

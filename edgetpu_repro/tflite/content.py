@@ -6,8 +6,8 @@
 __all__ = ['HDF5', 'ONNX', 'FROZEN', 'SAVED', 'TORCH', 'OTHERS', 'LIMIT', 'BUILTIN', 'METADATA', 'LABELS', 'LABELS_LIMIT',
            'NORMALIZATION', 'PASSED', 'SCALING', 'LEADING', 'COMPILED', 'INSTEAD', 'other_format', 'read_card',
            'read_tflite', 'unpack', 'pack', 'read_metadata', 'read_normalization', 'read_output_names', 'read_labels',
-           'GraphOperator', 'read_operators', 'read_endings', 'first_operators', 'quantized_first', 'first_kernel',
-           'compiled_for']
+           'GraphOperator', 'read_operators', 'read_endings', 'argmax_classes', 'first_operators', 'quantized_first',
+           'first_kernel', 'compiled_for']
 
 # %% ../../nbs/tflite/00_content.ipynb #k002
 import hashlib, io, struct, zipfile, zlib
@@ -267,6 +267,20 @@ def read_endings(
     operators, _, outputs = read_operators(content)
     makers = {out: op for op in operators for out in op.outputs}
     return tuple(_ending(makers, out) for out in outputs)
+
+# %% ../../nbs/tflite/00_content.ipynb #am02
+def argmax_classes(
+    content:bytes, # Of a file that puts out classes
+) -> int|None: # None where it cannot be told
+    "Among how many classes a file chooses."
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    operators, _, _ = read_operators(content)
+    for kind, place in (("ARG_MAX", "inputs"), ("CONV_2D", "outputs")):
+        found = [op for op in operators if op.kind == kind]
+        if not found: continue
+        shape = graph.Tensors(getattr(found[-1], place)[0]).ShapeAsNumpy()
+        return int(shape[-1]) if hasattr(shape, "tolist") and len(shape) > 1 else None
+    return None
 
 # %% ../../nbs/tflite/00_content.ipynb #k017
 SCALING = {"MUL", "ADD", "SUB", "DIV"}

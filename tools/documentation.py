@@ -32,6 +32,7 @@ HOW_TO = { # page of docs/: how the navigation calls it
     "reproduce": "Reproduce all of it",
     "group_convolution": "Export my own group-convolution model",
     "export": "Train, export, import",
+    "predict": "Predict",
     "layers": "Which layer loses the accuracy",
     "phones": "Benchmark on a phone",
     "data": "Train on my data",

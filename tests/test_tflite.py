@@ -172,7 +172,8 @@ def test_predict(cli, inside, tmp_path, weights):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (50, 70, 3), "uint8")).save(tmp_path / "p.jpg")
     Image.fromarray(rng.integers(0, 256, (40, 30, 4), "uint8")).save(tmp_path / "q.png")
-    inside(*exporting(tmp_path, "--ckpt_path", weights, "--quantize", "--allow_degraded"))
+    made = inside(*exporting(tmp_path, "--ckpt_path", weights, "--quantize", "--allow_degraded"))
+    assert made.returncode == 0, made
     file = tmp_path / f"{MODEL}_int8.tflite"
     said = cli("predict", file, tmp_path / "p.jpg", tmp_path / "q.png", "--top", 3)
     lines = said.stdout.splitlines()

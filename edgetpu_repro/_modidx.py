@@ -246,6 +246,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                     'edgetpu_repro/core/compat.py'),
                                            'edgetpu_repro.core.compat.flat_layers': ( 'core/compat.html#flat_layers',
                                                                                       'edgetpu_repro/core/compat.py'),
+                                           'edgetpu_repro.core.compat.forget_gradients': ( 'core/compat.html#forget_gradients',
+                                                                                           'edgetpu_repro/core/compat.py'),
                                            'edgetpu_repro.core.compat.functional': ( 'core/compat.html#functional',
                                                                                      'edgetpu_repro/core/compat.py'),
                                            'edgetpu_repro.core.compat.has_tensorflow': ( 'core/compat.html#has_tensorflow',

@@ -622,3 +622,30 @@ for _ in range(7):
     sizes = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("MB")]
     assert len(sizes) == 7, done.stderr[-2000:]
     assert min(sizes[5:]) - min(sizes[1:3]) < 60, sizes
+
+
+def test_a_training_leaves_nothing_of_tensorflow_and_keras_behind():
+    "TensorFlow registers gradients for good, each keeps a graph: a search grew by 60 MB a trial."
+    import gc
+    from collections import Counter
+    from dataclasses import replace
+
+    from edgetpu_repro.models.specs import Block, get_spec
+    from edgetpu_repro.search.evaluators import ShortTraining
+    from edgetpu_repro.search.rewards import costs_of
+    down, small = Block("dw", stride=2, out=16), Block("dw", kernel=5, out=16) # on a map of 4x4
+    tiny = get_spec("mobilenet_edgetpu_v2_tiny")
+    spec = replace(tiny, name="small", blocks=(down, down, small), top=64)
+    train = ShortTraining("smoke")
+    kinds = ("FuncGraph", "SymbolicTensor", "EagerTensor", "ConcreteFunction", "Functional",
+             "Variable", "_Keeper", "_Training")
+
+    def left():
+        train(spec, costs_of(spec))
+        gc.collect()
+        found = Counter(type(o).__name__ for o in gc.get_objects())
+        return {kind: found[kind] for kind in kinds}
+
+    first = left() # what is made once a process, too
+    second = left()
+    assert all(second[kind] <= first[kind] for kind in kinds), (first, second)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KERAS', 'TENSORFLOW', 'LITERT', 'tf', 'flat_layers', 'own_variable', 'adam_moments', 'draw_from', 'OnOneDevice',
            'producer', 'consumers', 'calls', 'functional', 'has_tensorflow', 'tensorflow_has_run', 'quantize_by_ranges',
-           'operator_details', 'load_less', 'without_tensorflow', 'corner_operator']
+           'operator_details', 'forget_gradients', 'load_less', 'without_tensorflow', 'corner_operator']
 
 # %% ../../nbs/core/05_compat.ipynb #c00a
 import gc
@@ -14,6 +14,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+from contextlib import contextmanager
 from functools import cache
 from types import FunctionType, ModuleType, SimpleNamespace
 
@@ -141,6 +142,20 @@ def operator_details(
 ) -> list: # of dicts: op_name, inputs, outputs (numbers of tensors)
     "The operators of a file in order, without delegates (`Interpreter._get_ops_details`)."
     return [op for op in interpreter._get_ops_details() if op["op_name"] != "DELEGATE"]
+
+# %% ../../nbs/core/05_compat.ipynb #fg02
+@contextmanager
+def forget_gradients():
+    """At the end, forget gradients of one's own that were registered inside (`gradient_registry`).
+
+    Functions that were traced inside have no gradient afterwards; they run as before.
+    """
+    from tensorflow.python.framework.ops import gradient_registry
+    before = set(gradient_registry.list())
+    try: yield
+    finally:
+        for name in set(gradient_registry.list()) - before:
+            if name.startswith("CustomGradient-"): del gradient_registry._registry[name]
 
 # %% ../../nbs/core/05_compat.ipynb #sp02
 class _OnlyWhatIsUsed:

@@ -7,12 +7,12 @@ __all__ = ['fast_operators', 'make_variables']
 
 # %% ../../nbs/train/03_fast.ipynb #c002
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 import keras
 from keras import ops
 
-from ..core.compat import flat_layers, tf
+from ..core.compat import flat_layers, forget_gradients, tf
 from .recipes import on_one_tensorflow_device
 
 # %% ../../nbs/train/03_fast.ipynb #c005
@@ -124,11 +124,12 @@ def fast_operators(
     for l in depthwise: l.call = partial(_small_depthwise, l)
     one_graph = here and _steps_plainly(model)
     if one_graph: model.train_function = _one_graph(model)
-    try: yield
-    finally:
-        if one_graph: model.train_function = None # Keras makes its own again
-        for l in products: del l.convolution_op
-        for l in (*norms, *depthwise): del l.call
+    with forget_gradients() if one_graph else nullcontext(): # they would keep the graph
+        try: yield
+        finally:
+            if one_graph: model.train_function = None # Keras makes its own again
+            for l in products: del l.convolution_op
+            for l in (*norms, *depthwise): del l.call
 
 # %% ../../nbs/train/03_fast.ipynb #c008
 def _one(spec):

@@ -94,3 +94,21 @@ def test_weights_that_need_too_much_memory_are_refused(cli, tmp_path):
     done = cli(*words, "--ckpt_path", tmp_path / "large.keras")
     assert done.returncode == 2 and "large.keras" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_every_test_of_faults_is_counted_once_in_the_document(monkeypatch, tmp_path):
+    import re
+    from collections import Counter
+
+    import faults
+    counted = Counter((file, name) for file, words in faults.KINDS.values()
+                      for name in faults.chosen(file, words))
+    written = re.findall(r"^def (test_\w+)", (faults.ROOT / faults.FAULTS).read_text(), re.M)
+    assert set(counted.values()) == {1}
+    assert {name for file, name in counted if file == faults.FAULTS} == set(written)
+    document = tmp_path / "robustness.md"
+    document.write_text("# A\n\n| a |\n| - |\n| row | 1 |\n\n## Other faults\n\n| b | 2 |\n")
+    assert robustness.written(document) == {"row": ["1"]}, "the other table is not of its rows"
+    monkeypatch.setattr(robustness, "tried", lambda *words: [])
+    robustness.run(["record"], 1, 1, document)
+    assert document.read_text().endswith("## Other faults\n\n| b | 2 |\n"), "it stays"

@@ -28,6 +28,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "robustness.md" # tools/faults.py writes its second part
 LIMIT = 30 # seconds that one file may take
 DISK = "8k" # less than any file that the commands write
 MODEL = "mobilenet_edgetpu_v2_tiny"
@@ -690,10 +691,15 @@ def table(rows:dict) -> str: # {title: cells}
     return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in cells)
 
 
+def parts(path) -> tuple: # (the first part, what follows)
+    "The document, as far as it is there."
+    first, heading, rest = path.read_text().partition("\n## ") if path.exists() else ("", "", "")
+    return first, heading + rest
+
+
 def written(path) -> dict: # {title: cells}
     "The rows of the table that is there."
-    if not path.exists(): return {}
-    lines = [line for line in path.read_text().splitlines() if line.startswith("| ")]
+    lines = [line for line in parts(path)[0].splitlines() if line.startswith("| ")]
     rows = [line.strip("| ").split(" | ") for line in lines[2:]]
     return {title: cells for title, *cells in rows}
 
@@ -730,7 +736,7 @@ def run(names, count, kill_count, path):
         print(name, *numbers, f"{seconds:.0f} s", sep=" · ", flush=True)
         rows = written(path)
         if numbers: rows[TITLES[name]] = [*numbers, commit()]
-        path.write_text(HEAD + table(rows) + TAIL)
+        path.write_text(HEAD + table(rows) + TAIL + parts(path)[1])
 
 
 def main():
@@ -751,7 +757,7 @@ def main():
     warm()
     with tempfile.TemporaryDirectory() as folder: # what killed children leave goes with it
         tempfile.tempdir = os.environ["TMPDIR"] = folder
-        run(given.format or TITLES, given.count, given.kills, ROOT / "docs" / "robustness.md")
+        run(given.format or TITLES, given.count, given.kills, DOCUMENT)
 
 
 if __name__ == "__main__": main()

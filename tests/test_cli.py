@@ -203,6 +203,18 @@ def test_ctrl_c_is_one_line(inside, monkeypatch):
     one_line(inside("list"), "interrupted", code=(130,))
 
 
+def test_ctrl_c_while_a_native_module_loads_is_one_line(inside, monkeypatch):
+    "pybind11 makes an ImportError of it."
+    from edgetpu_repro.cli import main
+
+    def app(args, standalone_mode):
+        raise ImportError("initialization failed") from KeyboardInterrupt
+
+    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(main, "_flags", set)
+    one_line(inside("list"), "interrupted", code=(130,))
+
+
 def test_what_can_be_fetched_is_listed(inside):
     listed = inside("fetch", "--list")
     assert (

@@ -92,6 +92,7 @@ def answer(
     except ModuleNotFoundError as e: return _not_installed(e, args)
     except OSError as e: return _fail(_system(e), 1)
     except (MemoryError, ImportError, RuntimeError) as e:
+        if isinstance(e.__cause__, KeyboardInterrupt): return _fail(INTERRUPTED, 130) # loading
         if not lacks_memory(e): raise
         return _fail("this process may take too little memory (ulimit -v)", 1)
     except (KeyboardInterrupt, typer.Abort): return _fail(INTERRUPTED, 130)

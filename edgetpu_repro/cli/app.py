@@ -216,7 +216,7 @@ def output_folder(
 
 def refuse_other(path):
     "Say of a model in another format what it is, and what to give instead."
-    from edgetpu_repro.tflite.content import other_format
+    from edgetpu_repro.core.formats import other_format
     other = other_format(path)
     if other: raise UsageError(other)
 

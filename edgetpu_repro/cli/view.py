@@ -33,7 +33,8 @@ def _check_viewed(file:Path, node_data):
     if not file.is_file(): raise UsageError(f"{file} is not a file")
     if file.suffix not in kinds: raise UsageError(f"{file} is no {' or '.join(kinds)} file")
     if file.suffix != ".tflite": return
-    from edgetpu_repro.tflite.content import compiled_for
+    try: from edgetpu_repro.tflite.content import compiled_for
+    except ImportError: return # without LiteRT a viewer shows it all the same
     compiled = compiled_for(file.read_bytes())
     if compiled: raise UsageError(f"{file} {compiled}")
 

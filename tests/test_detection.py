@@ -220,11 +220,15 @@ class Found:
 
 def evaluated(folder, path, pictures):
     "The metrics of given detections."
+    from edgetpu_repro.data.input_range import InputRange
     from edgetpu_repro.measure.evaluate import evaluate_annotated
     from edgetpu_repro.measure.predict import ModelFile
+    from edgetpu_repro.tasks.base import TASKS
     shapes = ((1, 5, 4), (1, 5), (1, 5), (1,))
     kinds = ("float32",) * 4
-    file = ModelFile(Path("found.tflite"), Found(pictures), (1, 32, 32, 3), shapes, kinds)
+    path_and_model = Path("found.tflite"), Found(pictures)
+    about = TASKS["detection"], InputRange()
+    file = ModelFile(*path_and_model, (1, 32, 32, 3), shapes, kinds, *about)
     return evaluate_annotated(file, path, folder, batch_size=2)
 
 
@@ -276,7 +280,7 @@ def test_evaluate_wants_both_annotations_and_images(cli, tmp_path):
     model.write_bytes(b"x" * 8)
     alone = ("--annotations", "x.json")
     both = (*alone, "--images", str(tmp_path))
-    for given, said in ((alone, "go together"), (both, "x.json is not a file")):
+    for given, said in ((alone, "--annotations needs --images"), (both, "x.json is not a file")):
         done = cli("evaluate", str(model), *given)
         assert done.returncode == 2 and said in done.stderr
         assert len(done.stderr.splitlines()) == 1

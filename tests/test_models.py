@@ -233,7 +233,7 @@ def test_bad_json_is_one_line(case, tmp_path):
         Block("dw", out=8),
         Classifier,
         "",
-        "MOBILENET_EDGETPU",
+        "MOBILENET_EDGETPU_V9",
         "no.json",
         "a" * 5000 + ".json",
         "\0.json",

@@ -59,6 +59,7 @@ def test_workflow_runs_resumes_and_rests():
     report = re.sub(r"<script\b.*?</script>", "", report, flags=re.S)
     shown = re.findall(r'<img alt="(\w+)" src="data:image/png', report)
     assert shown == [  # every figure that a profile of all three tasks has
+        "claims",
         "fig1_blocks", "fig2_tradeoff", "fig3_frontier", "fig4_frontier", "fig5_segmentation",
         "accuracy", "detection_graph", "detection", "detection_gallery", "gallery",
     ]

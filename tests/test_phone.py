@@ -164,3 +164,19 @@ def test_what_was_not_compiled_is_said(bench, tmp_path, monkeypatch):
     path, left = compile_for(bench / "m.tflite", "tensor_g5", tmp_path)
     assert path.name == "m_tensor_g5.tflite" and path.is_file() and left["CONV_2D"] > 20
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_profile_behind_the_timed_runs_is_not_taken_for_them():
+    from edgetpu_repro.measure.phone import parse_benchmark
+    text = "\n".join([
+        "count=10 first=900 curr=700 min=690 max=900 avg=720 std=9 p5=695 median=705 p95=880",
+        "count=50 first=700 curr=701 min=680 max=990 avg=711.5 std=8 p5=690 median=702 p95=760",
+        "Inference timings in us: Init: 12000, First inference: 900, Warmup (avg): 720, "
+        "Inference (avg): 711.5",
+        "Timings (microseconds): count=50 first=600 curr=600 min=590 max=700 avg=610 std=7",
+        "Memory (bytes): count=0",
+    ])
+    found = parse_benchmark(text)
+    assert (found["runs"], found["latency_kind"]) == (50, "median")
+    times = [found[name] for name in ("latency_ms", "mean_ms", "latency_p95_ms")]
+    assert times == pytest.approx([0.702, 0.7115, 0.76])

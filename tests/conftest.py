@@ -13,6 +13,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools")) # dependencies.py and publish.py are tested, too
 BIN = Path(sys.executable).parent
 (ROOT / "build/data").mkdir(parents=True, exist_ok=True) # of datasets that tests make or find there
+# A sitecustomize.py for a Python that cannot import what is `blocked`.
+BLOCK = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {blocked!r}: return None
+        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
 
 
 def call(*command, cwd=ROOT, env=None, **options):

@@ -8,7 +8,7 @@ import tomllib
 import zipfile
 
 import pytest
-from conftest import BIN, ROOT, call
+from conftest import BIN, BLOCK, ROOT, call
 from generated import outdated
 
 from edgetpu_repro.core.errors import EXTRAS
@@ -87,16 +87,6 @@ def test_the_lock_pins_everything_with_hashes():
 
 
 # What a Python without the extras does: as `pip install edgetpu-repro` alone gives it.
-BLOCK = """
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {blocked!r}: return None
-        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Missing())
-"""
 MODEL = "mobilenet_edgetpu_v2_xs"
 
 

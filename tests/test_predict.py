@@ -5,7 +5,7 @@ import os
 import keras
 import numpy as np
 import pytest
-from conftest import BIN, ROOT, call
+from conftest import BIN, BLOCK, ROOT, call
 from PIL import Image
 from test_cli import one_line
 
@@ -17,16 +17,6 @@ from edgetpu_repro.tflite.content import argmax_classes
 from edgetpu_repro.tflite.convert import freeze
 from edgetpu_repro.tflite.quantize import export_tflite
 
-BLOCK = """
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {blocked!r}: return None
-        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Missing())
-"""
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "sklearn", "pycocotools", "jax",
          "ai_edge_quantizer", "matplotlib", "pandas", "seaborn")
 

@@ -305,26 +305,27 @@ def _shown(done, quantized:bool):
         if card.get("report"): say(f"  layers: {', '.join(card['report'])}")
 
 
+def _refuse(lines, allowed:bool, error:str, warning:str):
+    "What is wrong with files is an error; or a warning, where the user takes them."
+    if lines and not allowed: raise UsageError(f"{error}: {' | '.join(lines)}")
+    for line in lines: warn(f"WARNING: {warning} {line}")
+
+
 def _refuse_degraded(done, allowed:bool):
-    "Files that lost too much are an error; or a warning, where the user takes them."
+    "Refuse files that lost too much."
     low = [f"{path.name}: {'; '.join(card['degraded'])}" for path, card in done
            if card.get("degraded")]
-    if low and not allowed:
-        raise UsageError("degraded by quantisation "
-                         "(the files are kept; --allow_degraded accepts them): "
-                         + " | ".join(low))
-    for line in low: warn(f"WARNING: degraded by quantisation: {line}")
+    error = "degraded by quantisation (the files are kept; --allow_degraded accepts them)"
+    _refuse(low, allowed, error, "degraded by quantisation:")
 
 
 def _refuse_unfit(done, allowed:bool):
-    "Files that the compilers refuse are an error; or a warning, where the user takes them."
+    "Refuse files that the compilers refuse."
     unfit = [f"{path.name}: {', '.join(card['refused_by_edgetpu'])}" for path, card in done
              if card.get("refused_by_edgetpu")]
-    if unfit and not allowed:
-        raise UsageError("the Edge TPU's compilers refuse parts (the files are kept; "
-                         "--allow_refused accepts them, --target cpu asks for none of it): "
-                         + " | ".join(unfit))
-    for line in unfit: warn(f"WARNING: the Edge TPU's compilers refuse parts of {line}")
+    error = ("the Edge TPU's compilers refuse parts (the files are kept; "
+             "--allow_refused accepts them, --target cpu asks for none of it)")
+    _refuse(unfit, allowed, error, "the Edge TPU's compilers refuse parts of")
 
 # %% ../../nbs/cli/03_files.ipynb #c0x3
 @app.command()

@@ -161,13 +161,7 @@ def coral_hash() -> str:
 def coral_fits_as_json() -> str:
     "The fits to a fifth of the cells, computed now, as the text of `coral.json`."
     known, _ = split(read_cells())
-    rows = []
-    for structure in CORAL_ENSEMBLE:
-        f = fit(known, structure)
-        row = dict(free=f.free.tolist(), covariance=f.covariance.tolist())
-        rows.append(json.dumps(dict(row, log_evidence=f.log_evidence)))
-    listed = ",\n".join(rows)
-    return f'{{"problem": "{coral_hash()}",\n"fits": [\n{listed}]}}\n'
+    return latency.listed_fits(known, CORAL_ENSEMBLE, coral_hash())
 
 
 @cache

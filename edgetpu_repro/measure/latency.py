@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COEFFICIENTS', 'NAMES', 'UNITS_MS', 'POWERS', 'EXPONENTS', 'PART_EXPONENTS', 'OVERLAPS', 'SEVEN', 'NINE', 'POINT',
            'ENSEMBLE', 'LEVEL', 'DRAWS', 'DEPTHWISE_MEDIANS', 'Coefficient', 'unit_times', 'Structure', 'exposed',
-           'Fit', 'noise_of', 'fit', 'Mixture', 'Ensemble', 'interval', 'problem_hash', 'fits_as_json', 'kept_fits',
-           'ensemble', 'point_fit', 'Draws', 'Priors', 'prior', 'predictive', 'predict', 'modelled', 'modelled_ms',
-           'words', 'compare', 'compare_with_prior', 'with_prior']
+           'Fit', 'noise_of', 'fit', 'Mixture', 'Ensemble', 'interval', 'problem_hash', 'listed_fits', 'fits_as_json',
+           'kept_fits', 'ensemble', 'point_fit', 'Draws', 'Priors', 'prior', 'predictive', 'predict', 'modelled',
+           'modelled_ms', 'words', 'compare', 'compare_with_prior', 'with_prior']
 
 # %% ../../nbs/measure/05_latency.ipynb #l002
 import hashlib, json, math
@@ -322,15 +322,25 @@ def problem_hash(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fits_as_json() -> str:
-    "The fits to all published points, computed now, as the text of `latency.json`."
-    points, rows = published_points(), []
-    for structure in (POINT, *ENSEMBLE):
+def listed_fits(
+    points, # As `fit` takes them
+    structures, # Each fitted to them
+    problem:str, # Hash of what is fitted
+) -> str: # JSON, a line a fit
+    "Fits, computed now, as a text to keep."
+    rows = []
+    for structure in structures:
         f = fit(points, structure)
         row = dict(free=f.free.tolist(), covariance=f.covariance.tolist())
         rows.append(json.dumps(dict(row, log_evidence=f.log_evidence)))
     listed = ",\n".join(rows)
-    return f'{{"problem": "{problem_hash(points)}",\n"fits": [\n{listed}]}}\n'
+    return f'{{"problem": "{problem}",\n"fits": [\n{listed}]}}\n'
+
+
+def fits_as_json() -> str:
+    "The fits to all published points, computed now, as the text of `latency.json`."
+    points = published_points()
+    return listed_fits(points, (POINT, *ENSEMBLE), problem_hash(points))
 
 # %% ../../nbs/measure/05_latency.ipynb #l023c
 @cache

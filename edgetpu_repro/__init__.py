@@ -10,7 +10,7 @@ from .core.compat import load_less
 _WHERE = { # public name: its module
     "build_model": "models.specs",
     "list_models": "models.specs",
-    "load_released": "tflite.start",
+    "load_released": "weights.start",
 }
 __all__ = list(_WHERE)
 

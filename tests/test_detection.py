@@ -83,7 +83,7 @@ def test_suppression(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_released_checkpoint_gives_released_outputs(name):
     from edgetpu_repro.models.specs import build_model
-    from edgetpu_repro.tflite.detectors import load_tf1
+    from edgetpu_repro.weights.detectors import load_tf1
     folder, z, known = golden(name)
     model = build_model(name)
     assert load_tf1(model, folder).left_model == ()

@@ -597,7 +597,7 @@ def test_pythons_own_door_says_that_it_has_no_limits():
     from edgetpu_repro.models.blocks import load_model
     from edgetpu_repro.tflite import isolation
     from edgetpu_repro.tflite.file import TFLiteFile
-    from edgetpu_repro.tflite.start import load_released
+    from edgetpu_repro.weights.start import load_released
     assert callable(isolation.run_isolated)
     for door in (load_model, load_released, TFLiteFile.open, TFLiteFile.predictor, open_model):
         said = " ".join(door.__doc__.split())

@@ -39,7 +39,7 @@ def test_variants_lead_to_models_but_are_not_listed():
 def test_a_file_of_the_slim_variant_fits_it_and_no_other(tmp_path):
     from edgetpu_repro.models.specs import build_model
     from edgetpu_repro.tflite.convert import freeze
-    from edgetpu_repro.tflite.importer import load_tflite_weights, tensor_uses
+    from edgetpu_repro.weights.importer import load_tflite_weights, tensor_uses
     from edgetpu_repro.tflite.quantize import export_tflite
     model = shaken(build_model("mobilenet_edgetpu_dm0p75_slim", 7, 64))
     export_tflite(freeze(model), tmp_path / "slim.tflite")
@@ -60,7 +60,7 @@ def test_channels_of_a_concatenation_find_their_place(tmp_path, order):
     from edgetpu_repro.models.blocks import build
     from edgetpu_repro.models.specs import layout
     from edgetpu_repro.tflite.convert import freeze
-    from edgetpu_repro.tflite.importer import load_tflite_weights
+    from edgetpu_repro.weights.importer import load_tflite_weights
     from edgetpu_repro.tflite.quantize import export_tflite
 
     def made(order):
@@ -80,7 +80,7 @@ def test_channels_of_a_concatenation_find_their_place(tmp_path, order):
 def test_finalize_steps_come_back_from_our_files(tmp_path):
     from edgetpu_repro.models.specs import build_model
     from edgetpu_repro.tflite.convert import fold_norms, freeze
-    from edgetpu_repro.tflite.importer import read_finalize
+    from edgetpu_repro.weights.importer import read_finalize
     from edgetpu_repro.tflite.quantize import export_tflite
     model = build_model("deeplabv3plus_mobilenet_v2_mlperf", 5, 64)
     folded = fold_norms(model)
@@ -97,8 +97,8 @@ def test_finalize_steps_come_back_from_our_files(tmp_path):
 def test_released_files_are_imported_whole(name):
     from edgetpu_repro.measure.published import RELEASED, find_file
     from edgetpu_repro.models.specs import build_model
-    from edgetpu_repro.tflite.importer import tensor_uses
-    from edgetpu_repro.tflite.start import load_released
+    from edgetpu_repro.weights.importer import tensor_uses
+    from edgetpu_repro.weights.start import load_released
     path, model = find_file(name, DATA), build_model(RELEASED[name].model)
     assert load_released(model, path).variables == len(model.weights)
     assert not {"unknown", "unused"} & set(tensor_uses(path))

@@ -24,13 +24,13 @@ from edgetpu_repro.tasks.outputs import Outputs, task_of
 from edgetpu_repro.tflite.content import first_operators, pack, read_normalization, unpack
 from edgetpu_repro.tflite.convert import converted, fold_norms, traced
 from edgetpu_repro.tflite.file import TFLiteFile
-from edgetpu_repro.tflite.detectors import tf1_names
+from edgetpu_repro.weights.detectors import tf1_names
 from edgetpu_repro.tflite.edgetpu import not_for_edgetpu
-from edgetpu_repro.tflite.importer import load_tflite_weights
+from edgetpu_repro.weights.importer import load_tflite_weights
 from edgetpu_repro.tflite.metadata import with_metadata
 from edgetpu_repro.tflite.postprocess import detector_classes, named_heads, with_postprocess
 from edgetpu_repro.tflite.quantize import activation_ranges, quantize_tflite
-from edgetpu_repro.tflite.start import load_released
+from edgetpu_repro.weights.start import load_released
 
 layers = keras.layers
 RANGES = {"-1,1": (2, -1), "0,1": (1, 0), "0,255": (255, 0)} # white less black, black

@@ -16,8 +16,8 @@ from conftest import BIN, ROOT, call
 from test_cli import one_line
 
 from edgetpu_repro.core.errors import UsageError
-from edgetpu_repro.tflite.fetch import RELEASES, fetch
-from edgetpu_repro.tflite.importer import file_graph
+from edgetpu_repro.weights.fetch import RELEASES, fetch
+from edgetpu_repro.weights.importer import file_graph
 
 DATA = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data"))
 PUBLISHED = DATA / "mlperf_mobile/mobilenet_edgetpu_224_1.0_uint8.tflite"
@@ -170,7 +170,7 @@ def test_published_file_is_imported_and_evaluated(cli, tmp_path):
 def test_damaged_published_files_are_refused_or_read_whole(tmp_path):
     "Never an exception of another kind, whatever bytes are turned."
     from edgetpu_repro import build_model
-    from edgetpu_repro.tflite.start import load_released
+    from edgetpu_repro.weights.start import load_released
 
     content, rng, refused, model = (
         PUBLISHED.read_bytes(),
@@ -218,7 +218,7 @@ def packed(path, *members, mode="w:gz"):
     ],
 )
 def test_archives_have_limits_and_errors_name_the_archive(tmp_path, members, answer):
-    from edgetpu_repro.tflite.released import find_checkpoint
+    from edgetpu_repro.weights.released import find_checkpoint
 
     path = packed(tmp_path / "c.tar.gz", *members)
     with pytest.raises(UsageError, match=answer), find_checkpoint(path):
@@ -269,7 +269,7 @@ def test_hostile_files_are_refused_in_a_line_and_soon(cli, tmp_path):
 
 def test_doubled_sums_take_no_longer():
     "Chained x + x do not double the work, and x beside x is refused; in a child, for memory."
-    from edgetpu_repro.tflite.importer import file_graph
+    from edgetpu_repro.weights.importer import file_graph
     from edgetpu_repro.tflite.isolation import run_isolated
 
     with tempfile.TemporaryDirectory() as folder:
@@ -285,7 +285,7 @@ def test_what_litert_refuses_is_not_imported(tmp_path):
     from edgetpu_repro.tflite.convert import freeze
     from edgetpu_repro.tflite.file import TFLiteFile, pack
     from edgetpu_repro.tflite.quantize import to_tflite
-    from edgetpu_repro.tflite.start import load_released
+    from edgetpu_repro.weights.start import load_released
 
     ours = build_model("mobilenet_edgetpu_v2_tiny", 10, 32)
     model = TFLiteFile.open(to_tflite(freeze(ours))).unpack()

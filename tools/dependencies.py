@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "edgetpu_repro"
-ROOMS = ("core", "models", "data", "tasks", "train", "tflite", "measure", "search", "show", "cli")
+ROOMS = ("core", "models", "data", "tasks", "train", "tflite", "weights",
+         "measure", "search", "show", "cli")
 
 
 def _imported(tree, package: str):

@@ -270,7 +270,7 @@ class Import(TFLite):
         self.model = model_of()
 
     def read(self, path):
-        from edgetpu_repro.tflite.start import load_released
+        from edgetpu_repro.weights.start import load_released
         load_released(self.model, path)
 
 
@@ -295,7 +295,7 @@ class Checkpoint(Format):
         import numpy as np
         import tensorflow as tf
 
-        from edgetpu_repro.tflite.released import SUFFIX, released_names
+        from edgetpu_repro.weights.released import SUFFIX, released_names
         model, arrays = model_of(self.spec), {}
         weights = {(layer.name, v.name): v.numpy() for layer in model.layers for v in layer.weights}
         for key, parts in released_names(model).items():
@@ -309,7 +309,7 @@ class Checkpoint(Format):
         self.model = model_of()
 
     def read(self, path):
-        from edgetpu_repro.tflite.start import load_released
+        from edgetpu_repro.weights.start import load_released
         load_released(self.model, path.parent)
 
 
@@ -334,7 +334,7 @@ class Archive(Checkpoint):
         return path
 
     def read(self, path):
-        from edgetpu_repro.tflite.start import load_released
+        from edgetpu_repro.weights.start import load_released
         load_released(self.model, path)
 
 

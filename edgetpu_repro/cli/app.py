@@ -243,7 +243,7 @@ def check_model_file(path):
 
 def _open_weights(path):
     "What `check_weights` does in its child process."
-    from edgetpu_repro.tflite.start import open_weights
+    from edgetpu_repro.weights.start import open_weights
     open_weights(path)
 
 

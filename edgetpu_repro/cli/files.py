@@ -38,7 +38,7 @@ KerasFolder = option(Path, "Folder for the .keras file; made if it is not there.
 
 def _import(*args):
     "What `import` does in its child process, which alone reads the file."
-    from edgetpu_repro.tflite.start import import_released
+    from edgetpu_repro.weights.start import import_released
     return import_released(*args)
 
 
@@ -69,7 +69,7 @@ def import_command(
 # %% ../../nbs/cli/03_files.ipynb #n0x1
 def _list_released(as_json:bool):
     "What can be fetched."
-    from edgetpu_repro.tflite.fetch import RELEASES
+    from edgetpu_repro.weights.fetch import RELEASES
     if as_json: return say_json(RELEASES)
     width = max(map(len, RELEASES)) + 2
     for name, kinds in RELEASES.items(): say(f"{name:{width}}{', '.join(kinds)}")
@@ -91,8 +91,8 @@ def fetch(
     as_json: Json = False,
 ):
     "Download a released checkpoint or .tflite file; a download that was cut goes on."
-    from edgetpu_repro.tflite.fetch import RELEASES, RELEASES_URL
-    from edgetpu_repro.tflite.fetch import fetch as download
+    from edgetpu_repro.weights.fetch import RELEASES, RELEASES_URL
+    from edgetpu_repro.weights.fetch import fetch as download
     if listed: return _list_released(as_json)
     if not (name and output_dir): raise UsageError("fetch needs a name (--list) and --output_dir")
     name = get_spec(name).name
@@ -166,7 +166,7 @@ def _own(path, ckpt_path, image_size, num_classes, input_range, task):
     if ckpt_path: raise UsageError(f"{path} brings its weights: leave out --ckpt_path")
     if num_classes: raise UsageError(f"{path} has its number of classes: leave out --num_classes")
     check_weights(path)
-    from edgetpu_repro.tflite.start import own_model
+    from edgetpu_repro.weights.start import own_model
     opened = open_options(input_range, task)
     return own_model(path, image_size, **opened)
 
@@ -206,7 +206,7 @@ def _network(spec, model_name, path, image_size, target, num_classes):
     import keras
     from edgetpu_repro.tflite.quantize import TARGETS
     if hasattr(spec, "about"): return spec.network(TARGETS[target])
-    from edgetpu_repro.tflite.start import model_with_weights
+    from edgetpu_repro.weights.start import model_with_weights
     name = resolve_spec(model_name).name if model_name.endswith(".json") else model_name
     keras.utils.set_random_seed(seed_for(0, "export", name))
     network, left = model_with_weights(model_name, path, image_size, TARGETS[target], num_classes)

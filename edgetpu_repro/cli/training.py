@@ -142,7 +142,7 @@ def _train(e, path, start, devices_of, with_eval):
     if path.exists() and not done:
         say(f"{path} is trained already")
         return True
-    from edgetpu_repro.tflite.start import starting_point
+    from edgetpu_repro.weights.start import starting_point
     from edgetpu_repro.train.devices import devices, is_first
     from edgetpu_repro.train.loop import train_experiment
     init = starting_point(e.train, start)
@@ -239,7 +239,7 @@ def train(
     path = model_dir/f"{e.model}.keras"
     if mode == "eval" and not path.exists():
         raise UsageError(f"{path} is not there; train it first (--mode=train)")
-    from edgetpu_repro.tflite.start import find_start
+    from edgetpu_repro.weights.start import find_start
     start = find_start(init_checkpoint or e.train.start)
     if start and not path.exists(): check_weights(start)
     from edgetpu_repro.data.datasets import open_dataset

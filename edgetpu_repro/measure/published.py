@@ -40,10 +40,10 @@ from ..tasks.segmentation import confusion
 from ..tflite.convert import fold_norms, tflite_argmax
 from ..tflite.export import layer_report
 from ..tflite.file import WITH_WEIGHTS, TFLiteFile, pack, unpack
-from ..tflite.importer import read_finalize, tensor_uses
+from ..weights.importer import read_finalize, tensor_uses
 from ..tflite.postprocess import float_variant
 from ..tflite.quantize import activation_ranges, quantize_tflite
-from ..tflite.start import load_released
+from ..weights.start import load_released
 
 # %% ../../nbs/measure/06_published.ipynb #pb05
 @dataclass(frozen=True)

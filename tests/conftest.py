@@ -1,11 +1,16 @@
 "Shared by all tests: where the repository is, and how to run its commands."
+import csv
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0") # no test trains for long
@@ -26,18 +31,83 @@ sys.meta_path.insert(0, Missing())
 """
 
 
+WARM = Warm() # of this worker
+
+
+def surroundings(env=None) -> dict:
+    "Variables of a process that a test starts: the environment's programs come first."
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, **(env or {})}
+
+
 def call(*command, cwd=ROOT, env=None, **options):
     "Run a command of the environment in the repository, output captured as text."
-    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, **(env or {})}
-    options |= dict(capture_output=True, text=True, cwd=cwd, env=environment)
+    options |= dict(capture_output=True, text=True, cwd=cwd, env=surroundings(env))
     return subprocess.run([str(word) for word in command], **options)
 
 
+def warm(job, *words, cwd=ROOT, env=None):
+    "Run a job of `warm.py` in a process that has imported everything."
+    with tempfile.TemporaryDirectory() as folder:
+        code, out, err = WARM.run(job, words, cwd, surroundings(env), folder)
+    return subprocess.CompletedProcess([job, *words], code, out, err)
+
+
 @pytest.fixture(scope="session")
-def cli():
-    "The installed command."
+def installed():
+    "The installed command, from the start of Python on: seconds where it needs TensorFlow."
     return lambda *args, **options: call(BIN / "edgetpu-repro", *args, **options)
+
+
+@pytest.fixture(scope="session")
+def cli(installed):
+    "The command in a process of its own, which starts warm unless its variables forbid that."
+
+    def run(*args, cwd=ROOT, env=None, **options):
+        if options or not WARM.suits(surroundings(env)):
+            return installed(*args, cwd=cwd, env=env, **options)
+        return warm("command", *args, cwd=cwd, env=env)
+
+    return run
+
+
+@pytest.hookimpl(tryfirst=True) # before xdist reads them
+def pytest_collection_modifyitems(items):
+    "A worker keeps a file's tests, and their fixtures, unless a test says its own group."
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+SECONDS = ROOT / "build/seconds" # what each test took, by worker; tools/seconds.py sums it up
+
+
+def used() -> float:
+    "Seconds of processor time of this process and of all that it has waited for."
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime + WARM.seconds
+
+
+def pytest_sessionstart(session):
+    "The seconds of the last session are forgotten."
+    if not hasattr(session.config, "workerinput"): shutil.rmtree(SECONDS, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    "Note a test's processor time, fixtures that it is the first to need included."
+    before = used()
+    result = yield
+    SECONDS.mkdir(parents=True, exist_ok=True)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    with open(SECONDS / f"{worker}.csv", "a", newline="") as f:
+        csv.writer(f).writerow([item.nodeid, f"{used() - before:.2f}"])
+    return result
+
+
+def pytest_sessionfinish():
+    "The parent of warm processes ends with the worker that started it."
+    WARM.end()
 
 
 @pytest.fixture

@@ -48,8 +48,8 @@ def test_help_is_quick_because_tensorflow_is_imported_late():
     assert not {"tensorflow", "keras", "numpy", "pandas"} & set(loaded)
 
 
-def test_list_and_info(cli, inside):
-    listed = cli("list").stdout
+def test_list_and_info(installed, inside):
+    listed = installed("list").stdout
     assert all(name in listed for name in list_models())
     small = inside("info", "mobilenet_edgetpu", "--image-size", 64).stdout
     assert small == inside("info", "mobilenet_edgetpu", "--image_size=64").stdout
@@ -167,8 +167,8 @@ def test_the_programs_of_the_page(module, words):
     one_line(call(BIN / "python", "-m", f"edgetpu_repro.{module}", *words), "'foo'; there are")
 
 
-def test_nothing_given_prints_the_help_and_version_the_version(cli):
-    bare, version = cli(), cli("--version")
+def test_nothing_given_prints_the_help_and_version_the_version(installed):
+    bare, version = installed(), installed("--version")
     assert bare.returncode == 0 and not bare.stderr
     assert "benchmark" in bare.stdout and len(bare.stdout.splitlines()) > 10
     assert version.stdout == f"edgetpu-repro {__version__}\n"
@@ -281,8 +281,8 @@ def test_bad_input(inside, args, words):
         (("latency", "missing.tflite"), ("missing.tflite is not a file",)),
     ],
 )
-def test_bad_input_of_the_installed_command(cli, args, words):
-    one_line(cli(*args), *words)
+def test_bad_input_of_the_installed_command(installed, args, words):
+    one_line(installed(*args), *words)
 
 
 SNAKEFILE = """
@@ -327,8 +327,8 @@ def test_reproduce_outside_of_a_checkout(cli, tmp_path):
     one_line(cli("reproduce", cwd=tmp_path), "not inside a checkout")
 
 
-def test_export_and_benchmark(cli, tmp_path):
-    exported = cli(
+def test_export_and_benchmark(installed, cli, tmp_path):
+    exported = installed(
         "export",
         "--model_name",
         "mobilenet_edgetpu_v2_tiny",

@@ -42,6 +42,12 @@ def test_every_notebook_exports_one_module_and_every_module_has_one():
     assert len(PLACES) == len(NOTEBOOKS), "two notebooks export the same module"
 
 
+@pytest.mark.parametrize("room", ["core", "models", "data", "train", "search", "cli"])
+def test_numbers_are_the_reading_order(room):
+    numbers = [path.stem.split("_")[0] for path in NOTEBOOKS if path.parent.name == room]
+    assert len(set(numbers)) == len(numbers), f"two notebooks of {room} have the same number"
+
+
 def test_every_folder_of_notebooks_is_a_room_or_a_set_of_steps():
     folders = {p.parent.name for p in (ROOT / "nbs").glob("*/*.ipynb")}
     assert folders - {"runs", "paper", "page"} <= set(ROOMS)

@@ -21,7 +21,8 @@ from ..core.errors import need, unknown
 from ..core.files import family, hold, remove_stale, repo_root
 from ..core.records import broken_promises
 from ..core.processes import end_with
-from ..core.settings import Name, checked, load_profile
+from ..core.fields import Name, checked
+from ..core.settings import load_profile
 from .app import app, option, say, warn
 
 # %% ../../nbs/cli/06_workflow.ipynb #hs01

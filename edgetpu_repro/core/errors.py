@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SECRETS', 'NAMES_SHOWN', 'EXTRAS', 'hide_secrets', 'printable', 'brief', 'in_markdown', 'UsageError', 'unknown',
-           'missing', 'need']
+           'why', 'readable', 'missing', 'need']
 
 # %% ../../nbs/core/00_errors.ipynb #c002
 import difflib
 import importlib.util
 import re
+from contextlib import contextmanager
 
 # %% ../../nbs/core/00_errors.ipynb #c005
 SECRETS = re.compile(r"(?<=://)([^\s/@:'\"]*):[^\s'\"]*@|(?i:(passw(?:or)?d|pwd|token|secret)=)[^\s&'\"]+")
@@ -19,7 +20,7 @@ def hide_secrets(text:str) -> str:
     "A text without the passwords of addresses in it, such as 'postgresql://user:***@host/x'."
     return SECRETS.sub(lambda m: f"{m[2]}***" if m[2] else f"{m[1]}:***@", text)
 
-
+# %% ../../nbs/core/00_errors.ipynb #c005p
 def printable(
     text, # Anything; what `str` makes of it
 ) -> str: # One line
@@ -31,7 +32,7 @@ def printable(
 
     return "".join(map(escaped, hide_secrets(str(text))))
 
-
+# %% ../../nbs/core/00_errors.ipynb #c005b
 def brief(
     value, # Anything
     length:int=80, # Characters at most
@@ -77,6 +78,28 @@ def unknown(
     elif len(allowed) > NAMES_SHOWN: hint = f"there are {len(allowed)}, such as {some}"
     else: hint = f"there are {some or 'none'}"
     return UsageError(f"unknown {what} {brief(str(name))}; {hint}")
+
+# %% ../../nbs/core/00_errors.ipynb #wy01
+def why(
+    error:BaseException,
+    length:int=200, # Characters at most
+) -> str: # One line
+    "What an exception says; its type where it says nothing."
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+@contextmanager
+def readable(
+    name, # What is read, such as a path
+    kind:str="a file that can be read", # What it should be
+    errors=Exception, # Kinds of exception that mean it is not, a tuple or one
+):
+    "Whatever reading something raises is a `UsageError` that says what it is not, and why."
+    try: yield
+    except (UsageError, MemoryError): raise
+    except errors as e:
+        if isinstance(e, FileNotFoundError): raise UsageError(f"{name} is not a file") from None
+        raise UsageError(f"{name} is not {kind}: {why(e)}") from None
 
 # %% ../../nbs/core/00_errors.ipynb #x001
 EXTRAS = { # extra: what it is for people, and the packages of it that we import

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from .errors import UsageError, brief, unknown
 from .files import Paths, read_json, repo_root, write_text
-from .settings import Profile, fits
+from .fields import fits
+from .settings import Profile
 
 # %% ../../nbs/core/05_records.ipynb #c005
 def seed_for(

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ..core.errors import UsageError
 from ..core.files import read_json
-from ..core.settings import DataSettings, load_profile, replace_fields
+from ..core.fields import replace_fields
+from ..core.settings import DataSettings, load_profile
 from ..data.coco import category_columns, coco_target, read_coco
 from ..data.datasets import Dataset, batches, check_place, open_dataset
 from ..data.folders import numbered_as

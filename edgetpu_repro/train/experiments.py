@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import UsageError, unknown
+from ..core.fields import replace_fields
 from ..core.files import parse_yaml, read_json, write_text
 from ..core.settings import DataSettings, TrainSettings, load_profile, plain_name
-from ..core.settings import replace_fields
 from ..core.published import published
 from ..models.costs import count
 from ..models.specs import ALIASES, SPECS, get_spec, has_layout, resolve_spec

@@ -108,7 +108,7 @@ def _counted(e, dataset, profile, with_eval):
     train = len(task.samples(dataset, "train"))
     test = f", {len(task.samples(dataset, 'test')):,} to evaluate on" if with_eval else ""
     names = task.label_names(dataset)
-    own = e.data.images or e.data.name != experiment(e.model, profile).data.name
+    own = e.data.images or e.data.name != experiment(e.resolve(), profile).data.name
     if own and train < e.train.batch_size:
         say(f"{e.name}: {train} images are fewer than a batch of {e.train.batch_size}: "
             f"batches of {train}")

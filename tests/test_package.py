@@ -29,8 +29,10 @@ def test_wheel(tmp_path):
         profiles = {f"edgetpu_repro/config/{p.name}" for p in (ROOT / "config").glob("*.yaml")}
         assert profiles <= set(names)
         assert "edgetpu_repro/measure/latency.json" in names
-        page = {str(p.relative_to(ROOT)) for p in ROOT.glob("edgetpu_repro/show/explorer_page/*")}
-        assert page and page <= set(names)
+        for page in ("explorer_page", "demo_page"):
+            own = {str(p.relative_to(ROOT)) for p in ROOT.glob(f"edgetpu_repro/show/{page}/*")}
+            assert own and own <= set(names)
+        assert not [n for n in names if n.endswith(".wasm")]
         assert "edgetpu-repro = edgetpu_repro.cli.main:main" in text("entry_points.txt")
         about, _, description = text("METADATA").partition("\n\n")
         needed = {
@@ -146,6 +148,7 @@ def test_what_needs_no_tensorflow(bare):
         ("published", "tf"),
         ("search run --study t --target_ms 0.8 --evaluator train", "tf"),
         ("reproduce", "repro"),
+        ("demo", "tf"),
         ("view m.tflite", "view"),
         ("view m.tflite --node_data data.json", "tf"),
         (f"card {MODEL}", "publish"),

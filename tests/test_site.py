@@ -19,7 +19,7 @@ WALK = (
     "howto/group_convolution.html",
     "reference/commands.html",
     "reference/models/layout.html",
-    "explorer.html",
+    "explorer/index.html",
 )
 
 
@@ -137,14 +137,31 @@ def test_the_start_page_leads_to_the_explorer_and_back(site, visit):
     one = visit()
     one.page.goto((site / "index.html").as_uri())
     one.page.locator(".md-tabs__link", has_text="Explorer").click()
-    one.page.wait_for_url("**/explorer.html")
-    one.page.locator("a.md-button").click()
-    one.page.wait_for_url("**/explorer/index.html*")
+    one.page.wait_for_url("**/explorer/index.html*") # the explorer itself
     one.page.wait_for_function("window.explorer")
     assert one.page.locator("#params").inner_text() == "4,504,393"
     one.page.click("#home")
     one.page.wait_for_url("**/site/index.html")
     assert not one.outside() and not one.errors
+
+
+def test_lines_of_code_are_whole_on_a_phone(site, visit):
+    one = visit(width=PHONE)
+    one.page.goto((site / "models/06_blocks.html").as_uri())
+    cut = one.page.evaluate("""() => [...document.querySelectorAll(".language-python pre > code")]
+        .filter((code) => code.scrollWidth > code.clientWidth + 1).length""")
+    assert one.page.locator(".language-python pre > code").count() > 5 and cut == 0
+
+
+def test_a_demo_from_disk_says_what_to_run(site, visit):
+    if not (site / "demo").is_dir(): pytest.skip("LiteRT.js could not be fetched for this site")
+    assert len(list((site / "demo").rglob("*.wasm"))) == 1
+    one = visit(width=PHONE)
+    one.page.goto((site / "index.html").as_uri())
+    assert one.page.locator(".md-tabs__link", has_text="Demo").count() == 1
+    one.page.goto((site / "demo/index.html").as_uri())
+    assert "edgetpu-repro demo" in one.page.locator("body").inner_text()
+    assert one.overflow() <= 0 and not one.outside()
 
 
 def test_tables_sort_and_figures_show_numbers(site, visit):

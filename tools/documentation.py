@@ -22,7 +22,9 @@ from mkdocs.exceptions import MkDocsException
 
 from dependencies import ROOMS, modules
 from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.show.demo import write_demo
 from edgetpu_repro.show.explorer import write_explorer
+from edgetpu_repro.show.litertjs import litertjs
 
 SOURCE = Path("build/site") # what mkdocs reads; made anew
 STEPS = dict(runs="Runs", paper="Paper")
@@ -34,6 +36,7 @@ HOW_TO = { # page of docs/: how the navigation calls it
     "export": "Train, export, import",
     "predict": "Predict",
     "layers": "Which layer loses the accuracy",
+    "demo": "Your pictures, in your browser",
     "phones": "Benchmark on a phone",
     "data": "Train on my data",
     "ade20k_32": "The 32 ADE20K classes",
@@ -383,20 +386,6 @@ def write_api() -> list: # of the navigation
 
 # ---- the whole ----
 
-EXPLORER = """# Explorer
-
-<p><a class="md-button md-button--primary" href="explorer/index.html">Open the explorer</a></p>
-
-A page that computes parameters, MACs and modelled Edge TPU latency with its 95 % interval while
-you edit the blocks of a model, beside the published models. It starts from any registered model,
-takes and gives the JSON that `edgetpu-repro latency FILE.json`, `train` and `export` take, and its
-address carries the whole model. The numbers are those of Python to 1e-6
-([how](show/03_explorer.md), [the latency model](measure/05_latency.md)).
-
-`edgetpu-repro explorer FOLDER` writes it alone.
-"""
-
-
 def write_assets():
     "Scripts and styles; plotly.js comes from its package."
     from plotly.offline import get_plotlyjs
@@ -408,7 +397,6 @@ def write_start():
     "The README is the start page."
     readme = Path("README.md")
     write(Path("index.md"), convert(readme.read_text(), readme, Path("index.md")))
-    write(Path("explorer.md"), EXPLORER)
 
 
 def write_how_to() -> list: # of the navigation
@@ -429,8 +417,8 @@ def write_project() -> list: # of the navigation
     return [{title: str(page_of(Path(name)))} for name, title in PROJECT.items()]
 
 
-def write_all() -> list: # the navigation
-    "All pages."
+def write_all(runtime) -> list: # the navigation
+    "All pages; a demo where LiteRT.js is there."
     shutil.rmtree(SOURCE, ignore_errors=True)
     write_assets()
     write_start()
@@ -441,7 +429,8 @@ def write_all() -> list: # the navigation
     steps = [{title: write_notebooks(name, title)} for name, title in STEPS.items()]
     return [
         {"Start": "index.md"},
-        {"Explorer": "explorer.md"},
+        {"Explorer": "explorer/index.html"}, # no page of mkdocs: written below
+        *([{"Demo": "demo/index.html"}] if runtime else []),
         {"How-to": write_how_to()},
         {"Results": results},
         {"Rooms": rooms},
@@ -458,10 +447,15 @@ def main():
     folder = Path(parser.parse_args().folder).resolve()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
-    nav = write_all()
+    try: runtime = litertjs()
+    except UsageError as e:
+        print(f"no demo in the site: {e}")
+        runtime = None
+    nav = write_all(runtime)
     build(load_config("mkdocs.yml", nav=nav, site_dir=str(folder)))
     for path in folder.rglob("*.map"): path.unlink() # of scripts, for their developers
     write_explorer(folder / "explorer", home="../index.html")
+    if runtime: write_demo(folder / "demo", runtime, home="../index.html")
     print(f"site: {folder / 'index.html'}")
 
 

@@ -11,10 +11,10 @@ from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.measure.predict import open_model, predictor
 from edgetpu_repro.measure.workload import operators_in_file
 from edgetpu_repro.models.specs import build_model
-from edgetpu_repro.tflite.batches import ANY, with_any_batch
-from edgetpu_repro.tflite.export import ExportOptions
+from edgetpu_repro.tflite.batches import with_any_batch
+from edgetpu_repro.tflite.export import export_model
 from edgetpu_repro.tflite.file import TFLiteFile, pack, unpack
-from edgetpu_repro.tflite.postprocess import export_any
+from edgetpu_repro.tflite.options import ANY, ExportOptions
 
 MASK = "resize32,argmax,resize64,squeeze"
 CASES = [
@@ -40,7 +40,7 @@ def test_each_image_gives_what_it_gives_alone(name, method, kind, images, tmp_pa
     for size, named in ((1, ""), (4, "_batch4"), (ANY, "_batchN")):
         options = ExportOptions((method,), batch_size=size, trained=False)
         calibration = None if kind == "float" else images
-        ((path, card),) = export_any(model, tmp_path, calibration, options)
+        ((path, card),) = export_model(model, tmp_path, calibration, options)
         found[size] = TFLiteFile.open(path)
         assert path.name.endswith(f"{named}_{kind}.tflite")
         assert card.get("batch_size", 1) == size
@@ -68,7 +68,7 @@ def files(tmp_path_factory, images):
     out = {}
     for size in (1, 3, ANY):
         options = ExportOptions(batch_size=size, trained=False)
-        ((out[size], _),) = export_any(model, folder, images, options)
+        ((out[size], _),) = export_model(model, folder, images, options)
     return out
 
 
@@ -110,7 +110,7 @@ def test_sizes_that_are_none(size):
 def test_a_computed_shape_is_refused(images, tmp_path):
     "Not only what our models have: a damaged or foreign graph is answered in a line."
     model = build_model("mobilenet_edgetpu_v2_tiny", num_classes=10, image_size=64)
-    ((path, _),) = export_any(model, tmp_path, None, ExportOptions(batch_size=2, trained=False))
+    ((path, _),) = export_model(model, tmp_path, None, ExportOptions(batch_size=2, trained=False))
     content = unpack(path.read_bytes())
     graph = content.subgraphs[0]
     reshape = next(op for op in graph.operators if len(op.inputs) == 2)
@@ -124,5 +124,5 @@ def test_a_detector_with_suppression_takes_one(images, tmp_path):
     for size in (2, ANY):
         options = replace(ExportOptions(), finalize_methods=("nms",), batch_size=size)
         with pytest.raises(UsageError, match="one picture a call"):
-            export_any(model, tmp_path, None, options)
+            export_model(model, tmp_path, None, options)
     assert not [*tmp_path.iterdir()]

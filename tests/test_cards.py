@@ -18,7 +18,8 @@ from edgetpu_repro.core.records import write_record
 from edgetpu_repro.models.specs import SPECS, build_model, get_spec
 from edgetpu_repro.show import cards
 from edgetpu_repro.show.overview import profiles_with_records
-from edgetpu_repro.tflite.export import ExportOptions, export_model
+from edgetpu_repro.tflite.export import export_model
+from edgetpu_repro.tflite.options import ExportOptions
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 PROFILES = profiles_with_records(ROOT)

@@ -105,8 +105,11 @@ def test_released_checkpoint_gives_released_outputs(name):
 def test_operator_gives_what_the_released_one_gives(name, regular):
     "The operator alone behind the released raw outputs."
     import tensorflow as tf
-    from edgetpu_repro.tflite.file import pack, unpack
-    from edgetpu_repro.tflite.postprocess import detector_runner, with_postprocess
+    from edgetpu_repro.tasks.base import TASKS
+    from edgetpu_repro.tasks.heads import suppression_operator
+    from edgetpu_repro.tflite.file import TFLiteFile
+    from edgetpu_repro.tflite.graph import with_operator, with_signature
+    task = TASKS["detection"]
     _, z, _ = golden(name)
     codes, logits = tf.constant(z["box_encodings"]), tf.constant(z["class_logits"])
 
@@ -116,8 +119,10 @@ def test_operator_gives_what_the_released_one_gives(name, regular):
         return codes + zero, tf.sigmoid(logits) + zero
     concrete = [heads.get_concrete_function()]
     content = tf.lite.TFLiteConverter.from_concrete_functions(concrete).convert()
-    content = with_postprocess(pack(unpack(content)), anchors_of(name), 100, regular)
-    got = detector_runner(content)(np.zeros((1, 2, 2, 3), "float32"))
+    content = with_signature(content, lambda shapes: task.signature(shapes, "nms"))
+    operator = suppression_operator((codes.shape, logits.shape), anchors_of(name), 100, regular)
+    file = TFLiteFile.open(with_operator(content, operator))
+    got = task.runner(file)(np.zeros((1, 2, 2, 3), "float32"))
     kind = "regular" if regular else "fast"
     assert np.array_equal(got["detection_classes"], z[f"tflite_{kind}_classes"])
     assert np.abs(got["detection_boxes"] - z[f"tflite_{kind}_boxes"]).max() < 1e-5

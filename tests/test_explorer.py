@@ -11,10 +11,11 @@ from edgetpu_repro.cli.main import app
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.measure.latency import modelled
 from edgetpu_repro.measure.coral import predict_on
-from edgetpu_repro.measure.workload import ARGMAX, spec_operators
+from edgetpu_repro.measure.workload import spec_operators
 from edgetpu_repro.models import specs
 from edgetpu_repro.models.costs import count
 from edgetpu_repro.show.explorer import write_explorer
+from edgetpu_repro.tasks.plans import ARGMAX
 
 NAMES = [*specs.SPECS, *specs.VARIANTS]
 NUMBERS = ("params", "trainable", "macs", "ms", "low", "high")

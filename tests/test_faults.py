@@ -609,7 +609,8 @@ def test_exports_in_one_process_do_not_grow(tmp_path):
     code = """
 import numpy as np
 from edgetpu_repro import build_model
-from edgetpu_repro.tflite.export import ExportOptions, export_model
+from edgetpu_repro.tflite.export import export_model
+from edgetpu_repro.tflite.options import ExportOptions
 images = np.random.default_rng(0).uniform(-1, 1, (12, 32, 32, 3)).astype("float32")
 for _ in range(7):
     model = build_model("mobilenet_edgetpu_v2_tiny", 4, 32)

@@ -20,6 +20,8 @@ from edgetpu_repro.measure.predict import (
     write_predictions,
 )
 from edgetpu_repro.models.blocks import GroupConv2D
+from edgetpu_repro.tasks.base import TASKS
+from edgetpu_repro.tasks.heads import classes_told_apart, suppression_operator
 from edgetpu_repro.tasks.outputs import Outputs, task_of
 from edgetpu_repro.tflite.content import first_operators, pack, read_normalization, unpack
 from edgetpu_repro.tflite.convert import converted, fold_norms, traced
@@ -28,7 +30,7 @@ from edgetpu_repro.weights.detectors import tf1_names
 from edgetpu_repro.tflite.edgetpu import not_for_edgetpu
 from edgetpu_repro.weights.importer import load_tflite_weights
 from edgetpu_repro.tflite.metadata import with_metadata
-from edgetpu_repro.tflite.postprocess import detector_classes, named_heads, with_postprocess
+from edgetpu_repro.tflite.graph import with_operator, with_signature
 from edgetpu_repro.tflite.quantize import activation_ranges, quantize_tflite
 from edgetpu_repro.weights.start import load_released
 
@@ -273,11 +275,13 @@ def detector(order=(0, 1, 2, 3), classes=2):
     codes = layers.Reshape((16, 4), name="codes")(layers.Conv2D(4, 1)(x))
     scores = layers.Conv2D(classes + 1, 1, activation="sigmoid")(x)
     model = keras.Model(image, [codes, layers.Reshape((16, classes + 1))(scores)])
-    content = named_heads(as_file(model), probabilities=True)
+    task = TASKS["detection"]
+    content = with_signature(as_file(model), lambda shapes: task.signature(shapes, "nms"))
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 0.5, (16, 2))
     anchors = np.concatenate([corners, corners + 0.4], 1).astype("float32")
-    file = unpack(with_postprocess(content, anchors, max_detections=10))
+    operator = suppression_operator(((1, 16, 4), (1, 16, classes + 1)), anchors, 10)
+    file = unpack(with_operator(content, operator))
     graph = file.subgraphs[0]
     for i, tensor in enumerate(graph.outputs): graph.tensors[tensor].name = f"StatefulCall:{3 - i}"
     graph.outputs = np.array([graph.outputs[i] for i in order], "int32")
@@ -304,7 +308,7 @@ def test_detectors_outputs_are_found_by_the_operator(tmp_path, pictures):
         else:
             with pytest.raises(UsageError, match="has 1 lines, the model 2"):
                 names_of(file, tmp_path / "labels.txt")
-    assert detector_classes(detector(classes=5)) == 5
+    assert classes_told_apart(TFLiteFile.open(detector(classes=5)).graph) == 5
 
 
 def compiled(content, name):

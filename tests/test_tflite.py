@@ -400,7 +400,8 @@ def small():
 
 
 def exported(small, folder, pictures, **options):
-    from edgetpu_repro.tflite.export import ExportOptions, export_model
+    from edgetpu_repro.tflite.export import export_model
+    from edgetpu_repro.tflite.options import ExportOptions
     ((_, card),) = export_model(small[0], folder, pictures, ExportOptions(**options))
     return card
 

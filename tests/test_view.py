@@ -14,7 +14,8 @@ from test_cli import one_line
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.measure import nodes
 from edgetpu_repro.models.specs import build_model
-from edgetpu_repro.tflite.export import ExportOptions, export_model
+from edgetpu_repro.tflite.export import export_model
+from edgetpu_repro.tflite.options import ExportOptions
 
 # Fields of `GraphNodeData` and its parts in ai-edge-model-explorer 0.1.34 that are used here.
 FIELDS = {"results": {"value"}, "gradient": {"stop", "bgColor"}, "name": None}

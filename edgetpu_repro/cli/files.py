@@ -173,7 +173,7 @@ def _own(path, ckpt_path, image_size, num_classes, input_range, task):
 
 def _check_targets(targets, quantizer, recipes, rules):
     "Refuse targets, and recipes of a quantiser, that do not exist."
-    from edgetpu_repro.tflite.quantize import TARGETS, check_recipe
+    from edgetpu_repro.tflite.options import TARGETS, check_recipe
     for t in targets:
         if t not in TARGETS: raise unknown("target", t, TARGETS)
     for r in recipes: check_recipe(quantizer, r, tuple(rules))
@@ -204,7 +204,7 @@ def _weights_card(path) -> dict|str:
 def _network(spec, model_name, path, image_size, target, num_classes):
     "The model for a target, with its weights; random ones depend on its name alone."
     import keras
-    from edgetpu_repro.tflite.quantize import TARGETS
+    from edgetpu_repro.tflite.options import TARGETS
     if hasattr(spec, "about"): return spec.network(TARGETS[target])
     from edgetpu_repro.weights.start import model_with_weights
     name = resolve_spec(model_name).name if model_name.endswith(".json") else model_name
@@ -230,8 +230,8 @@ def _class_names(spec, network, labels, builder, ckpt_path) -> tuple:
 def _written(network, folder, format, calibration, options) -> list: # of (path, card)
     "The files of a model for one target; other formats have no card."
     from edgetpu_repro.tflite.formats import write_model
-    from edgetpu_repro.tflite.postprocess import export_any
-    if format == "tflite": return export_any(network, folder, calibration, options)
+    from edgetpu_repro.tflite.export import export_model
+    if format == "tflite": return export_model(network, folder, calibration, options)
     return [(path, {}) for path in
             write_model(network, folder, format, options.finalize_methods)]
 
@@ -369,9 +369,9 @@ def export(
     if report: _check_report(quantize)
     methods = _methods(spec, model_name, finalize_method, output_layer, image_size)
     _check_targets(target, quantizer, recipe, rule)
-    from edgetpu_repro.tflite.batches import check_batch_size
+    from edgetpu_repro.tflite.options import check_batch_size
     check_batch_size(batch_size)
-    from edgetpu_repro.tflite.export import ExportOptions
+    from edgetpu_repro.tflite.options import ExportOptions
     from edgetpu_repro.tflite.formats import up_to_layer
     if images and not images.is_dir(): raise UsageError(f"{images} is not a folder")
     data = _data_of(ckpt_path, dataset_name, data_dir, images) if quantize else None

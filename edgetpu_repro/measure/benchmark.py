@@ -222,14 +222,15 @@ def timed_file(
     finalize_method:str|None=None, # As `finalize_of` takes it
 ) -> Path: # The file
     "An int8 `.tflite` file of a registered model with random weights."
-    from edgetpu_repro.tflite.postprocess import export_variant, float_variant
+    from edgetpu_repro.tflite.calibration import Pictures
+    from edgetpu_repro.tflite.export import Exporter
     spec = resolve_spec(name)
     steps = finalize_of(spec, image_size, finalize_method)
     hw = image_hw(image_size or spec.image_size)
     network = build_model(name, image_size=image_size, group_conv=group_conv)
     images = np.random.default_rng(0).uniform(-1, 1, (2, *hw, 3)).astype("float32")
     path = Path(folder)/f"{spec.name}.tflite"
-    export_variant(float_variant(network, steps), path, images, steps)
+    Exporter(network, Pictures(images, images, "random")).write_plain(path, steps, "a8w8")
     return path
 
 # %% ../../nbs/measure/02_benchmark.ipynb #n003

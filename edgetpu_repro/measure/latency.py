@@ -453,7 +453,7 @@ def predict(
 
 def modelled(
     model, # Name, spec or JSON file of one
-    argmax:str|None=None, # For segmentation: one of `workload.ARGMAX`; None: default
+    argmax:str|None=None, # For segmentation: one of `tasks.plans.ARGMAX`; None: default
 ) -> dict|None: # As `predict`; None for a model without a layout
     "Latency of a model on the Pixel 6 Edge TPU, modelled without knowing its published latency."
     spec = resolve_spec(model)
@@ -465,7 +465,7 @@ def modelled(
 # %% ../../nbs/measure/05_latency.ipynb #l031b
 def modelled_ms(
     model, # Name, spec or JSON file of one
-    argmax:str|None=None, # For segmentation: one of `workload.ARGMAX`; None: default
+    argmax:str|None=None, # For segmentation: one of `tasks.plans.ARGMAX`; None: default
 ) -> float|None: # None for a model without a layout
     "The point value of `modelled`."
     result = modelled(model, argmax)

@@ -34,15 +34,15 @@ from ..models.specs import build_model
 from ..tasks.base import decibels
 from ..tasks.boxes import Detections, coco_evaluation
 from ..tasks.classification import top_k
-from ..tasks.detection import coco_rows, detections_of, matched_boxes
+from ..tasks.heads import coco_rows, detections_of, matched_boxes
 from ..tasks.finalize import finalize, finalize_methods
 from ..tasks.segmentation import confusion
-from ..tflite.convert import fold_norms, tflite_argmax
-from ..tflite.export import layer_report
+from ..tflite.convert import tflite_argmax
+from ..tflite.export import Exporter
 from ..tflite.file import WITH_WEIGHTS, TFLiteFile, pack, unpack
 from ..weights.importer import read_finalize, tensor_uses
-from ..tflite.postprocess import float_variant
 from ..tflite.quantize import activation_ranges, quantize_tflite
+from ..tflite.report import layer_report
 from ..weights.start import load_released
 
 # %% ../../nbs/measure/06_published.ipynb #pb05
@@ -648,20 +648,17 @@ class Imports:
         self.description = TFLiteFile.open(self.content).description
         self.entry = self.description["inputs"][0]
         self.hw = tuple(self.entry["shape"][1:3])
-        self.model, self.folded = None, None
+        self.model, self.exporter = None, None
         self.variables, self.ranges = 0, {}
-        self.made = {} # float files by method: converting takes longest
         if self.it.model is None: return
         self.model = build_model(self.it.model)
         self.variables = load_released(self.model, self.path).variables
-        self.folded = fold_norms(self.model)
+        self.exporter = Exporter(self.model)
         self.calibration = calibration_images(self.it.pictures, self.data, self.hw, self.count)
 
     def float_file(self, method:str="none") -> bytes:
         "Our model as a float file, finished by a method; made once."
-        if method not in self.made:
-            self.made[method] = float_variant(self.model, method, self.folded)
-        return self.made[method]
+        return self.exporter.float_file(method).content
 
     def int8_file(self, method:str="none", quantizer:str="tf") -> bytes:
         "Our int8 export."
@@ -888,13 +885,13 @@ def layer_rows(
 ) -> list: # of dicts as `kernel_row`, with sqnr_db of the output (None: int8 has no such tensor)
     "Every convolution of an imported model, from input to output."
     float_file, int8_file, outputs = it.float_file(), it.int8_file(), {}
-    layers = {layer.name for layer in it.folded.layers}
+    layers = {layer.name for layer in it.exporter.folded.layers}
     for row in layer_report(float_file, int8_file, images):
         if row["operator"] not in WITH_WEIGHTS: continue
         layer = _layer_of(row["name"], layers)
         outputs.setdefault(layer, []).append(row["sqnr_db"])
     rows = []
-    for layer in it.folded.layers:
+    for layer in it.exporter.folded.layers:
         if not isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)): continue
         found = outputs.get(layer.name)
         sqnr = float(np.mean(found)) if found else None

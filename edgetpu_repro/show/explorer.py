@@ -17,6 +17,7 @@ from ..core.files import write_text
 from ..core.published import SOURCES, published
 from ..measure import coral, latency, workload
 from ..models import specs
+from ..tasks.plans import ARGMAX
 
 # %% ../../nbs/show/03_explorer.ipynb #e005
 def field_rules(
@@ -152,7 +153,7 @@ def explorer_data(
         classes=spec_rules(),
         tasks=tasks,
         kinds=specs.KINDS,
-        argmax=workload.ARGMAX,
+        argmax=ARGMAX,
         max_json=specs.MAX_JSON,
         axes={task: axis for task, (axis, _) in AXES.items()},
         published=published_models(),

@@ -21,8 +21,9 @@ from ..core.compat import operator_details
 from ..core.errors import UsageError
 from ..data.input_range import InputRange, range_of_graph, range_of_metadata
 from ..data.input_range import overlap, range_of_tensor, range_of_weights
-from .content import BUILTIN, compiled_for, first_kernel, first_operators, pack
-from .content import quantized_first, read_card, read_endings, read_labels
+from .content import BUILTIN, argmax_classes, compiled_for, first_kernel
+from .content import first_operators, pack, quantized_first
+from .content import read_card, read_endings, read_labels
 from .content import read_metadata, read_normalization, read_operators
 from .content import read_output_names, read_tflite, unpack
 
@@ -316,6 +317,11 @@ class _Contents:
         with _readable(self.name): return read_endings(self.content)
 
     @cached_property
+    def argmax_classes(self) -> int|None:
+        "Among how many classes it chooses, where it puts out classes and its graph shows it."
+        with _readable(self.name): return argmax_classes(self.content)
+
+    @cached_property
     def graph(self) -> tuple: # of `GraphOperator`
         "The operators by kind and by the numbers of their tensors, as the file has them."
         with _readable(self.name): return read_operators(self.content)[0]
@@ -324,6 +330,12 @@ class _Contents:
     def operator_versions(self) -> dict:
         "{operator: highest version}, which say what an older runtime or compiler has to know."
         with _readable(self.name): return _operator_versions(self.content)
+
+    def changeable(self,
+        graph, # `Graph`, or a class of it
+    ):
+        "Its graph, to look at and to change a copy."
+        with _readable(self.name): return graph(self.content)
 
     def unpack(self):
         "The schema's objects, to change a copy; `pack` makes a file of them."

@@ -93,7 +93,7 @@ def scopes_of(
     "Where the released graph has each convolution; `UsageError` for a model never released."
     kinds = keras.layers.Conv2D, keras.layers.DepthwiseConv2D
     filters = {l.name: l.output.shape[-1] for l in model.layers if isinstance(l, kinds)}
-    if len(model.outputs) == 1: return _slim_scopes(model, filters)
+    if "classifier" in filters: return _slim_scopes(model, filters)
     for mark, scope, root, extra in FAMILIES:
         if mark not in filters: continue
         root = root.format(name=model.name)

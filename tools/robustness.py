@@ -411,7 +411,7 @@ def warm():
 
     import edgetpu_repro.cli.main
     import edgetpu_repro.search.study
-    import edgetpu_repro.tflite.postprocess
+    import edgetpu_repro.tflite.export
     import edgetpu_repro.train.loop # noqa: F401
 
 

@@ -21,7 +21,7 @@ from edgetpu_repro.search.ablation import EXCHANGES  # noqa: E402
 
 LIBRARY = [
     ROOT / "nbs/index.ipynb",
-    *sorted(p for room in ROOMS for p in (ROOT / "nbs" / room).glob("*.ipynb")),
+    *sorted(p for room in ("page", *ROOMS) for p in (ROOT / "nbs" / room).glob("*.ipynb")),
 ]
 STEPS = sorted([*(ROOT / "nbs/runs").glob("*.ipynb"), *(ROOT / "nbs/paper").glob("*.ipynb")])
 SNAKEMAKE = (

@@ -12,6 +12,7 @@ from dependencies import ROOMS
 PHONE = 390 # pixels
 WALK = (
     "index.html",
+    "page/02_group_size.html",
     "models/06_blocks.html",
     "measure/05_latency.html",
     "results/default/fig3_frontier.html",
@@ -59,7 +60,7 @@ def pages(site):
 
 
 def test_every_source_has_its_page(site):
-    folders = [ROOT / "nbs" / name for name in (*ROOMS, "runs", "paper")]
+    folders = [ROOT / "nbs" / name for name in ("page", *ROOMS, "runs", "paper")]
     notebooks = [path for folder in folders for path in folder.glob("*.ipynb")]
     wanted = [f"{p.parent.name}/{p.stem}" for p in notebooks]
     wanted += [f"howto/{p.stem}" for p in (ROOT / "docs").glob("*.md")]

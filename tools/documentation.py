@@ -28,7 +28,7 @@ from edgetpu_repro.show.litertjs import litertjs
 
 SOURCE = Path("build/site") # what mkdocs reads; made anew
 STEPS = dict(runs="Runs", paper="Paper")
-LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))|(?<=<img src=\")([^\"]+)(?=\")")
 WHERE = "https?:|mailto:|#"
 HOW_TO = { # page of docs/: how the navigation calls it
     "reproduce": "Reproduce all of it",
@@ -425,10 +425,12 @@ def write_all(runtime) -> list: # the navigation
     write_commands()
     results = [{p.name: write_results(p.name)} for p in sorted(Path("results").iterdir())
                if (p / "tables").is_dir() and p.name != "smoke"]
+    page = write_notebooks("page", "The page in nine stops")
     rooms = [{room: write_notebooks(room, room.capitalize())} for room in ROOMS]
     steps = [{title: write_notebooks(name, title)} for name, title in STEPS.items()]
     return [
         {"Start": "index.md"},
+        {"The page": page},
         {"Explorer": "explorer/index.html"}, # no page of mkdocs: written below
         *([{"Demo": "demo/index.html"}] if runtime else []),
         {"How-to": write_how_to()},

@@ -72,4 +72,5 @@ def test_no_plotting_code_is_in_sight(stop):
 @pytest.mark.parametrize("stop", EACH)
 def test_a_stop_runs(stop):
     result = warm("notebook", ROOT / stop.path)
-    assert result.returncode == 0, f"open {stop.path}:\n{result.stdout[-1000:]}{result.stderr[-3000:]}"
+    said = f"{result.stdout[-1000:]}{result.stderr[-3000:]}"
+    assert result.returncode == 0, f"open {stop.path}:\n{said}"

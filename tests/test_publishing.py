@@ -124,7 +124,7 @@ def test_croissant_is_what_mlcroissant_takes():
     assert len(list(found.records("splits"))) == 3
 
 
-NAME = "nbs/models/06_blocks.ipynb"
+NAME = "nbs/models/13_blocks.ipynb"
 
 
 @pytest.mark.parametrize("url", ["https://github.com/o/r", "https://github.com/o/r.git/"])

@@ -13,7 +13,7 @@ PHONE = 390 # pixels
 WALK = (
     "index.html",
     "page/02_group_size.html",
-    "models/06_blocks.html",
+    "models/13_blocks.html",
     "measure/05_latency.html",
     "results/default/fig3_frontier.html",
     "results/default/index.html",
@@ -148,7 +148,7 @@ def test_the_start_page_leads_to_the_explorer_and_back(site, visit):
 
 def test_lines_of_code_are_whole_on_a_phone(site, visit):
     one = visit(width=PHONE)
-    one.page.goto((site / "models/06_blocks.html").as_uri())
+    one.page.goto((site / "models/13_blocks.html").as_uri())
     cut = one.page.evaluate("""() => [...document.querySelectorAll(".language-python pre > code")]
         .filter((code) => code.scrollWidth > code.clientWidth + 1).length""")
     assert one.page.locator(".language-python pre > code").count() > 5 and cut == 0

@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from ..models.costs import convolutions, count, total
-from ..models.specs import Classifier, SPECS, backbone_of, blocks_with_input
+from ..models.families import Classifier, blocks_with_input
+from ..models.specs import SPECS, backbone_of
 from ..models.specs import build_model, has_layout, list_models, resolve_spec
 from edgetpu_repro.cli.app import (
     ImageSize, Json, NumClasses, app, model_argument, option, output_folder, say, say_json,

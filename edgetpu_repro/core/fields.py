@@ -29,7 +29,7 @@ class Range:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         even = self.multiple is None or value % self.multiple == 0
-        return math.isfinite(value) and above and below and even
+        return abs(value) < math.inf and above and below and even
 
     def __str__(self):
         low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
@@ -208,11 +208,11 @@ class Fields:
     "Base of records: fields are checked when one is made, and lists become tuples."
     def __post_init__(self):
         for f in dataclasses.fields(self):
-            value = checked(getattr(self, f.name), f.type, self._called(f.name))
+            value = checked(getattr(self, f.name), f.type, self.called(f.name))
             object.__setattr__(self, f.name, value) # the records are frozen
 
     @classmethod
-    def _called(cls, name:str) -> str:
+    def called(cls, name:str) -> str:
         "What an error calls a field."
         return name
 

@@ -16,7 +16,8 @@ import numpy as np
 from ..core.errors import UsageError, unknown
 from ..core.processes import give_back_memory
 from ..models.costs import count
-from ..models.specs import KINDS, Autoseg, backbone_of, list_models
+from ..models.block import KINDS
+from ..models.specs import Autoseg, backbone_of, list_models
 from .rewards import Costs, costs_of, toy_accuracy
 
 # %% ../../nbs/search/03_evaluators.ipynb #x005

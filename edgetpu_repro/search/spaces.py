@@ -17,9 +17,10 @@ from itertools import product
 from math import log10, prod
 
 from ..core.errors import UsageError, brief, unknown
-from edgetpu_repro.models.specs import (
-    Autoseg, Block, Classifier, backbone_of, resolve_spec, round_channels,
-    spec_to_json)
+from ..models.block import Block
+from ..models.families import Classifier, round_channels
+from ..models.heads import Autoseg
+from ..models.specs import backbone_of, resolve_spec, spec_to_json
 
 # %% ../../nbs/search/00_spaces.ipynb #x005
 @dataclass(frozen=True)

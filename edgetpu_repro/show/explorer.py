@@ -10,24 +10,42 @@ __all__ = ['AXES', 'PARTS', 'field_rules', 'spec_rules', 'fit_data', 'ensemble_d
 import json, shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
-from types import UnionType
-from typing import get_args
+from typing import Annotated, Literal, get_args, get_origin
 
+from ..core.fields import UNIONS, Range, described
 from ..core.files import write_text
 from ..core.published import SOURCES, published
 from ..measure import coral, latency, workload
 from ..models import specs
+from ..models.block import KINDS
 from ..tasks.plans import ARGMAX
 
 # %% ../../nbs/show/03_explorer.ipynb #e005
+def _bases(kind) -> list:
+    "Names of the plain types that a field may have."
+    inner = get_args(kind)
+    if get_origin(kind) is Annotated: return _bases(inner[0])
+    if get_origin(kind) in UNIONS: return sum(map(_bases, inner), [])
+    if get_origin(kind) is Literal: return ["str"]
+    return [(get_origin(kind) or kind).__name__]
+
+
+def _ranges(kind):
+    "The ranges of numbers among the conditions of a field."
+    if isinstance(kind, Range): yield kind
+    if get_origin(kind) in (tuple, Literal): return
+    for inner in getattr(kind, "__metadata__", ()) + get_args(kind): yield from _ranges(inner)
+
+
 def field_rules(
     field, # Of a dataclass of `models.specs`
-) -> dict: # name, kinds [type names], default (where there is one), limits (likewise)
-    "What a field may hold."
-    kinds = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
-    rules = dict(name=field.name, kinds=[k.__name__ for k in kinds])
+) -> dict: # name, takes, kinds [type names], default, limits, multiple (where there are such)
+    "What a field may hold, and in words."
+    rules = dict(name=field.name, takes=described(field.type), kinds=_bases(field.type))
     if field.default is not MISSING: rules["default"] = field.default
-    if field.name in specs.LIMITS: rules["limits"] = specs.LIMITS[field.name]
+    for found in _ranges(field.type):
+        rules["limits"] = found.low, found.high
+        if found.multiple: rules["multiple"] = found.multiple
     return rules
 
 
@@ -152,7 +170,7 @@ def explorer_data(
         variants=list(specs.VARIANTS),
         classes=spec_rules(),
         tasks=tasks,
-        kinds=specs.KINDS,
+        kinds=list(KINDS),
         argmax=ARGMAX,
         max_json=specs.MAX_JSON,
         axes={task: axis for task, (axis, _) in AXES.items()},

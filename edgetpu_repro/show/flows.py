@@ -9,7 +9,7 @@ __all__ = ['PARTS', 'LAYERS', 'NODE', 'part_colors', 'human_bytes', 'draw_flow',
 import matplotlib.pyplot as plt
 from matplotlib.patches import Patch, Rectangle
 
-from ..models.specs import parse_layer
+from ..models.heads import parse_layer
 from .figures import SMALLEST, palette, pale
 
 # %% ../../nbs/show/09_flows.ipynb #w005

@@ -40,11 +40,6 @@ const Model = (() => {
     return new UsageError(`unknown ${what} ${brief(String(name))}; ${more}${some || "none"}`);
   }
 
-  const WORDS = {
-    int: "a whole number", float: "a number", bool: "true or false", str: "a text",
-    tuple: "a list", NoneType: "nothing",
-  };
-
   function fits(value, kind) {
     if (kind === "NoneType") return value === null;
     if (kind === "bool") return typeof value === "boolean";
@@ -56,22 +51,17 @@ const Model = (() => {
   }
 
   function checkField(name, field, value) {
-    const where = `${name}.${field.name}`;
-    if (!field.kinds.some((kind) => fits(value, kind))) {
-      const wanted = field.kinds.map((kind) => WORDS[kind] || kind).join(" or ");
-      throw new UsageError(`${where} must be ${wanted}, not ${brief(value)}`);
-    }
-    if (value === null || !field.limits) return;
-    const [low, high] = field.limits;
-    if (low <= value && value <= high) return;
-    throw new UsageError(`${where} must be from ${low} to ${high}, not ${brief(value)}`);
+    const [low, high] = field.limits || [-Infinity, Infinity];
+    const inside = typeof value !== "number" || (low <= value && value <= high
+                                                && !(value % field.multiple));
+    const named = field.name !== "name" || typeof value !== "string" || isName(value);
+    const whole = field.name !== "blocks" || (value.length >= 1 && value.length <= 200
+                                              && value.every((block) => fits(block, "Block")));
+    if (field.kinds.some((kind) => fits(value, kind)) && inside && named && whole) return;
+    throw new UsageError(`${name}.${field.name} must be ${field.takes}, not ${brief(value)}`);
   }
 
-  function checkName(spec) {
-    if (/^[\p{L}\p{N}_.+-]{1,100}$/u.test(spec.name) && /^[A-Za-z0-9]/.test(spec.name)) return;
-    throw new UsageError("a model's name is letters, digits and _ . + -, at most 100, "
-                         + `not ${brief(spec.name)}`);
-  }
+  const isName = (text) => /^[\p{L}\p{N}_.+-]{1,100}$/u.test(text) && /^[A-Za-z0-9]/.test(text);
 
   function imageSize(size) {
     const sides = Array.isArray(size) ? size : [size, size];
@@ -82,7 +72,7 @@ const Model = (() => {
   }
 
   function checkBlock(block) {
-    if (!data.kinds.includes(block.kind)) throw unknown("block kind", block.kind, data.kinds);
+    if (!data.kinds.includes(block.kind)) throw unknown("kind", block.kind, data.kinds);
     if (block.kind.endsWith("grouped") && !block.group_size) {
       throw new UsageError(`${repr(block)} needs a group_size`);
     }
@@ -115,10 +105,6 @@ const Model = (() => {
 
   function checkClassifier(spec) {
     const blocks = spec.blocks;
-    const strangers = blocks.filter((block) => !fits(block, "Block"));
-    if (strangers.length || blocks.length < 1 || blocks.length > 200) {
-      throw new UsageError(`${spec.name}: blocks must be 1 to 200 blocks, not ${brief(blocks)}`);
-    }
     let channels = spec.stem;
     blocks.forEach((block, i) => at(i, () => {
       groupsOf(block, channels);
@@ -194,8 +180,6 @@ const Model = (() => {
       record[field.name] = given_ ? fromPlain(given[field.name]) : field.default;
     }
     for (const field of schema) checkField(name, field, record[field.name]);
-    if (name in data.tasks) checkName(record);
-    if ("image_size" in record) imageSize(record.image_size);
     if (CHECKS[name]) CHECKS[name](record);
     return record;
   }

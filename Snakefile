@@ -381,12 +381,11 @@ for name, paper in PAPERS.papers.items():
         name: name
         input:
             paper.reads,
-            notebook=ancient(f"nbs/paper/{paper.notebook}.ipynb"),
-            code=code(f"paper/{paper.notebook}")
+            notebook=ancient(f"nbs/{paper.source}.ipynb"), code=code(paper.source)
         output: paper.makes, [] if paper.needed else touch(f"{BUILD}/done/{name}")
         params:
             profile=PROFILE.name, given=" ".join(f"-p {k} {v}" for k, v in paper.given.items()),
-            source=source_hash(f"paper/{paper.notebook}"),
+            source=source_hash(paper.source),
             settings=settings_hash(PROFILE.tasks, PROFILE.blocks, PLAN)
         log: f"{BUILD}/notebooks/{name}.ipynb"
         resources: **QUICK

@@ -49,7 +49,7 @@ def table(paths, name="tab1_classification"):
 
 def run(notebook, **parameters):
     "The code of a paper's notebook in this process."
-    cells = json.loads((ROOT / "nbs/paper" / f"{notebook}.ipynb").read_text())["cells"]
+    cells = json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text())["cells"]
     scope = {}
     for cell in cells:
         source = "".join(cell["source"]).replace("check_parameters()", "")
@@ -82,7 +82,7 @@ def test_the_report_and_the_notebooks_beside_it(home, visit):
     text = dict(cell_type="markdown", id="b", metadata={}, source="\n\n".join(HOSTILE))
     notebook = dict(cells=[cell, text], metadata={}, nbformat=4, nbformat_minor=5)
     write_text(home.build / "notebooks" / "<b onclick=x>.ipynb", json.dumps(notebook))
-    run("report", profile="smoke")
+    run("paper/report", profile="smoke")
     one = harmless(visit, next(home.root.rglob("report.html")))
     assert "onerror" in one.page.inner_text("table") and "81.6" in one.page.inner_text("table")
     harmless(visit, next((home.build / "notebooks").glob("*.html")))

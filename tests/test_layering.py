@@ -4,7 +4,7 @@ import re
 
 import pytest
 from conftest import ROOT
-from dependencies import PACKAGE, ROOMS, code_of, dependencies, modules, named, registered
+from dependencies import MAKERS, PACKAGE, ROOMS, code_of, dependencies, modules, named, registered
 
 pytestmark = pytest.mark.quick
 # What builds, what matches boxes to anchors in training, and private names of Keras.
@@ -50,7 +50,7 @@ def test_numbers_are_the_reading_order(room):
 
 def test_every_folder_of_notebooks_is_a_room_or_a_set_of_steps():
     folders = {p.parent.name for p in (ROOT / "nbs").glob("*/*.ipynb")}
-    assert folders - {"runs", "paper", "page"} <= set(ROOMS)
+    assert folders - {"runs", "page", *MAKERS} <= set(ROOMS)
 
 
 @pytest.mark.parametrize("module", PLACES)

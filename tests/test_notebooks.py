@@ -15,7 +15,7 @@ import pytest
 from conftest import BIN, ROOT, call
 
 sys.path.insert(0, str(ROOT / "tools"))
-from dependencies import ROOMS  # noqa: E402
+from dependencies import MAKERS, ROOMS  # noqa: E402
 
 from edgetpu_repro.search.ablation import EXCHANGES  # noqa: E402
 
@@ -23,7 +23,7 @@ LIBRARY = [
     ROOT / "nbs/index.ipynb",
     *sorted(p for room in ("page", *ROOMS) for p in (ROOT / "nbs" / room).glob("*.ipynb")),
 ]
-STEPS = sorted([*(ROOT / "nbs/runs").glob("*.ipynb"), *(ROOT / "nbs/paper").glob("*.ipynb")])
+STEPS = sorted(p for name in ("runs", *MAKERS) for p in (ROOT / "nbs" / name).glob("*.ipynb"))
 SNAKEMAKE = (
     "snakemake",
     "--cores",
@@ -254,7 +254,7 @@ def test_an_opened_notebook_shows_its_figures(path):
     source = "\n".join(c.source for c in cells)
     if "save_figure(" in source: assert "image/png" in kinds
     if "save_table(" in source: assert kinds & {"text/markdown", "image/png"}
-    if path.parent.name == "paper": assert outputs
+    if path.parent.name in MAKERS: assert outputs
 
 
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 import pytest
 from conftest import ROOT, call
-from dependencies import ROOMS
+from dependencies import MAKERS, ROOMS
 
 PHONE = 390 # pixels
 WALK = (
@@ -60,7 +60,7 @@ def pages(site):
 
 
 def test_every_source_has_its_page(site):
-    folders = [ROOT / "nbs" / name for name in ("page", *ROOMS, "runs", "paper")]
+    folders = [ROOT / "nbs" / name for name in ("page", *ROOMS, "runs", *MAKERS)]
     notebooks = [path for folder in folders for path in folder.glob("*.ipynb")]
     wanted = [f"{p.parent.name}/{p.stem}" for p in notebooks]
     wanted += [f"howto/{p.stem}" for p in (ROOT / "docs").glob("*.md")]

@@ -24,7 +24,7 @@ def checkout(tmp_path_factory):
     for name in ("Snakefile", "settings.ini"): shutil.copy(ROOT / name, folder)
     for name in ("config", "profiles", "tools", "edgetpu_repro"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("nbs/runs", "nbs/paper"): shutil.copytree(ROOT / name, folder / name)
+    for name in ("nbs/runs", "nbs/paper", "nbs/more"): shutil.copytree(ROOT / name, folder / name)
     return folder
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "edgetpu_repro"
+MAKERS = ("paper", "more") # folders of what makes tables and figures: of the page, and beyond it
 ROOMS = ("core", "models", "data", "tasks", "train", "tflite", "weights",
          "measure", "search", "show", "cli")
 

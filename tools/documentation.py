@@ -27,7 +27,7 @@ from edgetpu_repro.show.explorer import write_explorer
 from edgetpu_repro.show.litertjs import litertjs
 
 SOURCE = Path("build/site") # what mkdocs reads; made anew
-STEPS = dict(runs="Runs", paper="Paper")
+STEPS = dict(runs="Runs", paper="Paper", more="Beyond the page")
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))|(?<=<img src=\")([^\"]+)(?=\")")
 WHERE = "https?:|mailto:|#"
 HOW_TO = { # page of docs/: how the navigation calls it

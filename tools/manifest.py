@@ -1,4 +1,4 @@
-"""What the notebooks of nbs/paper read and make, profile by profile.
+"""What the notebooks of nbs/paper and nbs/more read and make, profile by profile.
 
 The Snakefile makes a rule of each, tools/tables.py makes what is committed again, and a test
 compares what is declared here with what the notebooks read.
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from dependencies import MAKERS, ROOT
 from edgetpu_repro.core.files import Paths, repo_root
 from edgetpu_repro.core.published import published
 from edgetpu_repro.core.settings import load_profile
@@ -25,12 +26,18 @@ FRONTIERS = {"3": "edgetpu", "4": "cpu"} # figure: chip
 
 @dataclass
 class Paper:
-    "A notebook of nbs/paper with its parameters, what it reads and what it makes."
+    "A notebook of nbs/paper or nbs/more with its parameters, what it reads and what it makes."
     notebook:str
     needed:bool              # whether the profile has what it shows, and `all` makes it
     reads:list               # paths
     makes:list               # paths
     given:dict = field(default_factory=dict) # parameters beside the profile
+
+    @property
+    def source(self) -> str: # such as 'paper/claims'
+        "Where the notebook is below nbs, without its ending."
+        places = [f"{folder}/{self.notebook}" for folder in MAKERS]
+        return next(p for p in places if (ROOT / "nbs" / f"{p}.ipynb").is_file())
 
 
 def figure_files(folder, name):

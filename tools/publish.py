@@ -19,7 +19,7 @@ import nbformat
 from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
-from dependencies import ROOMS
+from dependencies import MAKERS, ROOMS
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.files import write_text
 from edgetpu_repro.core.records import read_record
@@ -36,8 +36,8 @@ SHOWN = {
     "runs/search_repeat": "search_repeat_evolution",
     "runs/search_ablation": "search_ablation_mobilenet_edgetpu_v2_xs_dw",
     "paper/frontier": "fig3_frontier",
-    "paper/quantizers": "paper_quantizers",
-    "paper/released": "paper_released",
+    "more/quantizers": "paper_quantizers",
+    "more/released": "paper_released",
 }
 # Whose executed notebooks to look at, in this order.
 PROFILES = ("default", "bccd", "published", "cifar10")
@@ -205,7 +205,7 @@ def executed(path) -> Path|None:
 
 def take_all():
     "Outputs of runs and paper notebooks, each from the profile that ran it."
-    paths = sorted([*NBS.glob("runs/*.ipynb"), *NBS.glob("paper/*.ipynb")])
+    paths = sorted(path for folder in ("runs", *MAKERS) for path in (NBS / folder).glob("*.ipynb"))
     steps = {path: executed(path) for path in paths}
     for profile in {done.parts[1] for done in steps.values() if done}:
         check_commits(Path("results") / profile)

@@ -4,7 +4,7 @@
     python tools/tables.py --check            says which would differ, and undeclared reads
     python tools/tables.py default/claims ... only these
 
-One process runs the code cells of each notebook of nbs/paper; papermill would take minutes.
+One process runs the code cells of each notebook; papermill would take minutes.
 Galleries need predicted pictures, which are not committed: what comes after them is left out.
 """
 import builtins
@@ -77,7 +77,7 @@ def notebook_like():
 
 def execute(profile: str, paper: Paper, read: set) -> bool: # Whether all of it could run
     "Run the code cells of a paper notebook here, to the end or to where it wants pictures."
-    path = ROOT / "nbs/paper" / f"{paper.notebook}.ipynb"
+    path = ROOT / "nbs" / f"{paper.source}.ipynb"
     given = dict(profile=profile, **paper.given)
     names = {"__name__": "__main__"}
     with traced(read), notebook_like(), contextlib.redirect_stdout(io.StringIO()):

@@ -104,6 +104,15 @@ class Manifest:
         return [f"{folder}/{model}.npz" for model in self.trained(task)]
 
     @property
+    def studied(self) -> list:
+        "Trainings that say how accurate the classifiers are: of another profile, committed."
+        study = self.profile.task("classification").study
+        if not study: return []
+        paths = Paths(study, self.root, run=False)
+        names = [n for n in paths.names("repeat") if paths.record("repeat", n).exists()]
+        return [self.folder(paths.record("repeat", n)) for n in names]
+
+    @property
     def blocks(self) -> list:
         "The folder of the records of blocks."
         if not self.profile.blocks: return []
@@ -137,7 +146,10 @@ class Manifest:
                   if "segmentation" in self.used else [])
         classified, evaluated = self.of_task("classification"), r("evaluate", masked)
         segmented = [*evaluated, *r("benchmark", self.timed("segmentation"))]
-        learnt = [f for step in ("train", "evaluate", "benchmark") for f in r(step, classes)]
+        known = {Path(path).stem.rpartition("_")[0] for path in self.studied}
+        shown_classes = [m for m in self.timed("classification") if m in known] or classes
+        learnt = [*r("train", classes), *r("evaluate", classes), *self.studied,
+                  *r("benchmark", shown_classes)]
         own = [variant_name(m, v) for m in masked for v in variants_of("segmentation").timed]
         detection = [*figure("detection_graph", "detection", "detection_gallery"),
                      *table("detection")]
@@ -150,7 +162,7 @@ class Manifest:
             "counterfactuals": (classes, [], figure("counterfactuals") + table("counterfactuals")),
             "predictions": (classes, [], table("predictions")),
             "tab1_classification": (
-                classes, classified + exported, table("tab1_classification")),
+                classes, [*classified, *exported, *self.studied], table("tab1_classification")),
             "accuracy": (classes, learnt, figure("accuracy") + table("accuracy")),
             "tab2_parameters": (sizes, sizes, table("tab2_parameters")),
             "tab3_segmentation": (masked, segmented, table("tab3_segmentation")),
@@ -211,16 +223,14 @@ class Manifest:
     @property
     def claimed(self) -> list:
         "What the claims read: this profile's times, and what others measured."
-        name, page = self.profile.name, published("classification")
+        name = self.profile.name
         paired = [variant_name(get_spec(m).name, v) for m in published("segmentation")
                   for v in variants_of("segmentation").timed]
         masks = set(paired) & set(self.timed("segmentation"))
-        classifiers = [m for m in self.trained("classification")
-                       if m in page or m == "mobilenet_edgetpu_dm0p75"]
         own = [*self.records("benchmark", [*self.timed("classification"), *sorted(masks)]),
                *self.blocks]
-        others = [*self.committed(name, "quantizers", classifiers),
-                  *self.committed(name, "slices"), *self.committed("published", "published"),
+        others = [*self.studied, *self.committed(name, "slices"),
+                  *self.committed("published", "published"),
                   *self.committed("camvid", "benchmark", paired)]
         return list(dict.fromkeys([*own, *others]))
 
@@ -268,8 +278,7 @@ class Manifest:
                  *r("search_repeat", finalists),
                  *r("search_proxies", ["scores"] if self.toy else []),
                  *r("search_controllers", self.toy),
-                 *self.committed(self.profile.name, "evaluate",
-                                 self.trained("classification"))]
+                 *self.studied]
         makes = [*self.figure(*(["search_proxy"] if self.longer else []),
                               *(["search_controllers"] if self.toy else []),
                               "search_frontier", "search_blocks"),

@@ -17,7 +17,8 @@ from ..core.files import Paths
 from ..core.records import read_record
 from ..core.settings import Profile, load_profile
 from ..models.specs import get_spec
-from .claims import Z, latency_interval, ratio_interval, share_error
+from .claims import latency_interval, ratio_interval
+from .repeats import repeats_frame
 
 # %% ../../nbs/show/07_compare.ipynb #c005
 ELSEWHERE = "another host"
@@ -53,24 +54,23 @@ ACCURACIES = ("_top1", "_miou", "_map")
 
 
 def training_spread(
-    profile:Profile,
-    kept:Paths, # Of its committed results
-) -> float|None: # 95 % of differences of two trainings are below it, a share; None: not known
-    "From trainings of one model with several seeds, by this profile's own recipe."
-    path = kept.record("search_repeat", "reference")
-    if not profile.search or profile.search.changes or not path.is_file(): return None
-    found = [r["accuracy"] for r in read_record(path)["numbers"]["results"]]
-    if len(found) < 3: return None
-    import numpy as np
+    kept:Paths, # Of committed results
+) -> dict: # {model: what 95 % of the differences of two of its trainings stay below, a share}
+    "From at least three trainings of a model with other rounding; the larger of Keras and int8."
     from scipy.stats import t
-    return float(t.ppf(0.975, len(found) - 1) * math.sqrt(2) * np.std(found, ddof=1))
+    frame = repeats_frame(list(records_of(kept, "repeat").values()))
+    if not len(frame): return {}
+    found = {}
+    for model, part in frame[frame.kind == "rounding"].groupby("model"):
+        if len(part) < 3: continue
+        deviation = max(part.keras.std(), part.int8.std()) / 100
+        found[model] = float(t.ppf(0.975, len(part) - 1) * math.sqrt(2) * deviation)
+    return found
 
 
-def tolerance(key:str, value:float, images:int, spread:float|None, bounds) -> tuple|None:
+def tolerance(value:float, spread:float|None, bounds) -> tuple|None:
     "(low, high, why) of what another run may give; None where nothing says."
-    if spread is not None and key.endswith("_top1"):
-        half = math.hypot(spread, Z * math.sqrt(2) * share_error(value, images))
-        return value - half, value + half, "seeds and pictures"
+    if spread is not None: return value - spread, value + spread, "rounding of its training"
     return (*bounds, "expected of the profile") if bounds else None
 
 
@@ -79,7 +79,7 @@ def accuracy_rows(profile:Profile, name:str, kept:dict, mine:dict, spread): # It
     expected = profile.expected(name, get_spec(name).task)
     for key, value in kept.items():
         if not key.endswith(ACCURACIES) or key not in mine: continue
-        found = tolerance(key, value, kept["test_images"], spread, expected.get(key))
+        found = tolerance(value, spread, expected.get(key))
         if found: yield Row("accuracy", f"{name}: {key}", value, mine[key], *found)
     for key, bounds in expected.items():
         above, _, below = key.partition("/")
@@ -157,13 +157,13 @@ def is_same_host(kept:dict, mine:dict) -> bool:
 
 def number_rows(profile:Profile, kept:Paths, mine:Paths): # Iterator of `Row`
     "Every number of the records that both have."
-    spread = training_spread(profile, kept)
+    spreads = training_spread(kept)
     for step in ("evaluate", "export", "benchmark", "blocks"):
         theirs, ours = records_of(kept, step), records_of(mine, step)
         common = [n for n in theirs if n in ours]
         numbers = {n: (theirs[n]["numbers"], ours[n]["numbers"]) for n in common}
         if step == "evaluate":
-            for n in common: yield from accuracy_rows(profile, n, *numbers[n], spread)
+            for n in common: yield from accuracy_rows(profile, n, *numbers[n], spreads.get(n))
         elif step == "export":
             for n in common: yield from count_rows(n, *numbers[n])
         else:

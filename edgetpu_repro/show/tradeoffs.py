@@ -212,9 +212,10 @@ def name_steps(ax, steps, **style):
 def draw_accuracy(
     curves:dict, # {family: {label: top-1 in % after each epoch}}
     values:dict, # {registry name: {'float', 'int8': top-1 in %}}
-    errors:dict, # As `draw_steps` takes it: 95 % of the sample of test images
+    errors:dict, # As `draw_steps` takes it: 95 % of chance
     families:dict, # {registry name: family}
     what:str, # Name of the axis of the accuracies
+    chance:str="the sample", # What the bars are of
 ): # The figure
     "Above a panel of curves a family, below float and int8 beside each other."
     above = [f"curves {i}" for i in range(len(curves))]
@@ -223,7 +224,7 @@ def draw_accuracy(
     layout = [above, ["steps"] * len(above)]
     fig, axes = plt.subplot_mosaic(layout, figsize=size, height_ratios=ratios, layout="constrained")
     draw_steps(axes["steps"], values, errors, families)
-    axes["steps"].set(xlabel=what, ylabel="model", title="float and int8; bars: 95 % of the sample")
+    axes["steps"].set(xlabel=what, ylabel="model", title=f"float and int8; bars: 95 % of {chance}")
     name_steps(axes["steps"], ["float", "int8"], loc="best")
     most = max(v for rows in curves.values() for values in rows.values() for v in values)
     for name, family in zip(above, curves):

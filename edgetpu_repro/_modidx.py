@@ -195,6 +195,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                    'edgetpu_repro/cli/workflow.py'),
                                             'edgetpu_repro.cli.workflow._copied': ( 'cli/workflow.html#_copied',
                                                                                     'edgetpu_repro/cli/workflow.py'),
+                                            'edgetpu_repro.cli.workflow._end': ('cli/workflow.html#_end', 'edgetpu_repro/cli/workflow.py'),
                                             'edgetpu_repro.cli.workflow._explain': ( 'cli/workflow.html#_explain',
                                                                                      'edgetpu_repro/cli/workflow.py'),
                                             'edgetpu_repro.cli.workflow._kept_promises': ( 'cli/workflow.html#_kept_promises',

@@ -77,6 +77,16 @@ def _alone(root):
         yield lock, names
 
 
+def _end(child):
+    "End Snakemake and its jobs: by itself it would wait for them, a training for minutes."
+    import psutil # Jupyter brings it
+    jobs = psutil.Process(child.pid).children(recursive=True)
+    child.terminate() # first, so that it starts no others
+    for job in jobs:
+        try: job.terminate()
+        except psutil.NoSuchProcess: pass
+
+
 def _run(command, root, lock, handle) -> int: # Exit code
     "Run Snakemake, and give `handle` its lines; stopped, it ends its jobs and cleans up."
     beside = str(Path(sys.executable).parent) # where this Python and papermill are
@@ -87,7 +97,7 @@ def _run(command, root, lock, handle) -> int: # Exit code
                              stderr=subprocess.PIPE, text=True, errors="replace")
     try: handle(child.stderr)
     finally:
-        if child.poll() is None and sys.exc_info()[0]: child.terminate()
+        if child.poll() is None and sys.exc_info()[0]: _end(child)
         child.communicate()
     return child.returncode
 

@@ -2266,6 +2266,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                          'edgetpu_repro/show/claims.py'),
                                            'edgetpu_repro.show.claims.seeds_difference': ( 'show/claims.html#seeds_difference',
                                                                                            'edgetpu_repro/show/claims.py'),
+                                           'edgetpu_repro.show.claims.sessions_inside': ( 'show/claims.html#sessions_inside',
+                                                                                          'edgetpu_repro/show/claims.py'),
                                            'edgetpu_repro.show.claims.share_error': ( 'show/claims.html#share_error',
                                                                                       'edgetpu_repro/show/claims.py')},
             'edgetpu_repro.show.classes': { 'edgetpu_repro.show.classes._bars': ( 'show/classes.html#_bars',

@@ -260,7 +260,7 @@ def difference(
     return 100 * (a - b - half), 100 * (a - b + half)
 
 
-SESSION = 0.06 # half of the 95 % interval of what another session adds, relative
+SESSION = 0.08 # half of the 95 % interval of what another session adds, relative
 
 
 def latency_interval(

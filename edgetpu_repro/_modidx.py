@@ -2687,6 +2687,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                               'edgetpu_repro/show/tradeoffs.py'),
                                               'edgetpu_repro.show.tradeoffs.draw_curves': ( 'show/tradeoffs.html#draw_curves',
                                                                                             'edgetpu_repro/show/tradeoffs.py'),
+                                              'edgetpu_repro.show.tradeoffs.draw_devices': ( 'show/tradeoffs.html#draw_devices',
+                                                                                             'edgetpu_repro/show/tradeoffs.py'),
                                               'edgetpu_repro.show.tradeoffs.draw_frontiers': ( 'show/tradeoffs.html#draw_frontiers',
                                                                                                'edgetpu_repro/show/tradeoffs.py'),
                                               'edgetpu_repro.show.tradeoffs.draw_fusion': ( 'show/tradeoffs.html#draw_fusion',

@@ -59,7 +59,7 @@ def wrong_parameters(given:dict):
 def wrong_rounds(numbers:dict):
     "What is wrong with the numbers of a browser, which has every run."
     rounds = numbers.get("rounds_ms")
-    plain = isinstance(rounds, list) and all(isinstance(r, list) and r for r in rounds)
+    plain = isinstance(rounds, list) and rounds and all(r and isinstance(r, list) for r in rounds)
     if not plain or not all(_is(ms, NUMBER) and 0 < ms < 1e6 for r in rounds for ms in r):
         yield "rounds_ms are not lists of times"
         return

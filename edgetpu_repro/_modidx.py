@@ -993,8 +993,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                         'edgetpu_repro/data/pictures.py'),
                                              'edgetpu_repro.data.pictures._refuse_large': ( 'data/pictures.html#_refuse_large',
                                                                                             'edgetpu_repro/data/pictures.py'),
-                                             'edgetpu_repro.data.pictures._unreadable': ( 'data/pictures.html#_unreadable',
-                                                                                          'edgetpu_repro/data/pictures.py'),
                                              'edgetpu_repro.data.pictures.each': ( 'data/pictures.html#each',
                                                                                    'edgetpu_repro/data/pictures.py'),
                                              'edgetpu_repro.data.pictures.find_files': ( 'data/pictures.html#find_files',

@@ -13,9 +13,11 @@ from conftest import ROOT
 from test_cli import one_line
 
 from edgetpu_repro import build_model
+from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.tflite.convert import freeze
 from edgetpu_repro.tflite.quantize import to_tflite
-from edgetpu_repro.measure.phone import SDK, compile_for
+from edgetpu_repro.measure.devices import read_device_record
+from edgetpu_repro.measure.phone import FLAGS, SDK, compile_for
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +89,34 @@ def test_a_phone_is_timed(cli, bench, tmp_path):
         ("version", (), "sees no phone"),
         ("numbers", (), "no timed runs"),
         ("cpu", ("--use_gpu",), "took nothing of the graph"),
+        ("part", ("--use_gpu", "--require_delegate"), "60 of 77 operators in 3 partitions"),
+        ("", ("--require_delegate",), "needs --use_nnapi or --use_gpu"),
         ("", ("--use_gpu", "--use_nnapi"), "not both"),
         ("", ("--nnapi_accelerator_name", "x"), "needs --use_nnapi"),
     ],
 )
 def test_what_goes_wrong_with_phones(cli, bench, mood, words, answer):
     one_line(run(cli, bench, mood, *words), answer)
+
+
+def test_what_a_delegate_took_is_said(cli, bench):
+    done = run(cli, bench, "part", "--use_nnapi")
+    assert done.returncode == 0, done
+    assert "delegated: part, 60 of 77 operators in 3 partitions" in done.stdout
+    assert run(cli, bench, "", "--use_nnapi", "--require_delegate").returncode == 0
+
+
+def test_a_phone_gives_a_record_that_is_taken(cli, bench, tmp_path):
+    done = run(cli, bench, "part", "--use_nnapi", "--record_dir", tmp_path / "records")
+    assert done.returncode == 0, done
+    (path,) = (tmp_path / "records").iterdir()
+    record = read_device_record(path)
+    assert record["parameters"]["device"] == "Pixel_6"
+    assert record["parameters"]["delegated"] == "part"
+    assert record["numbers"]["latency_ms"] == pytest.approx(0.9213)
+    record["numbers"]["min_ms"] = 5
+    path.write_text(json.dumps(record))
+    one_line(cli("records", "check", path), "is not taken", "more than")
 
 
 def left_on_the_phone(bench):
@@ -147,6 +171,20 @@ def test_bad_words(cli, bench):
             "Google's Tensor SDK is missing",
         )
         assert not list((bench / "out").iterdir())
+
+
+def test_a_chip_gets_the_flags_that_it_needs(bench, tmp_path, monkeypatch):
+    from ai_edge_litert.aot import aot_compile
+    seen = []
+
+    def compiled(*_, **given):
+        seen.append({k: v for k, v in given.items() if k.startswith("google_tensor_")})
+        return SimpleNamespace(models=[], failed_backends=[])
+
+    monkeypatch.setattr(aot_compile, "aot_compile", compiled)
+    for soc in ("tensor_g3", "tensor_g4"):
+        with pytest.raises(UsageError): compile_for(bench / "m.tflite", soc, tmp_path)
+    assert seen == [{}, FLAGS["tensor_g4"]] and "half" in seen[1].values()
 
 
 def test_what_was_not_compiled_is_said(bench, tmp_path, monkeypatch):

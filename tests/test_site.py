@@ -31,7 +31,8 @@ def site(tmp_path_factory):
     done = call(sys.executable, "tools/documentation.py", folder,
                 env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "WARNING" not in done.stderr, done.stderr[-3000:]
+    warned = [line for line in done.stderr.splitlines() if line.startswith("WARNING ")]
+    assert not warned, warned # mkdocs's; "WARNING:" is how TensorFlow speaks of its own log
     return folder
 
 
@@ -149,9 +150,10 @@ def test_the_start_page_leads_to_the_explorer_and_back(site, visit):
 def test_lines_of_code_are_whole_on_a_phone(site, visit):
     one = visit(width=PHONE)
     one.page.goto((site / "models/13_blocks.html").as_uri())
-    cut = one.page.evaluate("""() => [...document.querySelectorAll(".language-python pre > code")]
-        .filter((code) => code.scrollWidth > code.clientWidth + 1).length""")
-    assert one.page.locator(".language-python pre > code").count() > 5 and cut == 0
+    whole = one.page.evaluate("""() => [...document.querySelectorAll("pre > code")]
+        .filter((code) => !code.closest(".output")) // tables of text scroll
+        .map((code) => code.scrollWidth <= code.clientWidth + 1)""")
+    assert len(whole) > 5 and all(whole)
 
 
 def test_a_demo_from_disk_says_what_to_run(site, visit):

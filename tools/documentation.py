@@ -37,6 +37,7 @@ HOW_TO = { # page of docs/: how the navigation calls it
     "predict": "Predict",
     "layers": "Which layer loses the accuracy",
     "demo": "Your pictures, in your browser",
+    "devices": "Times from your device",
     "phones": "Benchmark on a phone",
     "data": "Train on my data",
     "ade20k_32": "The 32 ADE20K classes",

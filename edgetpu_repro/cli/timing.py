@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PHONE_COLUMNS', 'Targets', 'Compare', 'MinRuns', 'Seconds', 'Precision', 'MaxSeconds', 'Operators',
-           'Repeat', 'Device', 'Serial', 'Binary', 'Nnapi', 'Accelerator', 'Gpu', 'Output', 'TFLitePath', 'MODELLED',
-           'FITTED_TO', 'Modelled', 'Chip', 'Argmax', 'LatencyJson', 'benchmark', 'compile_command', 'latency']
+           'Repeat', 'Device', 'Serial', 'Binary', 'Nnapi', 'Accelerator', 'Gpu', 'Required', 'RecordDir', 'Output',
+           'TFLitePath', 'MODELLED', 'FITTED_TO', 'Modelled', 'Chip', 'Argmax', 'LatencyJson', 'benchmark',
+           'compile_command', 'latency']
 
 # %% ../../nbs/cli/04_timing.ipynb #a002
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -87,6 +89,18 @@ def _ready_phones(serials, binary) -> list:
                      f"TFLite's benchmark_model for Android: {TOOL_PAGE}")
 
 
+def _write_records(folder, files, phones, results, accelerator, threads):
+    "A record a phone and file, as `records add` takes it."
+    from edgetpu_repro.measure.devices import phone_record
+    writable_folder(folder)
+    for p in phones:
+        for name, timed in results[p.serial]["files"].items():
+            record = phone_record(files[name], p, timed, accelerator, threads)
+            name = re.sub(r"[^\w.-]", "_", f"{record['name']}_{accelerator}_{p.serial}")
+            path = folder/f"{name}.json"
+            write_text(path, json.dumps(record, indent=1) + "\n")
+
+
 def _on_phones(files, phones, settings, as_json, **given) -> dict:
     "`benchmark --device adb`: a table a phone."
     from edgetpu_repro.measure.phone import benchmark_phone
@@ -105,6 +119,7 @@ PHONE_COLUMNS = (("ms", 10), ("", 8), ("runs", 7), ("init ms", 10), ("delegated"
 # %% ../../nbs/cli/04_timing.ipynb #k001b
 def _phone_table(phone, timed):
     "What a phone answered, a line a file."
+    from edgetpu_repro.measure.phone import said_share
     width = max(map(len, timed)) + 2
     say(f"{phone.serial} {phone.model}")
     _head(width, PHONE_COLUMNS)
@@ -114,6 +129,7 @@ def _phone_table(phone, timed):
         init = "-" if r["init_ms"] is None else f"{r['init_ms']:.1f}"
         taken = f"{r['latency_ms']:>10.3f}{r['latency_kind']:>8}{r['runs']:>7}"
         say(f"{name:{width}}{taken}{init:>10}{r['delegated'] or '-':>11}{heat:>24}")
+        if r["partitions"] is not None: say(f"    delegated: {said_share(r)}")
 
 # %% ../../nbs/cli/04_timing.ipynb #k002
 def _checked_targets(targets, pair, device, phone_options) -> list:
@@ -122,7 +138,8 @@ def _checked_targets(targets, pair, device, phone_options) -> list:
     if pair and pair[0] == pair[1]: raise UsageError("--compare needs two different files")
     if device not in ("host", "adb"): raise unknown("device", device, ("host", "adb"))
     if device == "host" and phone_options:
-        raise UsageError("--serial, --use_nnapi and --use_gpu need --device adb")
+        raise UsageError("--serial, --use_nnapi, --use_gpu, --require_delegate and --record_dir "
+                         "need --device adb")
     found = list(pair or targets)
     if not found: raise UsageError("nothing to time; give .tflite files or registry names")
     return found
@@ -168,6 +185,9 @@ Binary = option(Path, "With adb: TFLite's benchmark_model for Android.")
 Nnapi = flag("--use-nnapi", "With adb: use NNAPI.")
 Accelerator = option(str, "With NNAPI: which accelerator, e.g. google-edgetpu.")
 Gpu = flag("--use-gpu", "With adb: use the GPU.")
+Required = option(bool, "With adb: fail where the CPU does a part of what the accelerator should.",
+                  "--require-delegate")
+RecordDir = option(Path, "With adb: also a record of each file in this folder, for `records add`.")
 Output = option(Path, "Also write the numbers to this JSON file.")
 
 # %% ../../nbs/cli/04_timing.ipynb #k003
@@ -191,12 +211,15 @@ def benchmark(
     use_nnapi: Nnapi = False,
     nnapi_accelerator_name: Accelerator = None,
     use_gpu: Gpu = False,
+    require_delegate: Required = False,
+    record_dir: RecordDir = None,
     output: Output = None,
     as_json: Json = False,
 ):
     "Time .tflite files side by side, here or on a phone: median with interval, p5, p95, memory."
     from edgetpu_repro.tflite.isolation import run_isolated
-    targets = _checked_targets(targets, compare, device, serial or use_nnapi or use_gpu)
+    for_phones = serial or use_nnapi or use_gpu or require_delegate or record_dir
+    targets = _checked_targets(targets, compare, device, for_phones)
     limits = dict(precision=max(precision, 1e-9), max_seconds=max(seconds, max_seconds, 1e-9))
     settings = BenchmarkSettings(threads=threads, min_runs=min_runs, seconds=seconds, **limits)
     if output: writable_folder(output.parent)
@@ -210,8 +233,13 @@ def benchmark(
         if phones:
             csv = (output.parent if output else Path()) if operators else None
             given = dict(binary=benchmark_binary, nnapi=use_nnapi, gpu=use_gpu,
-                         accelerator=nnapi_accelerator_name, profiles=csv)
+                         accelerator=nnapi_accelerator_name, profiles=csv,
+                         whole=require_delegate)
             results = _on_phones(files, phones, settings, as_json, **given)
+            if record_dir:
+                nnapi = nnapi_accelerator_name or "nnapi"
+                where = nnapi if use_nnapi else "gpu" if use_gpu else "cpu"
+                _write_records(record_dir, files, phones, results, where, threads)
         else:
             asked = (files, settings, bool(compare), operators, repeat)
             results, ratio = run_isolated(_on_host, *asked, what="a file")

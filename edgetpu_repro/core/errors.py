@@ -96,7 +96,7 @@ def readable(
 ):
     "Whatever reading something raises is a `UsageError` that says what it is not, and why."
     try: yield
-    except (UsageError, MemoryError): raise
+    except UsageError: raise
     except errors as e:
         if isinstance(e, FileNotFoundError): raise UsageError(f"{name} is not a file") from None
         raise UsageError(f"{name} is not {kind}: {why(e)}") from None

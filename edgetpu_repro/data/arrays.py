@@ -15,7 +15,7 @@ from itertools import count as from_number
 from pathlib import Path
 import keras, numpy as np, tensorflow_datasets as tfds
 
-from ..core.errors import UsageError, missing, unknown
+from ..core.errors import UsageError, missing, unknown, why
 from .digit_scenes import SCENES, scene, source_digits
 from .labels import VOID
 from .pictures import read_picture
@@ -158,8 +158,7 @@ def open_split(
             elif "image" in features: example["image"] = in_colour(example["image"])
             return example
         except (ValueError, OSError) as e:
-            why = " ".join(str(e).split())
-            raise UsageError(f"bad example in {builder.name}: {why}") from None
+            raise UsageError(f"bad example in {builder.name}: {why(e)}") from None
 
     return Examples(get, len(records))
 

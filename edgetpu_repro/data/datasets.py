@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, tensorflow_datasets as tfds
 
 from ..core.compat import has_tensorflow, tf
-from ..core.errors import UsageError, unknown
+from ..core.errors import UsageError, unknown, why
 from ..core.files import data_folder
 from ..core.settings import DataSettings
 from ..models.specs import image_hw
@@ -107,9 +107,8 @@ def _open_builder(name:str, data_dir):
         known = tfds.list_builders(with_community_datasets=False)
         raise unknown("dataset", name, [EMBEDDED, *known]) from None
     except Exception as e:
-        why = " ".join(str(e).split())[:200]
-        _refuse_damaged(name, data_dir, why)
-        raise UsageError(f"dataset {name!r}: {why}") from None
+        _refuse_damaged(name, data_dir, why(e))
+        raise UsageError(f"dataset {name!r}: {why(e)}") from None
 
 
 def dataset_builder(

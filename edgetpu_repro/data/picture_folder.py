@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np, tensorflow_datasets as tfds
 from PIL import Image
 
-from ..core.errors import UsageError
+from ..core.errors import UsageError, readable
 from .pictures import plain_bytes, read_picture
 
 # %% ../../nbs/data/04_picture_folder.ipynb #pf05
@@ -85,11 +85,8 @@ def read_mask(
     path, # A file of one number a pixel
 ) -> np.ndarray: # (height, width) uint8
     "The numbers of a mask; raises `UsageError` for a colour picture, or numbers above 255."
-    try:
-        with Image.open(path) as image: values = np.array(image)
-    except Exception as e:
-        why = " ".join(str(e).split())[:150]
-        raise UsageError(f"{path} is not a mask that can be read: {why}") from None
+    with readable(path, "a mask that can be read"), Image.open(path) as image:
+        values = np.array(image)
     if values.ndim == 3:
         grey = values[..., 0]
         colours = values[..., :3] if values.shape[-1] > 2 else values[..., :1]

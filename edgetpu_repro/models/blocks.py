@@ -15,7 +15,7 @@ import keras, numpy as np
 from keras import layers, ops
 
 from ..core.compat import corner_operator
-from ..core.errors import UsageError, unknown
+from ..core.errors import UsageError, readable, unknown
 from .costs import Operator, operators
 from .layout import Initializer, Layout, Op
 from .specs import Reference
@@ -330,7 +330,5 @@ def load_model(
     path = Path(path)
     if not path.is_file(): raise UsageError(f"{path} is not a file")
     if path.suffix != ".keras": raise UsageError(f"{path} is not a .keras file")
-    try: return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as e: # a damaged file makes zipfile, h5py, json or Keras raise, each its own
-        why = " ".join(str(e).split())[:200]
-        raise UsageError(f"{path} is not a model that Keras can load: {why}") from None
+    with readable(path, "a model that Keras can load"): # zipfile, h5py, json and Keras raise
+        return keras.saving.load_model(path, compile=False, safe_mode=True)

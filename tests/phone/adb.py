@@ -50,7 +50,11 @@ def benchmark(serial):
         return 139
     printed = {"garbage": "\x00\x01 nothing to read here",
                "numbers": PRINTED.replace("921.3", "1.2.3"),
-               "cpu": PRINTED.replace("be completely", "not be")}
+               "cpu": PRINTED.replace("be completely", "not be"),
+               "part": PRINTED.replace("be completely", "be partially").replace(
+                   "Explicitly", "INFO: Replacing 60 out of 77 node(s) with delegate "
+                   "(TfLiteNnapiDelegate) node, yielding 3 partitions for the whole graph.\n"
+                   "Explicitly")}
     print(printed.get(MOOD, PRINTED))
     return 0
 

@@ -153,7 +153,8 @@ def _extract(path, folder):
     with tarfile.open(path, "r:*", tarinfo=_Member) as archive:
         for number, member in enumerate(archive, 1):
             size += member.size
-            if size > MAX_UNPACKED: raise UsageError(f"it unpacks to more than {MAX_UNPACKED >> 30} GiB")
+            if size > MAX_UNPACKED:
+                raise UsageError(f"it unpacks to more than {MAX_UNPACKED >> 30} GiB")
             if number > MEMBERS: raise UsageError(f"it has more than {MEMBERS:,} members")
             archive.extract(member, folder, filter="data")
 

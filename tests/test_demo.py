@@ -20,8 +20,8 @@ from edgetpu_repro.models.specs import build_model
 from edgetpu_repro.show.litertjs import UTILS, litertjs, unpack_package
 from edgetpu_repro.tasks.detection import detections_of
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
-from edgetpu_repro.tflite.export import ExportOptions
-from edgetpu_repro.tflite.postprocess import export_any
+from edgetpu_repro.tflite.export import export_model
+from edgetpu_repro.tflite.options import ExportOptions
 
 SIDE = 64 # pixels
 FREE = "body[data-started]:not([data-busy])" # it is doing nothing
@@ -39,7 +39,7 @@ def runtime():
 def exported(folder, name, images=None, **options):
     "The files of a model with random weights."
     model = build_model(name, image_size=SIDE)
-    return [path for path, _ in export_any(model, folder, images,
+    return [path for path, _ in export_model(model, folder, images,
                                            ExportOptions(trained=False, **options))]
 
 

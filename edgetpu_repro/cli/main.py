@@ -20,7 +20,7 @@ from ..core.compat import load_less
 from ..core.errors import UsageError, missing, printable
 from ..core.processes import lacks_memory
 from .app import app
-from . import compare, demo, files, models, publish, published, search # noqa: F401 (each adds its commands)
+from . import compare, demo, files, models, publish, released, search # noqa: F401 (each adds its commands)
 from . import records, timing, training, view, workflow # noqa: F401
 
 # %% ../../nbs/cli/13_main.ipynb #c016

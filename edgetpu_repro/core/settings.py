@@ -174,7 +174,7 @@ class BlocksSettings(Fields):
 @dataclass(frozen=True)
 class ReleasedSettings(Fields):
     "Which released files a profile measures on real pictures."
-    files:tuple[Name, ...] = ()    # as `measure.published` names them
+    files:tuple[Name, ...] = ()    # as `measure.released_files` names them
     images:Count|None = None       # first so many of the pictures; None: all
     calibration_images:Count = 32  # photographs of another set, for our own exports
 

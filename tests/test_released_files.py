@@ -95,11 +95,11 @@ def test_finalize_steps_come_back_from_our_files(tmp_path):
 @pytest.mark.parametrize("name", ["mobilenet_edgetpu_dm0p75", "autoseg_edgetpu_xs",
                                   "deeplab_baseline_uint8", "deeplab_baseline_int8"])
 def test_released_files_are_imported_whole(name):
-    from edgetpu_repro.measure.published import RELEASED, find_file
+    from edgetpu_repro.measure.released_files import RELEASED_FILES, find_file
     from edgetpu_repro.models.specs import build_model
     from edgetpu_repro.weights.importer import tensor_uses
     from edgetpu_repro.weights.start import load_released
-    path, model = find_file(name, DATA), build_model(RELEASED[name].model)
+    path, model = find_file(name, DATA), build_model(RELEASED_FILES[name].model)
     assert load_released(model, path).variables == len(model.weights)
     assert not {"unknown", "unused"} & set(tensor_uses(path))
 
@@ -114,7 +114,7 @@ def test_without_data_it_says_what_to_get(inside, tmp_path):
 
 
 def test_what_was_measured_is_said_line_by_line(capsys):
-    from edgetpu_repro.cli.published import _measure
+    from edgetpu_repro.cli.released import _measure
     records = ROOT / "results/published/records/published"
     record = _measure("spaghettinet_edgetpu_s", None, None, records, quiet=False)
     lines = capsys.readouterr().out.splitlines()
@@ -138,8 +138,9 @@ def write_pictures(folder, count=4):
 
 
 def test_masks_are_counted_at_both_sizes(tmp_path):
-    from edgetpu_repro.measure.published import Pixels, agreement, mean_iou
-    from edgetpu_repro.measure.published import open_pictures, run_masks
+    from edgetpu_repro.measure.picture_runs import Pixels, run_masks
+    from edgetpu_repro.measure.picture_scores import agreement, mean_iou
+    from edgetpu_repro.data.labelled import open_pictures
     pictures = open_pictures("ade20k", write_pictures(tmp_path))
     assert len(pictures) == 4
     perfect = {}
@@ -171,7 +172,8 @@ def test_masks_are_counted_at_both_sizes(tmp_path):
 
 
 def test_bootstrap_is_paired_and_knows_the_binomial_error():
-    from edgetpu_repro.measure.published import label_scores, paired
+    from edgetpu_repro.measure.bootstrap import paired
+    from edgetpu_repro.measure.picture_scores import label_scores
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 5, 400)
     said = np.where(rng.random(400) < 0.75, labels, (labels + 1) % 5)
@@ -190,14 +192,16 @@ measured = pytest.mark.skipif(not MEASURED, reason="the profile `published` has 
 def test_committed_records_are_whole_and_of_one_commit():
     from edgetpu_repro.core.records import read_records
     from edgetpu_repro.core.settings import load_profile
-    from edgetpu_repro.measure.published import HEADLINES, RELEASED
+    from edgetpu_repro.measure.picture_runs import HEADLINES
+    from edgetpu_repro.measure.released_files import RELEASED_FILES
     records = {r["name"]: r for r in read_records("published", "published", committed=True)}
-    assert list(records) == sorted(load_profile("published").released.files) == sorted(RELEASED)
+    known = load_profile("published").released.files
+    assert list(records) == sorted(known) == sorted(RELEASED_FILES)
     assert len({r["provenance"]["commit"] for r in records.values()}) == 1
     for name, r in records.items():
         numbers, parameters = r["numbers"], r["parameters"]
         metric = HEADLINES[parameters["pictures"]]
-        assert parameters["sha256"] == RELEASED[name].sha256 and parameters["images"] >= 100
+        assert parameters["sha256"] == RELEASED_FILES[name].sha256 and parameters["images"] >= 100
         assert not {"unknown", "unused"} & set(numbers["tensors"])
         for way in numbers["ways"].values():
             assert 0.1 < way[metric] < 1 and 0 < way[f"{metric}_se"] < 0.05

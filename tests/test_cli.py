@@ -92,8 +92,9 @@ def test_one_vocabulary():
             assert p.param_type_name != "option" or len(p.opts) == 1 or "-h" in p.opts, p.opts
     options = json.loads((ROOT / "tests/options.json").read_text())
     assert {name for name, known in options.items() if "--json" not in known} == {
+        "records", # its commands have it
         "reproduce",
-        "search", # its commands have it
+        "search", # likewise
     }
     folders = {o for known in options.values() for o in known if o.endswith("-dir")}
     assert folders == {"--data-dir", "--model-dir", "--output-dir"}
@@ -183,7 +184,7 @@ def test_the_shell_completes(cli):
         return cli(env=env).stdout.split()
 
     assert complete("edgetpu-repro be") == ["benchmark"]
-    assert complete("edgetpu-repro benchmark --re") == ["--repeat"]
+    assert complete("edgetpu-repro benchmark --rep") == ["--repeat"]
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_what_a_delegate_took_is_said(cli, bench):
 
 
 def test_a_phone_gives_a_record_that_is_taken(cli, bench, tmp_path):
-    done = run(cli, bench, "part", "--use_nnapi", "--record_dir", tmp_path / "records")
+    done = run(cli, bench, "part", "--use_nnapi", "--output_dir", tmp_path / "records")
     assert done.returncode == 0, done
     (path,) = (tmp_path / "records").iterdir()
     record = read_device_record(path)

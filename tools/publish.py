@@ -47,6 +47,7 @@ STUDIES = (
     "export_speed",
     "quantizers",
     "slices",
+    "again",
     "released",
     "finetune",
     "search",
@@ -64,6 +65,7 @@ def group_of(path) -> str:
     if step in ("search", "search_repeat"):
         if path.stem in FIRST_SEARCH: return "search"
         return "search_ablation" if path.stem == "without" else "search_targets"
+    if step == "repeat": return f"repeat {path.stem}" # one by one, over days
     return step if step in STUDIES else "workflow"
 
 

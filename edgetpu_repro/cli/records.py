@@ -19,7 +19,7 @@ records = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Times f
                       "devices: check a record of the demo page or of a phone, and file it.")
 app.add_typer(records, name="records")
 RecordFiles = Annotated[list[Path], typer.Argument(
-    metavar="FILE...", help="Records that the demo page or `benchmark --record_dir` wrote.")]
+    metavar="FILE...", help="Records that the demo page or `benchmark --output_dir` wrote.")]
 
 
 def _line(record:dict) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PHONE_COLUMNS', 'Targets', 'Compare', 'MinRuns', 'Seconds', 'Precision', 'MaxSeconds', 'Operators',
-           'Repeat', 'Device', 'Serial', 'Binary', 'Nnapi', 'Accelerator', 'Gpu', 'Required', 'RecordDir', 'Output',
+           'Repeat', 'Device', 'Serial', 'Binary', 'Nnapi', 'Accelerator', 'Gpu', 'Required', 'OutputDir', 'Output',
            'TFLitePath', 'MODELLED', 'FITTED_TO', 'Modelled', 'Chip', 'Argmax', 'LatencyJson', 'benchmark',
            'compile_command', 'latency']
 
@@ -138,7 +138,7 @@ def _checked_targets(targets, pair, device, phone_options) -> list:
     if pair and pair[0] == pair[1]: raise UsageError("--compare needs two different files")
     if device not in ("host", "adb"): raise unknown("device", device, ("host", "adb"))
     if device == "host" and phone_options:
-        raise UsageError("--serial, --use_nnapi, --use_gpu, --require_delegate and --record_dir "
+        raise UsageError("--serial, --use_nnapi, --use_gpu, --require_delegate and --output_dir "
                          "need --device adb")
     found = list(pair or targets)
     if not found: raise UsageError("nothing to time; give .tflite files or registry names")
@@ -187,7 +187,7 @@ Accelerator = option(str, "With NNAPI: which accelerator, e.g. google-edgetpu.")
 Gpu = flag("--use-gpu", "With adb: use the GPU.")
 Required = option(bool, "With adb: fail where the CPU does a part of what the accelerator should.",
                   "--require-delegate")
-RecordDir = option(Path, "With adb: also a record of each file in this folder, for `records add`.")
+OutputDir = option(Path, "With adb: also a record of each file in this folder, for `records add`.")
 Output = option(Path, "Also write the numbers to this JSON file.")
 
 # %% ../../nbs/cli/04_timing.ipynb #k003
@@ -212,13 +212,13 @@ def benchmark(
     nnapi_accelerator_name: Accelerator = None,
     use_gpu: Gpu = False,
     require_delegate: Required = False,
-    record_dir: RecordDir = None,
+    output_dir: OutputDir = None,
     output: Output = None,
     as_json: Json = False,
 ):
     "Time .tflite files side by side, here or on a phone: median with interval, p5, p95, memory."
     from edgetpu_repro.tflite.isolation import run_isolated
-    for_phones = serial or use_nnapi or use_gpu or require_delegate or record_dir
+    for_phones = serial or use_nnapi or use_gpu or require_delegate or output_dir
     targets = _checked_targets(targets, compare, device, for_phones)
     limits = dict(precision=max(precision, 1e-9), max_seconds=max(seconds, max_seconds, 1e-9))
     settings = BenchmarkSettings(threads=threads, min_runs=min_runs, seconds=seconds, **limits)
@@ -236,10 +236,10 @@ def benchmark(
                          accelerator=nnapi_accelerator_name, profiles=csv,
                          whole=require_delegate)
             results = _on_phones(files, phones, settings, as_json, **given)
-            if record_dir:
+            if output_dir:
                 nnapi = nnapi_accelerator_name or "nnapi"
                 where = nnapi if use_nnapi else "gpu" if use_gpu else "cpu"
-                _write_records(record_dir, files, phones, results, where, threads)
+                _write_records(output_dir, files, phones, results, where, threads)
         else:
             asked = (files, settings, bool(compare), operators, repeat)
             results, ratio = run_isolated(_on_host, *asked, what="a file")

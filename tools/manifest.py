@@ -218,6 +218,7 @@ class Manifest:
         names = [repeat.name for repeat in self.repeats]
         reads = self.records("repeat", names)
         if not self.paths.run: reads = [path for path in reads if (self.root/path).exists()]
+        if self.profile.repeats.roundings: reads += self.records("evaluate", self.trained())
         return Paper("repeats", False, reads, [*self.figure("repeats"), *self.table("repeats")])
 
     @property

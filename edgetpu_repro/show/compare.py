@@ -56,9 +56,10 @@ ACCURACIES = ("_top1", "_miou", "_map")
 def training_spread(
     kept:Paths, # Of committed results
 ) -> dict: # {model: what 95 % of the differences of two of its trainings stay below, a share}
-    "From at least three trainings of a model with other rounding; the larger of Keras and int8."
+    "From at least three trainings that differ in rounding alone; the larger of Keras and int8."
     from scipy.stats import t
-    frame = repeats_frame(list(records_of(kept, "repeat").values()))
+    steps = [list(records_of(kept, step).values()) for step in ("repeat", "evaluate")]
+    frame = repeats_frame(*steps)
     if not len(frame): return {}
     found = {}
     for model, part in frame[frame.kind == "rounding"].groupby("model"):

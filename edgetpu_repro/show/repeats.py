@@ -16,20 +16,29 @@ from ..tasks.base import TASKS, variant_name, variants_of
 from ..train.repeats import Spread
 
 # %% ../../nbs/show/06_repeats.ipynb #sr05
+def _row(model, kind, number, numbers) -> dict:
+    "The headline metric of one training, in points."
+    task = get_spec(model).task
+    metric, variant = TASKS[task].metric, variants_of(task).exported[0]
+    points = {label: 100 * numbers[f"{variant_name(label, variant)}_{metric}"]
+              for label in ("keras", "int8")}
+    return dict(model=model, task=task, kind=kind, number=number, metric=metric, **points)
+
+
 def repeats_frame(
     records, # Of the step `repeat`
+    evaluated=(), # Of the step `evaluate`: trainings that nothing was rounded in
 ): # `pandas.DataFrame`: model, task, kind ('seed' or 'rounding'), number, keras, int8 (points)
-    "The headline metric of each training."
+    "The headline metric of each training; of those evaluated, where others were rounded."
     rows = []
     for record in records:
-        done, numbers = record["parameters"], record["numbers"]
-        task = get_spec(done["model"]).task
-        metric, variant = TASKS[task].metric, variants_of(task).exported[0]
-        points = {label: 100 * numbers[f"{variant_name(label, variant)}_{metric}"]
-                  for label in ("keras", "int8")}
+        done = record["parameters"]
         kind = "rounding" if done["rounding"] else "seed"
-        rows.append(dict(model=done["model"], task=task, kind=kind,
-                         number=done[kind], metric=metric, **points))
+        rows.append(_row(done["model"], kind, done[kind], record["numbers"]))
+    rounded = {row["model"] for row in rows if row["kind"] == "rounding"}
+    for record in evaluated:
+        if record["name"] not in rounded: continue
+        rows.append(_row(record["name"], "rounding", 0, record["numbers"]))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/show/06_repeats.ipynb #sr08

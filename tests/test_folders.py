@@ -431,11 +431,11 @@ def test_bad_folders_of_pictures(tmp_path):
 @quick
 def test_own_data_are_whole_and_nothing_is_expected_of_them(tmp_path):
     e = experiment("mobilenet_edgetpu_v2_tiny", "default")
-    assert e.data.train_images == 2000 and e.expect != UNKNOWN
+    assert e.data.train_images == 4000 and e.expect != UNKNOWN
     mine = set_fields(e, ["name=mine"])
     assert mine.data.train_images is None and mine.expect == UNKNOWN
     assert set_fields(e, ["train_images=5", "name=mine"]).data.train_images == 5
-    assert set_fields(e, ["epochs=3"]).data.train_images == 2000
+    assert set_fields(e, ["epochs=3"]).data.train_images == 4000
     photos(tmp_path, *many("a", "b"))
     mine = set_data_fields(e.data, [f"images={tmp_path}"])
     assert mine.train_images is None and mine.name == tmp_path.name

@@ -29,7 +29,7 @@ check: $(VENV)/installed                ## the inner loop, under a minute: lint,
 
 test: $(VENV)/installed                 ## everything that CI checks; one process a core, the dataset made before
 	python -c "from edgetpu_repro.data.datasets import dataset_builder; dataset_builder(data_dir='build/data')"
-	python -m pytest -n auto --dist loadgroup
+	python -m pytest -n auto --dist loadfile
 
 test-cluster: $(VENV)/installed         ## on a Slurm of two virtual nodes, started here; skipped without Slurm
 	python -m pytest tests/cluster -rs
@@ -42,7 +42,7 @@ test-pythons:                         ## the tests of ON_EACH on each Python tha
 	done
 
 on-each: $(VENV)/installed
-	python -m pytest -n auto --dist loadgroup $(ON_EACH)
+	python -m pytest -n auto --dist loadfile $(ON_EACH)
 
 lab: $(VENV)/installed                  ## JupyterLab on the notebooks
 	jupyter lab --notebook-dir nbs $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -71,14 +71,6 @@ def cli(installed):
     return run
 
 
-@pytest.hookimpl(tryfirst=True) # before xdist reads them
-def pytest_collection_modifyitems(items):
-    "A worker keeps a file's tests, and their fixtures, unless a test says its own group."
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 SECONDS = ROOT / "build/seconds" # what each test took, by worker; tools/seconds.py sums it up
 
 

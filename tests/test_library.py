@@ -6,8 +6,7 @@ from dependencies import ROOMS
 
 LIBRARY = sorted(p for room in ROOMS for p in (ROOT / "nbs" / room).glob("[0-9]*.ipynb"))
 NAMES = [p.relative_to(ROOT / "nbs").as_posix() for p in LIBRARY]
-EACH = [pytest.param(p, id=name, marks=pytest.mark.xdist_group(name)) # of any worker
-        for p, name in zip(LIBRARY, NAMES)]
+EACH = [pytest.param(p, id=name) for p, name in zip(LIBRARY, NAMES)]
 ENVIRONMENT = {"EDGETPU_REPRO_TFDS_DIR": str(ROOT / "build/data")}
 
 

@@ -9,7 +9,7 @@ from conftest import ROOT, warm
 from edgetpu_repro.show.committed import stops
 
 STOPS = stops(ROOT)
-EACH = [pytest.param(s, id=s.path.stem, marks=pytest.mark.xdist_group(s.path.name)) for s in STOPS]
+EACH = [pytest.param(s, id=s.path.stem) for s in STOPS]
 quick = pytest.mark.quick
 
 

@@ -338,6 +338,7 @@ class TaskSettings(Settings):
     "What a profile does with the models of one task."
     models:tuple[Name, ...] = ()   # trained, quantised, evaluated and timed
     references:tuple[Name, ...] = () # timed only
+    study:Name|None = None         # profile whose trainings say how accurate all of them are
     data:DataSettings = DataSettings()
     data_for:dict[str, dict] = field(default_factory=dict) # {pattern of models: fields of `data`}
     train:TrainSettings = TrainSettings()

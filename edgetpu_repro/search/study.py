@@ -494,8 +494,9 @@ def planned_studies(
         changes=plan.changes,
         band=plan.band,
     )
-    epochs = settings.task(task).train.epochs * plan.longer
-    longer = (*plan.changes, f"epochs={epochs}")
+    given = [c.partition("=")[2] for c in plan.changes if c.startswith("epochs=")]
+    epochs = int(given[-1]) if given else settings.task(task).train.epochs
+    longer = (*plan.changes, f"epochs={epochs * plan.longer}")
     evolution = replace(common, controller="evolution")
     found = {"random": common, "evolution": evolution}
     if plan.longer > 1:

@@ -99,6 +99,8 @@ INTERACTIVE = { # table: columns that name a point, titles of the axes, (legend,
         ("measured", "measured host int8 (ms)", f"published {EIGHT_BIT}")]),
     "accuracy": (["model"], "host int8 latency (ms)", "int8 top-1 (%)", [
         ("measured", "measured host int8 latency (ms)", "measured int8 top-1 (%)")]),
+    "repeats": (["model", "differs by"], "mean (%)", "deviation of one training (points)", [
+        ("measured", "measured mean", "measured deviation")]),
     "detection": (["model"], PIXEL, "COCO mAP, uint8 (%)", [
         (kind, f"{kind} {PIXEL}", "published COCO mAP, uint8 (%)")
         for kind in ("published", "modelled")]),

@@ -107,11 +107,9 @@ REPORT = f"{BUILD}/report.html"
 
 
 # What a profile makes: the report; or the figures of released files; or trainings again and again.
-WORKFLOW = [
-    REPORT,
-    *records("train", MODELS),
-    *(file for task in USED for file in timed(task).values()),
-]
+FILES = {name: file for task in USED for name, file in timed(task).items()}
+TIMED = list(FILES.values())
+WORKFLOW = [REPORT, *records("train", MODELS), *TIMED]
 AGAIN = PAPERS.papers["repeats"].makes if PROFILE.repeats.seeds else []
 
 
@@ -255,14 +253,12 @@ for place, repeat in enumerate(PAPERS.repeats):
 # of `all`, its results are committed. A stamp in build/, which is not, says whether it ran here.
 WEIGHTS = expand(f"{BUILD}/weights/{{model}}.keras", model=CLASSIFIERS)
 COMPARED = records("quantizers", CLASSIFIERS)
-TIMED = [*(file for task in USED for file in timed(task).values())]
-TIMED += [f"{RESULTS}/records/blocks"] if PROFILE.blocks else []
 STUDIES = { # {notebook of nbs/runs: (what it reads, what it makes, what it is given)}
     "training_speed": ([PREPARED], records("training_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
     "export_speed": ([PREPARED], records("export_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
     "quantizers": ([PREPARED, *WEIGHTS], COMPARED, ""),
     "slices": ([], records("slices", SLICES), ""),
-    "again": (TIMED, records("again", [name for task in USED for name in timed(task)]), ""),
+    "again": (TIMED + PAPERS.blocks, records("again", FILES), ""),
     "released": ([], records("released", ["mobilenet_edgetpu"]), ""),
     "finetune": ([PREPARED], records("finetune", FINETUNED), ""),
 }

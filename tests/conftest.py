@@ -71,7 +71,7 @@ def cli(installed):
     return run
 
 
-SECONDS = ROOT / "build/seconds" # what each test took, by worker; tools/seconds.py sums it up
+SECONDS = ROOT / "build/seconds" # what each test took, a file a worker
 
 
 def used() -> float:

@@ -29,6 +29,7 @@ def test_wheel(tmp_path):
         profiles = {f"edgetpu_repro/config/{p.name}" for p in (ROOT / "config").glob("*.yaml")}
         assert profiles <= set(names)
         assert "edgetpu_repro/measure/latency.json" in names
+        assert "edgetpu_repro/show/theme.css" in names
         for page in ("explorer_page", "demo_page"):
             own = {str(p.relative_to(ROOT)) for p in ROOT.glob(f"edgetpu_repro/show/{page}/*")}
             assert own and own <= set(names)

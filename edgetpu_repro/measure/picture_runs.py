@@ -18,21 +18,20 @@ from .picture_scores import box_scores, label_scores, mask_scores
 from ..tasks.boxes import Detections
 from ..tasks.finalize import finalize, finalize_methods
 from ..tasks.segmentation import confusion
-from ..tflite.content import pack, unpack
 from ..tflite.convert import tflite_argmax
+from ..tflite.graph import Graph
 
 # %% ../../nbs/measure/10_picture_runs.ipynb #pb16
 def with_logits(
     content:bytes, # Of a file whose last convolution makes logits
 ) -> bytes: # The same with the logits as a second output
     "Let a file that ends in a mask also put out the logits that it is made of."
-    model = unpack(content)
-    graph = model.subgraphs[0]
-    weighted = [op.outputs[0] for op in graph.operators if len(op.inputs) == 3]
-    maps = [i for i in weighted if len(graph.tensors[i].shape) == 4]
-    graph.outputs = np.array([*graph.outputs, maps[-1]], "int32")
-    model.signatureDefs = []
-    return pack(model)
+    file = Graph(content)
+    weighted = [op.outputs[0] for op in file.operators if len(op.inputs) == 3]
+    maps = [i for i in weighted if len(file.shape(i)) == 4]
+    file.graph.outputs = np.array([*file.graph.outputs, maps[-1]], "int32")
+    file.model.signatureDefs = []
+    return file.pack()
 
 
 def mask_methods(

@@ -12,7 +12,7 @@ import importlib, inspect, json, re, reprlib
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
-from ..core.errors import UsageError, need, readable, unknown
+from ..core.errors import UsageError, need, readable, unknown, why
 from ..core.fields import fits
 from .block import Block
 from edgetpu_repro.models.families import (
@@ -194,7 +194,7 @@ def spec_from_json(
         raise UsageError(f"{where} is no spec: it has more than {MAX_JSON} bytes")
     try: plain = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise UsageError(f"{where} is not JSON: {' '.join(str(e).split())[:100]}") from None
+        raise UsageError(f"{where} is not JSON: {why(e, 100)}") from None
     if not isinstance(plain, dict):
         raise UsageError(f"{where} is no spec: it holds no JSON object")
     if plain.get("class") in ("Block", "Node"):

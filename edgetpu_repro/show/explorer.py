@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AXES', 'PARTS', 'field_rules', 'spec_rules', 'fit_data', 'ensemble_data', 'rounded', 'all_fits', 'coral_data',
-           'latency_data', 'published_models', 'explorer_data', 'write_explorer']
+           'latency_data', 'published_models', 'explorer_data', 'page_files', 'write_explorer']
 
 # %% ../../nbs/show/03_explorer.ipynb #e002
 import json, shutil
@@ -182,16 +182,23 @@ def explorer_data(
     )
 
 
+def page_files(
+    name:str, # Of a folder of this room
+) -> dict: # {name: path}
+    "The files of a page, with the colours that all pages share."
+    import edgetpu_repro.show
+    here = Path(edgetpu_repro.show.__file__).parent
+    return {path.name: path for path in (here/"theme.css", *sorted((here/name).iterdir()))}
+
+
 def write_explorer(
     folder, # Where to; made if it is missing
     home:str|None=None, # Address that the page links to, relative to it
 ) -> Path: # of index.html
     "Write the explorer as a folder of static files that opens from disk."
-    import edgetpu_repro.show
-    page = Path(edgetpu_repro.show.__file__).parent / "explorer_page"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(page.iterdir()): shutil.copyfile(file, folder / file.name)
+    for name, path in page_files("explorer_page").items(): shutil.copyfile(path, folder / name)
     data = json.dumps(explorer_data(home), separators=(",", ":"))
     write_text(folder / "data.js", f"const EXPLORER = {data};\n")
     return folder / "index.html"

@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from ..core.compat import operator_details
-from ..core.errors import UsageError
+from ..core.errors import UsageError, why
 from ..data.input_range import InputRange, range_of_graph, range_of_metadata
 from ..data.input_range import overlap, range_of_tensor, range_of_weights
 from .content import BUILTIN, argmax_classes, compiled_for, first_kernel
@@ -28,22 +28,19 @@ from .content import read_metadata, read_normalization, read_operators
 from .content import read_output_names, read_tflite, unpack
 
 # %% ../../nbs/tflite/01_file.ipynb #f006
-def _brief(e) -> str: return " ".join(str(e).split())[:200]
-
-
 @contextmanager
 def _readable(what):
     "Turn what damage inside a file makes Python raise into a `UsageError`."
     try: yield
     except UsageError: raise
     except (ValueError, LookupError, ArithmeticError, TypeError, RuntimeError, struct.error) as e:
-        why = f"{type(e).__name__}, {_brief(e)}"
-        raise UsageError(f"{what} is not a TFLite model that can be read: {why}") from None
+        found = f"{type(e).__name__}, {why(e)}"
+        raise UsageError(f"{what} is not a TFLite model that can be read: {found}") from None
 
 
 def _refused(what, verb, e) -> UsageError:
     "The error where LiteRT cannot open or run a file."
-    return UsageError(f"{what} is not a TFLite model that LiteRT can {verb}: {_brief(e)}")
+    return UsageError(f"{what} is not a TFLite model that LiteRT can {verb}: {why(e)}")
 
 
 def _interpreter(content, what, threads=1, delegate=True):

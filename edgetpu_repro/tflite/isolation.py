@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.compat import tensorflow_has_run
-from ..core.errors import UsageError
+from ..core.errors import UsageError, why
 from ..core.processes import end_with, is_at, lacks_memory, lock
 from .file import TFLiteFile
 
@@ -189,8 +189,7 @@ def _run_once(path):
         interpreter.invoke()
     except UsageError as e: raise UsageError(f"{path}: {e}") from None
     except (ValueError, RuntimeError, OverflowError) as e:
-        why = " ".join(str(e).split())[:200]
-        raise UsageError(f"{path} is not a TFLite model that LiteRT can run: {why}") from None
+        raise UsageError(f"{path} is not a TFLite model that LiteRT can run: {why(e)}") from None
 
 
 def probe(

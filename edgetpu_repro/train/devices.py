@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import keras, numpy as np
 
 from ..core.compat import flat_layers, tf
-from ..core.errors import UsageError, unknown
+from ..core.errors import UsageError, unknown, why
 from .recipes import on_one_tensorflow_device
 
 # %% ../../nbs/train/03_devices.ipynb #c005
@@ -111,7 +111,7 @@ def _tpu():
     "TensorFlow's strategy for a TPU; raises `UsageError` where there is none."
     try: resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
     except (ValueError, tf.errors.NotFoundError) as e:
-        raise UsageError(f"no TPU was found: {' '.join(str(e).split())[:200]}") from None
+        raise UsageError(f"no TPU was found: {why(e)}") from None
     return tf.distribute.TPUStrategy(resolver)
 
 

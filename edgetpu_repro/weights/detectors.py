@@ -12,7 +12,7 @@ import re
 import keras, numpy as np
 
 from ..core.compat import tf
-from ..core.errors import UsageError
+from ..core.errors import UsageError, why
 from ..models.blocks import GroupConv2D
 from .importer import _File, read_graph, values_of
 from .released import NORM, Imported, _complain, _set, find_checkpoint
@@ -154,8 +154,7 @@ def read_tf1(
             keys = [k for k in reader.get_variable_to_shape_map() if not IGNORED.fullmatch(k)]
             return _averaged({k: reader.get_tensor(k) for k in keys})
         except Exception as e: # damage makes TensorFlow raise whatever it stumbles over
-            why = " ".join(str(e).split())[:200]
-            said = f"{path} is not a checkpoint that TensorFlow can read: {why}"
+            said = f"{path} is not a checkpoint that TensorFlow can read: {why(e)}"
             raise UsageError(said) from None
 
 # %% ../../nbs/weights/03_detectors.ipynb #d008b

@@ -3255,6 +3255,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                                    'edgetpu_repro/tasks/segmentation.py'),
                                                   'edgetpu_repro.tasks.segmentation.Segmentation.draw': ( 'tasks/segmentation.html#segmentation.draw',
                                                                                                           'edgetpu_repro/tasks/segmentation.py'),
+                                                  'edgetpu_repro.tasks.segmentation.Segmentation.drawable': ( 'tasks/segmentation.html#segmentation.drawable',
+                                                                                                              'edgetpu_repro/tasks/segmentation.py'),
                                                   'edgetpu_repro.tasks.segmentation.Segmentation.evaluate': ( 'tasks/segmentation.html#segmentation.evaluate',
                                                                                                               'edgetpu_repro/tasks/segmentation.py'),
                                                   'edgetpu_repro.tasks.segmentation.Segmentation.headline': ( 'tasks/segmentation.html#segmentation.headline',

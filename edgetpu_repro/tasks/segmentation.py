@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 from PIL import Image, ImageDraw
 
+from fastcore.basics import patch
 from ..core.compat import has_tensorflow, tf
 from ..core.errors import UsageError, unknown
 from ..data import arrays
@@ -506,3 +507,10 @@ class Segmentation(_Training, _Exporting, Task):
 
 
 TASK = Segmentation()
+
+# %% ../../nbs/tasks/04_segmentation.ipynb #drw1
+@patch
+def drawable(self:Segmentation, values, hw=None):
+    "Masks (n, height, width)."
+    found = Task.drawable(self, values, hw)
+    return found[..., 0] if found.ndim == 4 else found

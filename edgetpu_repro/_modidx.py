@@ -126,6 +126,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                           'edgetpu_repro.cli.search.run': ('cli/search.html#run', 'edgetpu_repro/cli/search.py'),
                                           'edgetpu_repro.cli.search.show': ('cli/search.html#show', 'edgetpu_repro/cli/search.py'),
                                           'edgetpu_repro.cli.search.work': ('cli/search.html#work', 'edgetpu_repro/cli/search.py')},
+            'edgetpu_repro.cli.start': {'edgetpu_repro.cli.start.start': ('cli/start.html#start', 'edgetpu_repro/cli/start.py')},
             'edgetpu_repro.cli.timing': { 'edgetpu_repro.cli.timing._as_file_or_name': ( 'cli/timing.html#_as_file_or_name',
                                                                                          'edgetpu_repro/cli/timing.py'),
                                           'edgetpu_repro.cli.timing._checked_files': ( 'cli/timing.html#_checked_files',

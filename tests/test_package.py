@@ -34,7 +34,7 @@ def test_wheel(tmp_path):
             own = {str(p.relative_to(ROOT)) for p in ROOT.glob(f"edgetpu_repro/show/{page}/*")}
             assert own and own <= set(names)
         assert not [n for n in names if n.endswith(".wasm")]
-        assert "edgetpu-repro = edgetpu_repro.cli.main:main" in text("entry_points.txt")
+        assert "edgetpu-repro = edgetpu_repro.cli.start:start" in text("entry_points.txt")
         about, _, description = text("METADATA").partition("\n\n")
         needed = {
             line.split(":")[1].strip()

@@ -497,6 +497,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                              'edgetpu_repro/core/settings.py'),
                                              'edgetpu_repro.core.settings.DataSettings': ( 'core/settings.html#datasettings',
                                                                                            'edgetpu_repro/core/settings.py'),
+                                             'edgetpu_repro.core.settings.DataSettings.title': ( 'core/settings.html#datasettings.title',
+                                                                                                 'edgetpu_repro/core/settings.py'),
                                              'edgetpu_repro.core.settings.Profile': ( 'core/settings.html#profile',
                                                                                       'edgetpu_repro/core/settings.py'),
                                              'edgetpu_repro.core.settings.Profile.data_settings': ( 'core/settings.html#profile.data_settings',

@@ -484,6 +484,14 @@ def test_an_export_is_not_calibrated_on_digits_unasked(inside, tmp_path):
     assert not [*data.iterdir()] and not out.exists()
 
 
+def test_a_folder_is_called_by_its_own_name():
+    "In records, captions and what a training is said to take; not by the embedded dataset's."
+    e = experiment("mobilenet_edgetpu_v2_xs", "families_tiny_imagenet")
+    assert e.data.title == "tiny_imagenet" and e.cost == "20 epochs"
+    e = experiment("mobilenet_edgetpu_v2_xs", "families")
+    assert e.data.title == "digit_scenes" and "of 4,000 images" in e.cost
+
+
 def test_batches_of_a_folder_go_on_where_they_stopped(tmp_path):
     photos(tmp_path, *many("a", "b", ending="jpg"))
     dataset = open_dataset(DataSettings(images=str(tmp_path), image_size=32))

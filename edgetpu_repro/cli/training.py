@@ -44,7 +44,8 @@ def _experiment_lines(name, e):
     yield name
     other = [alias for alias, model in ALIASES.items() if model == name]
     if other: yield f"    also called {', '.join(other)}"
-    yield f"    {e.data.name} at {size}, batch {t.batch_size}, {t.optimizer}, {rate}, {t.precision}"
+    yield (f"    {e.data.title} at {size}, batch {t.batch_size}, {t.optimizer}, {rate}, "
+           f"{t.precision}")
     yield f"    takes: {e.cost}"
     yield f"    expect: {e.expect}"
 

@@ -55,6 +55,11 @@ class DataSettings(Fields):
     held_out:BelowOne = 0.2        # share of that folder to evaluate on, where it has no splits
     split_seed:Natural = 0         # decides which
 
+    @property
+    def title(self) -> str:
+        "What people call these data: the folder's name or the dataset's."
+        return Path(self.images).name if self.images else self.name
+
 # %% ../../nbs/core/04_settings.ipynb #c016
 @dataclass(frozen=True)
 class TrainSettings(Fields):

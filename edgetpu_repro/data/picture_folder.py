@@ -9,7 +9,7 @@ __all__ = ['Split', 'CLASSES', 'MASKS', 'BOXES', 'PICTURES', 'PictureFolder', 'f
 # %% ../../nbs/data/04_picture_folder.ipynb #pf02
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ class PictureFolder:
     "Pictures in splits, each with its target; as much of a TFDS builder as datasets need."
     folder:Path
     kind:str                 # CLASSES, MASKS, BOXES or PICTURES
-    rows:dict                # {split: [(path, target)]}
+    rows:dict = field(repr=False) # {split: [(path, target)]}
     names:tuple = ()         # of the classes; empty where nobody says
     lines:tuple = ()         # what is left out or odd, a line a kind
     drawn:bool = False       # whether train and test were drawn from all pictures by a seed

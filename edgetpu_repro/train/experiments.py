@@ -73,7 +73,7 @@ def _expected(spec) -> str:
 
 def _cost(spec, data, train, images=None) -> str:
     "What a training takes: images, and multiply-accumulates."
-    images = images or data.train_images or TRAIN_IMAGES.get(data.name)
+    images = images or data.train_images or (not data.images and TRAIN_IMAGES.get(data.name))
     if not images: return f"{train.epochs} epochs"
     cost = f"{train.epochs} epochs of {images:,} images"
     if not has_layout(spec): return cost

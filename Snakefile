@@ -4,8 +4,8 @@
 # A step depends on what its notebook says (not on the outputs saved in it), on the modules that the
 # notebook imports, directly or through others, and on the settings that it reads. A comment, a cost
 # or an expectation in a profile changes none of these.
-# What papers read and make is in tools/manifest.py. A run writes below build/PROFILE only, so that
-# `edgetpu-repro compare` can set it beside what is committed.
+# What papers read and make stands in their first cells (tools/manifest.py). A run writes below
+# build/PROFILE only, so that `edgetpu-repro compare` can set it beside what is committed.
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.settings import load_profile
 from edgetpu_repro.models.specs import get_spec
 from edgetpu_repro.tasks.base import TASKS, variant_name, variants_of
-from manifest import FINETUNED, SLICES, Manifest
+from manifest import Manifest
 
 PROFILE = load_profile(config.get("profile", "default"))
 # What a run makes lies in build/PROFILE; what is committed, in results/ and figures/, it reads only.
@@ -24,27 +24,17 @@ BUILD, RESULTS = f"build/{PROFILE.name}", f"build/{PROFILE.name}/results"
 PREPARED = f"{BUILD}/prepared"
 for name in PROFILE.tasks: TASKS.known(name) # another one is said before anything runs
 
-# {task: settings} and models by what happens to them; a model serves one task.
-USED = {name: PROFILE.task(name) for name in TASKS if PROFILE.task(name).all_models}
+# {task: models} by what happens to them; a model serves one task.
+PAPERS = Manifest(PROFILE.name)
+USED = PAPERS.used
 TRAINED = {name: list(mine.models) for name, mine in USED.items() if mine.models}
 REFERENCES = {name: list(mine.references) for name, mine in USED.items() if mine.references}
-MODELS = [model for models in TRAINED.values() for model in models]
+MODELS = PAPERS.trained()
 
 
 def records(step, names):
     "The records of a step."
     return expand(f"{RESULTS}/records/{step}/{{name}}.json", name=names)
-
-
-def timed(task, models=None):
-    "What is timed of a task, or of some of its models: {record: file}."
-    out = {}
-    if task not in USED: return out
-    for model in models or USED[task].all_models:
-        for variant in variants_of(task).timed:
-            file = variant_name(model, "timed", variant, "int8")
-            out[variant_name(model, variant)] = f"{BUILD}/tflite/{file}.tflite"
-    return out
 
 
 def trained_files(model):
@@ -59,14 +49,13 @@ def settings_of(model):
     "What training a model depends on."
     task = get_spec(model).task
     data, train = PROFILE.data_settings(model, task), PROFILE.train_settings(model, task)
-    return settings_hash(PROFILE.seed, data, train)
+    return PROFILE.seed, data, train
 
 
 def export_settings(task):
     "What exporting the models of a task depends on."
     mine = PROFILE.task(task)
-    parts = (mine.data, mine.data_for, mine.calibration_images, mine.timed)
-    return settings_hash(PROFILE.seed, *parts)
+    return PROFILE.seed, mine.data, mine.data_for, mine.calibration_images, mine.timed
 
 
 def backbone_weights(model):
@@ -88,9 +77,20 @@ RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_T
        "> {log:q}.txt 2>&1 || {{ tail -n 3 {log:q}.txt >&2; exit 1; }}")
 
 
-def code(notebook):
-    "The modules that a notebook depends on."
-    return dependencies(notebook)
+def source(notebook):
+    "The inputs of every rule: a notebook of nbs, and the modules that it depends on."
+    return dict(notebook=ancient(f"nbs/{notebook}.ipynb"), code=dependencies(notebook))
+
+
+def given(notebook, settings, words=""):
+    "The params of every rule: parameters, and what it depends on that is no file."
+    return dict(profile=PROFILE.name, given=words, source=source_hash(notebook),
+                settings=settings if callable(settings) else settings_hash(*settings))
+
+
+def log_of(name):
+    "The executed notebook of a rule."
+    return f"{BUILD}/notebooks/{name}.ipynb"
 
 
 # Timing runs alone on its host: it asks for all of `host`, every other rule for one
@@ -100,15 +100,13 @@ QUICK = dict(host=1, mem_mb=1500, runtime=10)
 LONG = dict(host=1, mem_mb=6000, runtime=120)
 
 # What a profile shows: each table and figure that it has the models for.
-PAPERS = Manifest(PROFILE.name)
 CLASSIFIERS, RELEASED = TRAINED.get("classification", []), PAPERS.released
 SHOWN = [file for paper in PAPERS.papers.values() if paper.needed for file in paper.makes]
 REPORT = f"{BUILD}/report.html"
 
 
 # What a profile makes: the report; or the figures of released files; or trainings again and again.
-FILES = {name: file for task in USED for name, file in timed(task).items()}
-TIMED = list(FILES.values())
+TIMED = PAPERS.timed_files()
 WORKFLOW = [REPORT, *records("train", MODELS), *TIMED]
 AGAIN = PAPERS.papers["repeats"].makes if PROFILE.repeats.seeds else []
 
@@ -119,25 +117,19 @@ rule all:
 
 
 rule data:
-    input: notebook=ancient("nbs/runs/data.ipynb"), code=code("runs/data")
+    input: **source("runs/data")
     output: records("data", list(USED)), touch(PREPARED)
-    params:
-        profile=PROFILE.name, given="", source=source_hash("runs/data"),
-        settings=settings_hash([(name, mine.data) for name, mine in USED.items()])
-    log: f"{BUILD}/notebooks/data.ipynb"
+    params: **given("runs/data", [[(name, mine.data) for name, mine in USED.items()]])
+    log: log_of("data")
     resources: **QUICK
     shell: RUN
 
 
 rule train:
-    input:
-        PREPARED, lambda wildcards: backbone_weights(wildcards.model),
-        notebook=ancient("nbs/runs/train.ipynb"), code=code("runs/train")
+    input: PREPARED, lambda wildcards: backbone_weights(wildcards.model), **source("runs/train")
     output: f"{BUILD}/weights/{{model}}.keras", f"{RESULTS}/records/train/{{model}}.json"
-    params:
-        profile=PROFILE.name, given="-p model {model}", source=source_hash("runs/train"),
-        settings=lambda wildcards: settings_of(wildcards.model)
-    log: f"{BUILD}/notebooks/train_{{model}}.ipynb"
+    params: **given("runs/train", lambda w: settings_hash(*settings_of(w.model)), "-p model {model}")
+    log: log_of("train_{model}")
     priority: 1 # the longest jobs first; the short ones fill the gaps
     threads: PROFILE.threads
     resources: **LONG
@@ -148,18 +140,14 @@ for task, models in TRAINED.items():
     for model in models:
         rule: # one rule a model, for what it makes depends on its task
             name: f"export_{model}"
-            input:
-                PREPARED, f"{BUILD}/weights/{model}.keras",
-                notebook=ancient("nbs/runs/export.ipynb"), code=code("runs/export")
+            input: PREPARED, f"{BUILD}/weights/{model}.keras", **source("runs/export")
             output:
-                trained_files(model), list(timed(task, [model]).values()),
+                trained_files(model), PAPERS.timed_files(task, [model]),
                 records("export", [f"{model}_trained", f"{model}_timed"]),
                 records("evaluate", [model]),
                 f"{BUILD}/pictures/{model}.npz"
-            params:
-                profile=PROFILE.name, given=f"-p model {model}", source=source_hash("runs/export"),
-                settings=export_settings(task)
-            log: f"{BUILD}/notebooks/export_{model}.ipynb"
+            params: **given("runs/export", export_settings(task), f"-p model {model}")
+            log: log_of(f"export_{model}")
             threads: PROFILE.threads
             resources: **LONG
             shell: RUN
@@ -168,14 +156,14 @@ for task, models in TRAINED.items():
 for task, models in REFERENCES.items():
     rule: # in one go: they are many, and each is done in seconds
         name: f"export_references_{task}"
-        input: PREPARED, notebook=ancient("nbs/runs/export.ipynb"), code=code("runs/export")
+        input: PREPARED, **source("runs/export")
         output:
-            list(timed(task, models).values()),
+            PAPERS.timed_files(task, models),
             records("export", [f"{m}_timed" for m in models])
         params:
-            profile=PROFILE.name, given=f"-p model '{' '.join(models)}' -p trained False",
-            source=source_hash("runs/export"), settings=export_settings(task)
-        log: f"{BUILD}/notebooks/export_references_{task}.ipynb"
+            **given("runs/export", export_settings(task),
+                    f"-p model '{' '.join(models)}' -p trained False")
+        log: log_of(f"export_references_{task}")
         priority: 2 # needs no training, so it goes first
         threads: PROFILE.threads
         resources: **LONG
@@ -185,14 +173,12 @@ for task, models in REFERENCES.items():
 for task in USED:
     rule:
         name: f"benchmark_{task}"
-        input:
-            PREPARED, list(timed(task).values()),
-            notebook=ancient("nbs/runs/benchmark.ipynb"), code=code("runs/benchmark")
-        output: records("benchmark", list(timed(task)))
+        input: PREPARED, PAPERS.timed_files(task), **source("runs/benchmark")
+        output: records("benchmark", PAPERS.timed(task))
         params:
-            profile=PROFILE.name, given=f"-p task {task}", source=source_hash("runs/benchmark"),
-            settings=settings_hash(PROFILE.benchmark, PROFILE.task(task).timed)
-        log: f"{BUILD}/notebooks/benchmark_{task}.ipynb"
+            **given("runs/benchmark", [PROFILE.benchmark, PROFILE.task(task).timed],
+                    f"-p task {task}")
+        log: log_of(f"benchmark_{task}")
         priority: 1 # before the papers, two of which can run beside each other
         threads: PROFILE.benchmark.threads
         resources: mem_mb=3000, runtime=60, **ALONE
@@ -203,12 +189,10 @@ BLOCK_FILES = f"{BUILD}/blocks" # a folder
 
 
 rule block_files: # needs no data: runs while they are made
-    input: notebook=ancient("nbs/runs/blocks.ipynb"), code=code("runs/blocks")
+    input: **source("runs/blocks")
     output: directory(BLOCK_FILES)
-    params:
-        profile=PROFILE.name, given="-p timed False", source=source_hash("runs/blocks"),
-        settings=settings_hash(PROFILE.blocks)
-    log: f"{BUILD}/notebooks/block_files.ipynb"
+    params: **given("runs/blocks", [PROFILE.blocks], "-p timed False")
+    log: log_of("block_files")
     priority: 2
     threads: PROFILE.threads
     resources: **LONG
@@ -216,14 +200,10 @@ rule block_files: # needs no data: runs while they are made
 
 
 rule blocks:
-    input:
-        PREPARED, BLOCK_FILES,
-        notebook=ancient("nbs/runs/blocks.ipynb"), code=code("runs/blocks")
+    input: PREPARED, BLOCK_FILES, **source("runs/blocks")
     output: directory(f"{RESULTS}/records/blocks")
-    params:
-        profile=PROFILE.name, given="", source=source_hash("runs/blocks"),
-        settings=settings_hash(PROFILE.blocks, PROFILE.benchmark)
-    log: f"{BUILD}/notebooks/blocks.ipynb"
+    params: **given("runs/blocks", [PROFILE.blocks, PROFILE.benchmark])
+    log: log_of("blocks")
     priority: 1
     threads: PROFILE.benchmark.threads
     resources: mem_mb=3000, runtime=30, **ALONE
@@ -234,15 +214,12 @@ rule blocks:
 for place, repeat in enumerate(PAPERS.repeats):
     rule:
         name: f"repeat_{repeat.name}"
-        input:
-            PREPARED, backbone_weights(repeat.model),
-            notebook=ancient("nbs/runs/repeat.ipynb"), code=code("runs/repeat")
+        input: PREPARED, backbone_weights(repeat.model), **source("runs/repeat")
         output: records("repeat", [repeat.name])
         params:
-            profile=PROFILE.name, source=source_hash("runs/repeat"),
-            given=f"-p model {repeat.model} -p seed {repeat.seed} -p rounding {repeat.rounding}",
-            settings=settings_of(repeat.model)
-        log: f"{BUILD}/notebooks/repeat_{repeat.name}.ipynb"
+            **given("runs/repeat", settings_of(repeat.model), f"-p model {repeat.model} "
+                    f"-p seed {repeat.seed} -p rounding {repeat.rounding}")
+        log: log_of(f"repeat_{repeat.name}")
         priority: len(PAPERS.repeats) - place
         threads: PROFILE.threads
         resources: **LONG
@@ -252,28 +229,25 @@ for place, repeat in enumerate(PAPERS.repeats):
 # What follows needs data that is not embedded, or takes longer than it is worth each time: not part
 # of `all`, its results are committed. A stamp in build/, which is not, says whether it ran here.
 WEIGHTS = expand(f"{BUILD}/weights/{{model}}.keras", model=CLASSIFIERS)
-COMPARED = records("quantizers", CLASSIFIERS)
-STUDIES = { # {notebook of nbs/runs: (what it reads, what it makes, what it is given)}
-    "training_speed": ([PREPARED], records("training_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
-    "export_speed": ([PREPARED], records("export_speed", ["mobilenet_edgetpu_v2_xs"]), ""),
-    "quantizers": ([PREPARED, *WEIGHTS], COMPARED, ""),
-    "slices": ([], records("slices", SLICES), ""),
-    "again": (TIMED + PAPERS.blocks, records("again", FILES), ""),
-    "released": ([], records("released", ["mobilenet_edgetpu"]), ""),
-    "finetune": ([PREPARED], records("finetune", FINETUNED), ""),
+STUDIES = { # {notebook of nbs/runs: (what it reads, records that it makes)}
+    "training_speed": ([PREPARED], ["training_speed/mobilenet_edgetpu_v2_xs"]),
+    "export_speed": ([PREPARED], ["export_speed/mobilenet_edgetpu_v2_xs"]),
+    "quantizers": ([PREPARED, *WEIGHTS], ["quantizers/classification"]),
+    "slices": ([], ["slices/*"]),
+    "again": (TIMED + PAPERS.blocks, ["again/*"]),
+    "released": ([], ["released/mobilenet_edgetpu"]),
+    "finetune": ([PREPARED], ["finetune/*"]),
 }
-for study, (reads, makes, given) in STUDIES.items():
+for study, (reads, made) in STUDIES.items():
+    makes = PAPERS.records(*made)
     if not makes: continue
     rule:
         name: study
-        input:
-            reads,
-            notebook=ancient(f"nbs/runs/{study}.ipynb"), code=code(f"runs/{study}")
+        input: reads, **source(f"runs/{study}")
         output: makes, touch(f"{BUILD}/done/{study}")
         params:
-            profile=PROFILE.name, given=given, source=source_hash(f"runs/{study}"),
-            settings=settings_hash(PROFILE.tasks, PROFILE.benchmark, PROFILE.seed)
-        log: f"{BUILD}/notebooks/{study}.ipynb"
+            **given(f"runs/{study}", [PROFILE.tasks, PROFILE.benchmark, PROFILE.seed])
+        log: log_of(study)
         threads: 1000 # all of the host: Snakemake lowers it to --cores, on Slurm to max-threads
         resources: mem_mb=6000, runtime=240, **ALONE
         shell: RUN
@@ -281,8 +255,8 @@ for study, (reads, makes, given) in STUDIES.items():
 
 # The search: hours on small hosts, its results are committed. A study is one process, so that it is
 # the same to the bit each time; its journal in build/ survives whatever stops it.
-PLAN, PLANNED, LONGER, TOY = PROFILE.search, PAPERS.planned, PAPERS.longer, PAPERS.toy
-SEARCHED = settings_hash(PLAN, PROFILE.tasks, PROFILE.seed)
+PLAN, PLANNED = PROFILE.search, PAPERS.planned
+SEARCHED = [PLAN, PROFILE.tasks, PROFILE.seed]
 
 
 def searched_first(wildcards):
@@ -294,12 +268,10 @@ def searched_first(wildcards):
 for study in PLANNED:
     rule:
         name: f"search_{study}"
-        input: PREPARED, notebook=ancient("nbs/runs/search.ipynb"), code=code("runs/search")
+        input: PREPARED, **source("runs/search")
         output: f"{RESULTS}/records/search/{study}.json"
-        params:
-            profile=PROFILE.name, given=f"-p study {study}", source=source_hash("runs/search"),
-            settings=SEARCHED
-        log: f"{BUILD}/notebooks/search_{study}.ipynb"
+        params: **given("runs/search", SEARCHED, f"-p study {study}")
+        log: log_of(f"search_{study}")
         priority: 3 if study == "longer" else 2 # finalists wait for the others
         threads: PROFILE.threads
         resources: **LONG
@@ -307,14 +279,10 @@ for study in PLANNED:
 
 
 rule search_repeat:
-    input:
-        PREPARED, searched_first,
-        notebook=ancient("nbs/runs/search_repeat.ipynb"), code=code("runs/search_repeat")
+    input: PREPARED, searched_first, **source("runs/search_repeat")
     output: f"{RESULTS}/records/search_repeat/{{finalist}}.json"
-    params:
-        profile=PROFILE.name, given="-p finalist {finalist}",
-        source=source_hash("runs/search_repeat"), settings=SEARCHED
-    log: f"{BUILD}/notebooks/search_repeat_{{finalist}}.ipynb"
+    params: **given("runs/search_repeat", SEARCHED, "-p finalist {finalist}")
+    log: log_of("search_repeat_{finalist}")
     threads: PROFILE.threads
     resources: **LONG
     shell: RUN
@@ -323,36 +291,27 @@ rule search_repeat:
 for model, kind in PAPERS.ablated:
     rule:
         name: f"search_ablation_{model}_{kind}"
-        input:
-            PREPARED,
-            notebook=ancient("nbs/runs/search_ablation.ipynb"), code=code("runs/search_ablation")
+        input: PREPARED, **source("runs/search_ablation")
         output: f"{RESULTS}/records/search_ablation/{model}_{kind}.json"
         params:
-            profile=PROFILE.name, given=f"-p model {model} -p kind {kind}",
-            source=source_hash("runs/search_ablation"), settings=SEARCHED
-        log: f"{BUILD}/notebooks/search_ablation_{model}_{kind}.ipynb"
+            **given("runs/search_ablation", SEARCHED, f"-p model {model} -p kind {kind}")
+        log: log_of(f"search_ablation_{model}_{kind}")
         threads: PROFILE.threads
         resources: **LONG
         shell: RUN
 
 
 # What the training is worth and what controllers need is asked where something is trained longer.
-SCORED = records("search_proxies", ["scores"] if TOY else [])
-SEARCH_STEPS = { # {notebook of nbs/runs: (what it reads, what it makes)}
-    "search_proxies": ([PREPARED, *records("search", LONGER)], SCORED),
-    "search_controllers": ([PREPARED], records("search_controllers", TOY)),
-}
-for step, (reads, makes) in SEARCH_STEPS.items():
+SEARCH_STEPS = dict(search_proxies=records("search", PAPERS.longer), search_controllers=[])
+for step, reads in SEARCH_STEPS.items():
+    makes = PAPERS.records(f"{step}/*")
     if not makes: continue
     rule:
         name: step
-        input:
-            reads,
-            notebook=ancient(f"nbs/runs/{step}.ipynb"), code=code(f"runs/{step}")
+        input: PREPARED, reads, **source(f"runs/{step}")
         output: makes
-        params:
-            profile=PROFILE.name, given="", source=source_hash(f"runs/{step}"), settings=SEARCHED
-        log: f"{BUILD}/notebooks/{step}.ipynb"
+        params: **given(f"runs/{step}", SEARCHED)
+        log: log_of(step)
         threads: PROFILE.threads
         resources: **LONG
         shell: RUN
@@ -363,12 +322,12 @@ for step, (reads, makes) in SEARCH_STEPS.items():
 for name in RELEASED:
     rule:
         name: f"published_{name}"
-        input: notebook=ancient("nbs/runs/published.ipynb"), code=code("runs/published")
+        input: **source("runs/published")
         output: records("published", [name])
         params:
-            profile=PROFILE.name, given=f"-p file {name}", source=source_hash("runs/published"),
-            settings=settings_hash(PROFILE.released.images, PROFILE.released.calibration_images)
-        log: f"{BUILD}/notebooks/published_{name}.ipynb"
+            **given("runs/published", [PROFILE.released.images,
+                    PROFILE.released.calibration_images], f"-p file {name}")
+        log: log_of(f"published_{name}")
         threads: PROFILE.threads
         resources: mem_mb=6000, runtime=120, **ALONE
         shell: RUN
@@ -378,25 +337,20 @@ for name in RELEASED:
 for name, paper in PAPERS.papers.items():
     rule:
         name: name
-        input:
-            paper.reads,
-            notebook=ancient(f"nbs/{paper.source}.ipynb"), code=code(paper.source)
+        input: paper.reads, **source(paper.source)
         output: paper.makes, [] if paper.needed else touch(f"{BUILD}/done/{name}")
         params:
-            profile=PROFILE.name, given=" ".join(f"-p {k} {v}" for k, v in paper.given.items()),
-            source=source_hash(paper.source),
-            settings=settings_hash(PROFILE.tasks, PROFILE.blocks, PLAN)
-        log: f"{BUILD}/notebooks/{name}.ipynb"
+            **given(paper.source, [PROFILE.tasks, PROFILE.blocks, PLAN],
+                    " ".join(f"-p {k} {v}" for k, v in paper.given.items()))
+        log: log_of(name)
         resources: **QUICK
         shell: RUN
 
 
 rule report:
-    input: SHOWN, notebook=ancient("nbs/paper/report.ipynb"), code=code("paper/report")
+    input: SHOWN, **source("paper/report")
     output: REPORT
-    params:
-        profile=PROFILE.name, given="",
-        source=source_hash("paper/report"), settings=settings_hash(PROFILE.tasks)
-    log: f"{BUILD}/notebooks/report.ipynb"
+    params: **given("paper/report", [PROFILE.tasks])
+    log: log_of("report")
     resources: **QUICK
     shell: RUN

@@ -2892,6 +2892,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                       'edgetpu_repro/tasks/base.py'),
                                           'edgetpu_repro.tasks.base.task_of_outputs': ( 'tasks/base.html#task_of_outputs',
                                                                                         'edgetpu_repro/tasks/base.py'),
+                                          'edgetpu_repro.tasks.base.timed_files': ( 'tasks/base.html#timed_files',
+                                                                                    'edgetpu_repro/tasks/base.py'),
                                           'edgetpu_repro.tasks.base.variant_name': ( 'tasks/base.html#variant_name',
                                                                                      'edgetpu_repro/tasks/base.py'),
                                           'edgetpu_repro.tasks.base.variants_of': ( 'tasks/base.html#variants_of',

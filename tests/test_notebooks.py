@@ -59,9 +59,9 @@ def test_workflow_runs_resumes_and_rests():
     report = re.sub(r"<script\b.*?</script>", "", report, flags=re.S)
     shown = re.findall(r'<img alt="(\w+)" src="data:image/png', report)
     assert shown == [  # every figure that a profile of all three tasks has
-        "claims",
-        "fig1_blocks", "fig2_tradeoff", "fig3_frontier", "fig4_frontier", "fig5_segmentation",
-        "accuracy", "detection_graph", "detection", "detection_gallery", "gallery",
+        "claims", "detection_graph", "detection", "detection_gallery",
+        "fig1_blocks", "fig2_tradeoff", "fig5_segmentation", "fig3_frontier", "fig4_frontier",
+        "accuracy", "counterfactuals", "gallery",
     ]
     models = ("mobilenet_edgetpu_v2_tiny", "autoseg_edgetpu_xs", "spaghettinet_edgetpu_s")
     assert all(model in report for model in models)

@@ -25,6 +25,7 @@ from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.show.demo import write_demo
 from edgetpu_repro.show.explorer import write_explorer
 from edgetpu_repro.show.litertjs import litertjs
+from manifest import captioned
 
 SOURCE = Path("build/site") # what mkdocs reads; made anew
 STEPS = dict(runs="Runs", paper="Paper", more="Beyond the page")
@@ -54,31 +55,6 @@ PROJECT = { # files of the root that have pages
     "ARTIFACT.md": "For reviewers",
     "CONTRIBUTING.md": "Contributing",
     "CHANGELOG.md": "Changelog",
-}
-TITLES = { # of tables; others are called as their file
-    "tab1_classification": "Table 1: classification",
-    "tab2_parameters": "Table 2: parameters",
-    "tab3_segmentation": "Table 3: segmentation",
-    "fig2_tradeoff": "Figure 2: group size",
-    "fig3_frontier": "Figure 3: Edge TPU frontier",
-    "fig4_frontier": "Figure 4: CPU frontier",
-    "predictions": "Modelled latency",
-    "counterfactuals": "One block changed",
-    "search": "Search: the best models",
-    "search_claims": "Search: claims",
-    "search_ablation": "Search: without group convolutions",
-    "search_ablation_claims": "Search: claims on group convolutions",
-    "search_targets": "Search: other latencies",
-    "fig1_blocks": "Figure 1: blocks",
-    "fig5_segmentation": "Figure 5: segmentation",
-    "detection_graph": "SpaghettiNet's graph",
-    "detection_gallery": "Detections",
-    "gallery": "Masks and classes",
-    "published": "Released files on pictures",
-    "published_better": "Files that are better",
-    "published_claims": "Claims on released files",
-    "published_layers": "SQNR of the released files",
-    "released_pictures": "Released weights on pictures",
 }
 TOP1, PIXEL = "ImageNet top-1 (%)", "Pixel 6 Edge TPU (ms)"
 EIGHT_BIT = "ImageNet top-1, 8-bit (%)" # float top-1 is another axis
@@ -261,7 +237,10 @@ def write_notebooks(room:str, title:str) -> list: # of the navigation
 
 # ---- results ----
 
-def title_of(name:str) -> str: return TITLES.get(name, name.replace("_", " ").capitalize())
+def title_of(name:str) -> str:
+    "What the notebook that makes a figure or a table calls it."
+    found = captioned("table").get(name) or captioned("figure").get(name)
+    return found.title if found else name.replace("_", " ").capitalize()
 
 
 def interval(part, across:str) -> dict|None: # as plotly takes it

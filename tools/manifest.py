@@ -1,10 +1,21 @@
 """What the notebooks of nbs/paper and nbs/more read and make, profile by profile.
 
-The Snakefile makes a rule of each, tools/tables.py makes what is committed again, and a test
-compares what is declared here with what the notebooks read.
+Each says so in its first cell, after title and summary:
+
+    - step: `search`                     its rule, run when asked for; without, part of `all`
+    - rule: `fig4_frontier` with chip=cpu    a rule with a parameter of its own
+    - needs: `train/classification`      the rule is there if the profile has some
+    - reads: `evaluate/segmentation`, `camvid:benchmark/paired`, `study`
+    - figure `claims`: Claims. What it shows.
+    - found `search/targets`
+
+The Snakefile makes rules of it, the report and the site take captions from it, tools/tables.py
+makes what is committed again, and a test compares it with what notebooks read.
 """
+import json
+import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from dependencies import MAKERS, ROOT
@@ -15,38 +26,86 @@ from edgetpu_repro.models.specs import get_spec
 from edgetpu_repro.search.ablation import EXCHANGES
 from edgetpu_repro.search.spaces import get_space
 from edgetpu_repro.search.study import planned_studies
-from edgetpu_repro.tasks.base import TASKS, variant_name, variants_of
+from edgetpu_repro.tasks.base import TASKS, timed_files, variant_name, variants_of
 from edgetpu_repro.train.repeats import planned_repeats
 
-PAIRED = "classification", "segmentation"
-FINETUNED = [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")]
-SLICES = ("56x56x32_gc64", "28x28x48_gc64") # group convolutions of V2-XS
-FRONTIERS = {"3": "edgetpu", "4": "cpu"} # figure: chip
+ENDINGS = { # of a product: folder of a run's `Paths`, and its files
+    "figure": ("figures", ("svg", "png", "json")),
+    "table": ("tables", ("csv", "md")),
+    "interactive": ("results/hover", ("html",)),
+    "found": ("results/found", ("json",)),
+}
+
+
+@dataclass(frozen=True)
+class Product:
+    "A figure, a table or a file that a notebook makes, as its first cell has it."
+    kind:str
+    name:str      # of its files, or a reference to names such as 'search/targets'
+    needs:str     # a reference that must not be empty, or ''
+    caption:str   # its first sentence is the title
+
+    @property
+    def title(self) -> str:
+        "What a heading calls it."
+        return self.caption.partition(". ")[0] or self.name
+
+
+@dataclass(frozen=True)
+class Declaration:
+    "The first cell of a notebook."
+    source:str    # such as 'paper/claims'
+    rules:dict    # {name: parameters beside the profile}
+    asked:bool    # whether it is a step that runs when it is asked for
+    needs:list    # references
+    reads:list    # references
+    products:list
+
+    def makes(self, rule:str) -> list: # of `Product`
+        "What one of its rules makes."
+        return [p for p in self.products if len(self.rules) == 1 or p.name == rule]
+
+
+PRODUCT = rf"^- ({'|'.join(ENDINGS)}) `([^`]+)`(?: if `([^`]+)`)?(?:: (.+))?$"
+
+
+def declared(path:Path) -> Declaration:
+    "What a notebook says of itself."
+    head = "".join(json.loads(path.read_text())["cells"][0]["source"])
+    lines = dict(re.findall(r"^- (needs|reads): (.+)$", head, flags=re.M))
+    references = [re.findall("`([^`]+)`", lines.get(key, "")) for key in ("needs", "reads")]
+    found = re.findall(r"^- (step|rule): `(\w+)`(?: with (\w+)=(\w+))?$", head, flags=re.M)
+    rules = {name: {key: value} if key else {} for _, name, key, value in found}
+    asked = any(kind == "step" for kind, *_ in found)
+    products = [Product(*groups) for groups in re.findall(PRODUCT, head, flags=re.M)]
+    source = f"{path.parent.name}/{path.stem}"
+    return Declaration(source, rules or {path.stem: {}}, asked, *references, products)
+
+
+@cache
+def declarations() -> list: # of `Declaration`
+    "Of every notebook that makes something, those of the page first."
+    paths = [p for name in MAKERS for p in sorted((ROOT / "nbs" / name).glob("*.ipynb"))]
+    return [found for found in map(declared, paths) if found.products]
+
+
+def captioned(kind:str) -> dict: # {name: `Product`}
+    "All figures or tables in their order."
+    return {p.name: p for d in declarations() for p in d.products if p.kind == kind}
 
 
 @dataclass
 class Paper:
-    "A notebook of nbs/paper or nbs/more with its parameters, what it reads and what it makes."
-    notebook:str
-    needed:bool              # whether the profile has what it shows, and `all` makes it
+    "A rule of a notebook: its parameters, what it reads and what it makes."
+    source:str               # such as 'paper/claims'
+    needed:bool              # whether `all` makes it
     reads:list               # paths
     makes:list               # paths
     given:dict = field(default_factory=dict) # parameters beside the profile
 
-    @property
-    def source(self) -> str: # such as 'paper/claims'
-        "Where the notebook is below nbs, without its ending."
-        places = [f"{folder}/{self.notebook}" for folder in MAKERS]
-        return next(p for p in places if (ROOT / "nbs" / f"{p}.ipynb").is_file())
-
-
-def figure_files(folder, name):
-    "The files of a figure: two pictures, and the numbers in them."
-    return [f"{folder}/{name}.{ending}" for ending in ("svg", "png", "json")]
-
 
 class Manifest:
-    "The paper notebooks of a profile."
+    "The notebooks of a profile that has what they show."
 
     def __init__(
         self,
@@ -55,9 +114,13 @@ class Manifest:
     ):
         self.profile, self.root = load_profile(profile), repo_root()
         self.paths = Paths(profile, self.root, run)
-        self.folder = lambda path: str(path.relative_to(self.root))
         self.used = {name: self.profile.task(name) for name in TASKS
                      if self.profile.task(name).all_models}
+        self.plan = self.profile.search
+
+    def path(self, path:Path) -> str:
+        "Relative to the checkout."
+        return str(path.relative_to(self.root))
 
     def trained(self, *tasks) -> list:
         "Models that are trained, of some tasks or of all."
@@ -68,143 +131,137 @@ class Manifest:
         return [variant_name(m, v) for t in tasks or self.used if t in self.used
                 for m in self.used[t].all_models for v in variants_of(t).timed]
 
-    # Where things are.
+    def timed_files(self, task=None, models=None) -> list: # of paths
+        "The files that are timed, of a task or of some of its models."
+        return [self.path(file) for name, mine in self.used.items() if task in (None, name)
+                for file in timed_files(self.paths, name, models or mine.all_models).values()]
 
-    def records(self, step, names) -> list:
-        "Records that this profile's own rules make."
-        return [self.folder(self.paths.record(step, name)) for name in names]
+    @cached_property
+    def groups(self) -> dict: # {reference: names of records}
+        "What the references that are neither of a task nor of one record stand for."
+        masked, paired = self.trained("segmentation"), variants_of("segmentation").timed
+        printed = {*published("classification"), *published("on-device")}
+        return {
+            "again/*": self.timed(),
+            "benchmark/masked": [variant_name(m, v) for m in masked for v in paired],
+            "benchmark/published": [m for m in self.timed("classification") if m in printed],
+            "benchmark/studied": self.studied,
+            "benchmark/paired": self.paired,
+            "evaluate/first": masked[:1],
+            "evaluate/rounded": self.trained() if self.profile.repeats.roundings else [],
+            "finetune/*": FINETUNED,
+            "published/files": self.released,
+            "repeat/*": [repeat.name for repeat in self.repeats],
+            "search/*": [*self.planned],
+            "search/longer": self.longer,
+            "search/targets": [name for name in self.planned if name.endswith("ms")],
+            "search/without": [name for name in self.planned if name == "without"],
+            "search_ablation/*": [f"{model}_{kind}" for model, kind in self.ablated],
+            "search_controllers/*": self.toy,
+            "search_proxies/*": ["scores"] if self.toy else [],
+            "search_repeat/ablated": [m for m in self.plan.ablated if m != self.plan.reference]
+            if self.plan else [],
+            "search_repeat/published": list(self.plan.published) if self.plan else [],
+            "slices/*": SLICES,
+        }
 
-    def committed(self, profile, step, names=None) -> list:
-        "Records that no rule before makes: a run's own that are there, else the committed ones."
-        paths = Paths(profile, self.root, self.paths.run)
-        found = [paths.found(step, n) for n in (paths.names(step) if names is None else names)]
-        return [self.folder(path) for path in found if path.exists()]
+    def names(self, reference:str) -> list:
+        "Names of records, such as those of 'benchmark/classification'."
+        step, _, of = reference.partition("/")
+        if reference in self.groups: return list(self.groups[reference])
+        if f"search/{of}" in self.groups: return list(self.groups[f"search/{of}"])
+        if of not in TASKS: return [of]
+        if step == "benchmark": return self.timed(of)
+        if step != "export": return self.trained(of)
+        return [f"{m}_timed" for m in (self.used[of].all_models if of in self.used else [])]
 
-    def figure(self, *names) -> list:
-        "The files of figures."
-        folder = self.folder(self.paths.figures)
-        return [file for name in names for file in figure_files(folder, name)]
+    def read(self, reference:str) -> list: # of paths
+        """Records that a reference stands for.
 
-    def table(self, *names) -> list:
-        "Both files of tables."
-        folder = self.folder(self.paths.tables)
-        return [f"{folder}/{name}.{ending}" for name in names for ending in ("csv", "md")]
+        Those of another profile, and slices, are made by no rule before: a run's own where they
+        are there, else the committed ones.
+        """
+        profile, _, reference = reference.rpartition(":")
+        step = reference.partition("/")[0]
+        if reference == "study": return self.study
+        if reference == "blocks": return self.blocks
+        if profile: return Manifest(profile, self.paths.run).committed(reference)
+        if step == "slices": return self.committed(reference)
+        if step == "pictures":
+            return [self.path(self.paths.pictures/f"{n}.npz") for n in self.names(reference)]
+        found = self.records(reference)
+        if step == "repeat" and not self.paths.run:
+            found = [path for path in found if (self.root/path).exists()]
+        return found
 
-    def interactive(self, *names) -> list:
-        "The interactive forms of figures."
-        return [f"{self.folder(self.paths.results)}/hover/{name}.html" for name in names]
+    def records(self, *references) -> list: # of paths
+        "Records that a step makes."
+        return [self.path(self.paths.record(reference.partition("/")[0], name))
+                for reference in references for name in self.names(reference)]
 
-    def found(self, names) -> list:
-        "What searches found, as files that commands take."
-        return [f"{self.folder(self.paths.results)}/found/{name}.json" for name in names]
+    def committed(self, reference:str) -> list: # of paths
+        "Records that are there."
+        step, _, of = reference.partition("/")
+        names = self.paths.names(step) if of == "*" else self.names(reference)
+        found = [self.paths.found(step, name) for name in names]
+        return [self.path(path) for path in found if path.exists()]
 
-    def pictures(self, task) -> list:
-        "Predicted masks or boxes: in build, never committed."
-        folder = self.folder(self.paths.pictures)
-        return [f"{folder}/{model}.npz" for model in self.trained(task)]
+    def files(self, product:Product) -> list: # of paths
+        "The files of a product that the profile has."
+        if product.needs and not self.read(product.needs): return []
+        folder, endings = ENDINGS[product.kind]
+        place, _, below = folder.partition("/")
+        names = self.names(product.name) if "/" in product.name else [product.name]
+        there = self.path(getattr(self.paths, place)/below)
+        return [f"{there}/{name}.{ending}" for name in names for ending in endings]
 
-    @property
-    def studied(self) -> list:
+    @cached_property
+    def papers(self) -> dict: # {rule: Paper}
+        "What the profile shows: each table and figure that it has the models for."
+        out = {}
+        for d in declarations():
+            if not all(map(self.read, d.needs)): continue
+            reads = list(dict.fromkeys(path for ref in d.reads for path in self.read(ref)))
+            for rule, given in d.rules.items():
+                makes = [path for product in d.makes(rule) for path in self.files(product)]
+                out[rule] = Paper(d.source, not d.asked, reads, makes, given)
+        return out
+
+    # Names that settings decide.
+
+    @cached_property
+    def study(self) -> list: # of paths
         "Trainings that say how accurate the classifiers are: of another profile, committed."
         study = self.profile.task("classification").study
         if not study: return []
         paths = Paths(study, self.root, run=False)
-        names = [n for n in paths.names("repeat") if paths.record("repeat", n).exists()]
-        return [self.folder(paths.record("repeat", n)) for n in names]
+        found = [paths.record("repeat", name) for name in paths.names("repeat")]
+        return [self.path(path) for path in found if path.exists()]
 
     @property
-    def blocks(self) -> list:
+    def studied(self) -> list:
+        "Classifiers that are timed and in that study; without one, those that are trained."
+        known = {Path(path).stem.rpartition("_")[0] for path in self.study}
+        return [m for m in self.timed("classification") if m in known] or \
+            self.trained("classification")
+
+    @property
+    def paired(self) -> list:
+        "Timed segmentation models whose latency the page prints, each way."
+        names = {variant_name(get_spec(m).name, v) for m in published("segmentation")
+                 for v in variants_of("segmentation").timed}
+        return sorted(names & {*self.timed("segmentation")})
+
+    @property
+    def blocks(self) -> list: # of paths
         "The folder of the records of blocks."
         if not self.profile.blocks: return []
-        return [self.folder(self.paths.record("blocks", "x").parent)]
+        return [self.path(self.paths.record("blocks", "x").parent)]
 
     @property
     def released(self) -> list:
         "Released files that the profile measures on labelled pictures."
         return list(self.profile.released.files) if self.profile.released else []
-
-    # Steps of a task whose records several notebooks read.
-
-    def of_task(self, task, *more) -> list:
-        "Records of training, accuracy and latency of a task."
-        return [*self.records("train", self.trained(task)),
-                *self.records("evaluate", self.trained(task)),
-                *self.records("benchmark", self.timed(task)), *more]
-
-    @cached_property
-    def papers(self) -> dict: # {rule: Paper}
-        "What the profile shows: each table and figure that it has the models for."
-        return self.main | self.frontiers | self.studies | self.search
-
-    @property
-    def main(self) -> dict:
-        "The page, and what goes beyond it."
-        r, figure, table = self.records, self.figure, self.table
-        classes, masked, found = (self.trained(t) for t in (*PAIRED, "detection"))
-        exported = r("export", [f"{m}_timed" for m in self.timed("classification")])
-        sizes = r("export", [f"{m}_timed" for m in self.used["segmentation"].all_models]
-                  if "segmentation" in self.used else [])
-        classified, evaluated = self.of_task("classification"), r("evaluate", masked)
-        segmented = [*evaluated, *r("benchmark", self.timed("segmentation"))]
-        known = {Path(path).stem.rpartition("_")[0] for path in self.studied}
-        shown_classes = [m for m in self.timed("classification") if m in known] or classes
-        learnt = [*r("train", classes), *r("evaluate", classes), *self.studied,
-                  *r("benchmark", shown_classes)]
-        own = [variant_name(m, v) for m in masked for v in variants_of("segmentation").timed]
-        detection = [*figure("detection_graph", "detection", "detection_gallery"),
-                     *table("detection")]
-        real = [*figure("published", "published_layers"),
-                *table("published", "published_claims", "published_better")]
-        shown = {
-            "fig1_blocks": (classes, [], figure("fig1_blocks")),
-            "fig2_tradeoff": (
-                self.blocks, self.blocks, figure("fig2_tradeoff") + table("fig2_tradeoff")),
-            "counterfactuals": (classes, [], figure("counterfactuals") + table("counterfactuals")),
-            "predictions": (classes, [], table("predictions")),
-            "tab1_classification": (
-                classes, [*classified, *exported, *self.studied], table("tab1_classification")),
-            "accuracy": (classes, learnt, figure("accuracy") + table("accuracy")),
-            "tab2_parameters": (sizes, sizes, table("tab2_parameters")),
-            "tab3_segmentation": (masked, segmented, table("tab3_segmentation")),
-            "fig5_segmentation": (
-                masked, [*evaluated, *r("benchmark", own)], figure("fig5_segmentation")),
-            "gallery": (masked, [*self.pictures("segmentation"), *evaluated[:1]],
-                        figure("gallery")),
-            "detection": (found, self.of_task("detection", *self.pictures("detection")),
-                          detection),
-            "published": (self.released, r("published", self.released), real),
-            "claims": (self.blocks and classes, self.claimed, [
-                *figure("claims"), *table("claims", "claims_evidence", "claims_sensitivity")]),
-        }
-        return {name: Paper(name, bool(needed), reads, makes)
-                for name, (needed, reads, makes) in shown.items() if needed}
-
-    @property
-    def frontiers(self) -> dict:
-        "Figure 3 and, on a CPU, Figure 4."
-        out = {}
-        if not self.trained("classification"): return out
-        known = {*published("classification"), *published("on-device")}
-        names = [m for m in self.timed("classification") if m in known]
-        timed = self.records("benchmark", names)
-        for number, chip in FRONTIERS.items():
-            name = f"fig{number}_frontier"
-            makes = [*self.figure(name), *self.table(name), *self.interactive(name)]
-            out[name] = Paper("frontier", True, timed, makes, dict(chip=chip))
-        return out
-
-    @property
-    def studies(self) -> dict:
-        "What is not part of `all`: studies whose results are committed."
-        compared = self.records("quantizers", self.trained("classification"))
-        imported = [*self.records("released", ["mobilenet_edgetpu"]),
-                    *self.records("finetune", FINETUNED)]
-        pictures = [*self.figure("released", "finetune"), *self.table("released_pictures")]
-        out = {"paper_released": Paper("released", False, imported, pictures)}
-        if self.repeats: out["repeats"] = self.repeated
-        if not compared: return out
-        makes = [*self.figure("quantizers"), *self.table("quantizers")]
-        return out | {"paper_quantizers": Paper("quantizers", False, compared, makes)}
 
     @cached_property
     def repeats(self) -> list:
@@ -212,39 +269,9 @@ class Manifest:
         again = self.profile.repeats
         return planned_repeats(self.trained(), again.seeds, again.roundings)
 
-    @property
-    def repeated(self) -> Paper:
-        "What chance does to them; those that are there are shown, a run makes all."
-        names = [repeat.name for repeat in self.repeats]
-        reads = self.records("repeat", names)
-        if not self.paths.run: reads = [path for path in reads if (self.root/path).exists()]
-        if self.profile.repeats.roundings: reads += self.records("evaluate", self.trained())
-        return Paper("repeats", False, reads, [*self.figure("repeats"), *self.table("repeats")])
-
-    @property
-    def claimed(self) -> list:
-        "What the claims read: this profile's times, and what others measured."
-        name = self.profile.name
-        paired = [variant_name(get_spec(m).name, v) for m in published("segmentation")
-                  for v in variants_of("segmentation").timed]
-        masks = set(paired) & set(self.timed("segmentation"))
-        own = [*self.records("benchmark", [*self.timed("classification"), *sorted(masks)]),
-               *self.blocks]
-        others = [*self.studied, *self.committed(name, "slices"),
-                  *self.committed("published", "published"),
-                  *self.committed("camvid", "benchmark", paired)]
-        return list(dict.fromkeys([*own, *others]))
-
-    # The search.
-
-    @cached_property
-    def plan(self):
-        "The profile's plan of searches, or None."
-        return self.profile.search
-
     @cached_property
     def planned(self) -> dict:
-        "Its studies."
+        "The studies of its search."
         return planned_studies(self.profile.name) if self.plan else {}
 
     @property
@@ -264,51 +291,13 @@ class Manifest:
         "Models and the kinds that their group convolutions are exchanged for."
         return [(m, kind) for m in (self.plan.ablated if self.plan else []) for kind in EXCHANGES]
 
-    @property
-    def search(self) -> dict:
-        "The paper notebooks of the search; each is a step of `reproduce --step`."
-        if not self.plan: return {}
-        return {name: paper for name, paper in (
-            ("search", self._searched()), ("search_ablation", self._ablation()),
-            ("search_targets", self._targets())) if paper.makes}
 
-    def _searched(self) -> Paper:
-        "Whether searching is worth anything."
-        r, finalists = self.records, ["reference", "random", "evolution"]
-        reads = [*r("search", [*self.longer, "random", "evolution"]),
-                 *r("search_repeat", finalists),
-                 *r("search_proxies", ["scores"] if self.toy else []),
-                 *r("search_controllers", self.toy),
-                 *self.studied]
-        makes = [*self.figure(*(["search_proxy"] if self.longer else []),
-                              *(["search_controllers"] if self.toy else []),
-                              "search_frontier", "search_blocks"),
-                 *self.table("search", "search_claims"), *self.found(finalists[1:])]
-        return Paper("search", False, reads, makes)
-
-    def _ablation(self) -> Paper:
-        "What is lost without group convolutions."
-        r, without = self.records, ["without"] if "without" in self.planned else []
-        others = [m for m in self.plan.ablated if m != self.plan.reference]
-        reads = [*r("search", ["evolution", *without]),
-                 *r("search_repeat", ["reference", "evolution", *without, *others]),
-                 *r("search_ablation", [f"{model}_{kind}" for model, kind in self.ablated])]
-        makes = [*self.figure("search_ablation"),
-                 *self.table("search_ablation", "search_ablation_claims"), *self.found(without)]
-        return Paper("search_ablation", False, reads, makes if without else [])
-
-    def _targets(self) -> Paper:
-        "Searches at other latencies."
-        r, others = self.records, [name for name in self.planned if name.endswith("ms")]
-        names = ["reference", "evolution", *others, *self.plan.published]
-        reads = [*r("search", ["evolution", *others]), *r("search_repeat", names)]
-        makes = [*self.figure("search_targets"), *self.table("search_targets"),
-                 *self.found(others)]
-        return Paper("search_targets", False, reads, makes if others else [])
+FINETUNED = [f"{start}_{rate}" for start in ("random", "published") for rate in ("high", "low")]
+SLICES = ("56x56x32_gc64", "28x28x48_gc64") # group convolutions of V2-XS
 
 
 def committed_papers() -> list: # of (profile, rule, Paper): those of which something is committed
-    "Every paper notebook whose tables or figures are in the repository."
+    "Every notebook whose tables or figures are in the repository."
     root, out = repo_root(), []
     for folder in sorted((root/"results").iterdir()):
         if not folder.is_dir() or folder.name == "smoke": continue

@@ -35,9 +35,6 @@ SHOWN = {
     "runs/search": "search_evolution",
     "runs/search_repeat": "search_repeat_evolution",
     "runs/search_ablation": "search_ablation_mobilenet_edgetpu_v2_xs_dw",
-    "paper/frontier": "fig3_frontier",
-    "more/quantizers": "paper_quantizers",
-    "more/released": "paper_released",
 }
 # Whose executed notebooks to look at, in this order.
 PROFILES = ("default", "bccd", "published", "cifar10")
@@ -200,7 +197,9 @@ def show_parameters(source, done):
 
 def executed(path) -> Path|None:
     "Where a run left a notebook with its outputs; None where none has run it here."
-    name = SHOWN.get(f"{path.parent.name}/{path.stem}", path.stem)
+    from manifest import declarations # of modules that are exported before
+    rules = SHOWN | {d.source: next(iter(d.rules)) for d in declarations()}
+    name = rules.get(f"{path.parent.name}/{path.stem}", path.stem)
     places = [Path("build") / profile / "notebooks" / f"{name}.ipynb" for profile in PROFILES]
     return next((p for p in places if p.exists()), None)
 

@@ -160,13 +160,13 @@ def compared(folder: Path, profile: str, paper: Paper): # Iterator of text
     read = set()
     whole = execute(profile, paper, read)
     files = [p for p in paper.makes if Path(p).suffix in (".csv", ".md", ".json")]
-    if whole: assert all(made(folder, p).is_file() for p in paper.makes), paper.notebook
+    if whole: assert all(made(folder, p).is_file() for p in paper.makes), paper.source
     for path in files:
         if made(folder, path).is_file() and not same(ROOT / path, made(folder, path)):
             yield f"{path} is not what the records say"
     given = declared(paper)
-    for path in sorted(read - given): yield f"{paper.notebook} reads {path}, undeclared"
-    for path in sorted(given - read) if whole else (): yield f"{paper.notebook} reads no {path}"
+    for path in sorted(read - given): yield f"{paper.source} reads {path}, undeclared"
+    for path in sorted(given - read) if whole else (): yield f"{paper.source} reads no {path}"
 
 
 def chosen(names) -> list:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'Prediction', 'decibels', 'sqnr_db', 'class_name', 'share', 'font_of', 'OutputInfo', 'CustomOperator',
            'set_layer', 'copy_weights', 'shapes_of', 'TrainingTask', 'ExportingTask', 'variant_name', 'WorkflowTask',
-           'Task', 'variants_of', 'task_of_outputs', 'task_of_model']
+           'Task', 'variants_of', 'timed_files', 'task_of_outputs', 'task_of_model']
 
 # %% ../../nbs/tasks/02_base.ipynb #c002
 import importlib.util
@@ -413,6 +413,16 @@ def variants_of(
 ) -> Plan:
     "What the workflow plans by, without importing the task; `UsageError` for an unknown one."
     return TASKS[task].plan if task in TASKS.added else plan_of(TASKS.known(task))
+
+
+def timed_files(
+    paths, # `Paths` of a profile
+    task:str, # Its name
+    models, # Of the task
+) -> dict: # {name of the record: path}
+    "The int8 files whose latency is measured, each way that the task finishes a graph."
+    return {variant_name(model, way): paths.tflite(model, variant_name("timed", way, "int8"))
+            for model in models for way in variants_of(task).timed}
 
 # %% ../../nbs/tasks/02_base.ipynb #c014b
 def task_of_outputs(

@@ -71,7 +71,6 @@ def backbone_weights(model):
 # The executed notebook is the log: Snakemake keeps it when a job fails. The last lines of papermill
 # say why.
 RUN = ("TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} "
-       "EDGETPU_REPRO_LOAD_LESS=1 "
        "python tools/run_notebook.py {input.notebook:q} {log:q} --no-progress-bar "
        "-p profile {params.profile:q} {params.given} "
        "> {log:q}.txt 2>&1 || {{ tail -n 3 {log:q}.txt >&2; exit 1; }}")

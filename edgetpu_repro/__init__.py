@@ -1,11 +1,8 @@
 __version__ = "0.1.0"
 
 import importlib
-import os
 
 import wrapt
-
-from .core.compat import load_less
 
 _WHERE = { # public name: its module
     "build_model": "models.specs",
@@ -19,9 +16,6 @@ def __getattr__(name):
     "The public names, from the modules that hold them, when they are needed."
     if name not in _WHERE: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-if os.environ.get("EDGETPU_REPRO_LOAD_LESS"): load_less()
 
 
 @wrapt.when_imported("keras")

@@ -13,7 +13,8 @@ from edgetpu_repro.measure.workload import operators_in_file
 from edgetpu_repro.models.specs import build_model
 from edgetpu_repro.tflite.batches import with_any_batch
 from edgetpu_repro.tflite.export import export_model
-from edgetpu_repro.tflite.file import TFLiteFile, pack, unpack
+from edgetpu_repro.tflite.content import pack, unpack
+from edgetpu_repro.tflite.file import TFLiteFile
 from edgetpu_repro.tflite.options import ANY, ExportOptions
 
 MASK = "resize32,argmax,resize64,squeeze"

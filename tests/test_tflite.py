@@ -22,9 +22,10 @@ from edgetpu_repro.measure.predict import predictor
 from edgetpu_repro.tflite.convert import freeze
 from edgetpu_repro.tflite.quantize import to_tflite
 from edgetpu_repro.tflite.isolation import probe, run_isolated
-from edgetpu_repro.tflite.file import TFLiteFile, pack
+from edgetpu_repro.tflite.content import pack
+from edgetpu_repro.tflite.file import TFLiteFile
 from edgetpu_repro.tflite.metadata import with_metadata
-from edgetpu_repro.weights.importer import file_graph
+from edgetpu_repro.weights.graphs import file_graph
 
 SCENES = ("--dataset_name", "digit_scenes", "--data_dir", ROOT / "build/data")
 COMMON = ("--image_size", 32, "--num_calibration_steps", 8, *SCENES)

@@ -439,7 +439,8 @@ def test_what_needs_tensorflow_is_said(tmp_path, no_tensorflow, changes, words):
 @pytest.mark.parametrize("order", ["tensorflow, keras", "keras, tensorflow"])
 def test_the_backend_of_keras_own_file_is_not_hidden(tmp_path, order):
     (tmp_path / "keras.json").write_text('{"backend": "jax"}')
-    code = f"import edgetpu_repro, {order}; import jax; print(keras.config.backend())"
-    env = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "", "EDGETPU_REPRO_LOAD_LESS": "1"}
+    code = (f"from edgetpu_repro.core.compat import load_less; load_less(); import {order}; "
+            "import jax; print(keras.config.backend())")
+    env = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": ""}
     done = call(BIN / "python", "-c", code, env=env)
     assert done.stdout.strip() == "jax", done.stderr[-2000:]

@@ -17,7 +17,7 @@ from test_cli import one_line
 
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.weights.fetch import RELEASES, fetch
-from edgetpu_repro.weights.importer import file_graph
+from edgetpu_repro.weights.graphs import file_graph
 
 DATA = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data"))
 PUBLISHED = DATA / "mlperf_mobile/mobilenet_edgetpu_224_1.0_uint8.tflite"
@@ -229,7 +229,7 @@ def chained(path, count=60, kind="Add", operator="ADD"):
     "A `.tflite` file of `count` sums x + x, or the like, each of the one before."
     from ai_edge_litert import schema_py_generated as schema
 
-    from edgetpu_repro.tflite.file import pack
+    from edgetpu_repro.tflite.content import pack
 
     model, graph, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, operator)
@@ -269,7 +269,7 @@ def test_hostile_files_are_refused_in_a_line_and_soon(cli, tmp_path):
 
 def test_doubled_sums_take_no_longer():
     "Chained x + x do not double the work, and x beside x is refused; in a child, for memory."
-    from edgetpu_repro.weights.importer import file_graph
+    from edgetpu_repro.weights.graphs import file_graph
     from edgetpu_repro.tflite.isolation import run_isolated
 
     with tempfile.TemporaryDirectory() as folder:
@@ -283,7 +283,8 @@ def test_doubled_sums_take_no_longer():
 def test_what_litert_refuses_is_not_imported(tmp_path):
     from edgetpu_repro import build_model
     from edgetpu_repro.tflite.convert import freeze
-    from edgetpu_repro.tflite.file import TFLiteFile, pack
+    from edgetpu_repro.tflite.content import pack
+    from edgetpu_repro.tflite.file import TFLiteFile
     from edgetpu_repro.tflite.quantize import to_tflite
     from edgetpu_repro.weights.start import load_released
 

@@ -17,7 +17,7 @@ LOADED = (
     "tensorflow_datasets", "ai_edge_litert.interpreter", "ai_edge_quantizer.quantizer",
     "edgetpu_repro.cli.main",
 )
-WHEN_IMPORTED = ("KERAS_", "PYTHON", "TF_", "TFDS_", "XLA_", "EDGETPU_REPRO_LOAD_LESS")
+WHEN_IMPORTED = ("KERAS_", "PYTHON", "TF_", "TFDS_", "XLA_")
 
 
 def at_import(environment) -> dict:

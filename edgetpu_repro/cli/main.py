@@ -26,10 +26,9 @@ from . import records, timing, training, view, workflow # noqa: F401
 # %% ../../nbs/cli/13_main.ipynb #c016
 def _quiet():
     "Send the native libraries' logs to nowhere; Python's own stderr stays."
-    if os.environ.get("EDGETPU_REPRO_VERBOSE"): return
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0": return
     warnings.filterwarnings("ignore")
     for name in ("absl", "tensorflow"): logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

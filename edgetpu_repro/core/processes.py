@@ -116,7 +116,7 @@ def end_with(
     if os.getppid() != parent: os._exit(1) # it ended before that
 
 # %% ../../nbs/core/01_processes.ipynb #p015
-FAMILY = "EDGETPU_REPRO_FAMILY" # in the environment: a kernel, and a file that the first has locked
+FAMILY = "_EDGETPU_REPRO_FAMILY" # in the environment: a kernel, a file that the first has locked
 
 
 def follow(

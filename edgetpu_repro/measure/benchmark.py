@@ -23,7 +23,8 @@ import numpy as np
 from ..core.errors import UsageError
 from ..core.settings import BenchmarkSettings
 from ..models.specs import build_model, get_spec, image_hw, resolve_spec
-from ..tflite.file import TFLiteFile, pack
+from ..tflite.content import pack
+from ..tflite.file import TFLiteFile
 from ..tflite.isolation import random_inputs, run_isolated
 
 # %% ../../nbs/measure/02_benchmark.ipynb #b001

@@ -32,7 +32,8 @@ from ..models.specs import build_model
 from ..tasks.base import decibels
 from ..tasks.heads import detections_of
 from ..tflite.export import Exporter
-from ..tflite.file import WITH_WEIGHTS, TFLiteFile
+from ..tflite.content import WITH_WEIGHTS
+from ..tflite.file import TFLiteFile
 from ..tflite.quantize import activation_ranges, quantize_tflite
 from ..tflite.report import layer_report
 from ..weights.importer import read_finalize, tensor_uses

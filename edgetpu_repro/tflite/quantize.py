@@ -19,7 +19,8 @@ from ..core.errors import UsageError
 from ..core.files import atomic_write
 from .calibration import checked_images
 from .convert import to_float
-from .file import TFLiteFile, pack
+from .content import pack
+from .file import TFLiteFile
 from .options import STATIC, check_recipe, parse_rule
 
 # %% ../../nbs/tflite/11_quantize.ipynb #c011

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NORM', 'SUFFIX', 'MAX_UNPACKED', 'MEMBERS', 'HEADER', 'EXTENDED', 'released_names', 'find_checkpoint',
-           'read_checkpoint', 'Imported', 'load_checkpoint']
+           'read_checkpoint', 'Imported', 'complain', 'set_values', 'load_checkpoint']
 
 # %% ../../nbs/weights/01_released.ipynb #a002
 import lzma, re, tarfile, tempfile, zlib
@@ -231,7 +231,11 @@ class Imported:
     left_file:tuple = ()     # names in the file that the model has no place for
 
 
-def _complain(path, model, problems):
+def complain(
+    path, # Of the weights
+    model, # That they are for
+    problems:dict, # {what: names}
+):
     "Raise a `UsageError` that lists what does not fit."
     lines = []
     for what, names in problems.items():
@@ -241,8 +245,11 @@ def _complain(path, model, problems):
     if lines: raise UsageError(f"{path} does not fit {model.name}: {'; '.join(lines)}")
 
 
-def _set(model, values:dict):
-    "Set variables {(layer, variable): array} of the right shapes."
+def set_values(
+    model, # A Keras model
+    values:dict, # {(layer, variable): array}
+):
+    "Set variables to arrays of the right shapes."
     for layer in {layer for layer, _ in values}:
         for v in model.get_layer(layer).weights:
             if (layer, v.name) in values: v.assign(values[layer, v.name])
@@ -300,8 +307,8 @@ def load_checkpoint(
         last = max(map(_place, used))
         top = [name for name in extra if last < _place(name) <= last + 3]
         extra = [name for name in extra if name not in top]
-    _complain(path, model, {"it lacks": missing, "it has more:": extra, "other shapes:": other})
-    _set(model, values)
+    complain(path, model, {"it lacks": missing, "it has more:": extra, "other shapes:": other})
+    set_values(model, values)
     taken = {layer for layer, _ in values}
     left = tuple(l.name for l in model.layers if l.weights and l.name not in taken)
     return Imported(len(values), left, tuple(top))

@@ -96,7 +96,7 @@ def conv(self:Places, source:Place, kind, shape, stride, dilation, identity, gro
         order = tuple((_sign(sign, leaf), n) for leaf, n in order)
         parts.append(Place(sign, order))
         self.found.append((sign, identity, convolution))
-    return self.beside(parts, [shape[-1]] * count)
+    return self.join(parts, [shape[-1]] * count)
 
 # %% ../../nbs/weights/02_graphs.ipynb #gr12
 @patch

@@ -9,11 +9,13 @@ ON_EACH ?= tests/test_layering.py tests/test_models.py tests/test_registry.py te
 	tests/test_search.py tests/test_cli.py tests/test_robustness.py
 # Where the environment lies; another one, e.g.: make check VENV=build/python3.13 PYTHON=python3.13
 VENV ?= .venv
+# By xdist itself, files with most tests come first; conftest.py puts those that take longest there.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: reproduce search check test test-cluster test-pythons on-each lab export lock outputs docs
+.PHONY: reproduce search check quick mutations test test-cluster test-pythons on-each lab export lock outputs docs
 .DELETE_ON_ERROR:
 
 reproduce: $(VENV)/installed            ## run the workflow: records, tables, figures, report
@@ -27,9 +29,15 @@ check: $(VENV)/installed                ## the inner loop, under a minute: lint,
 	ruff check .
 	python -m pytest -m quick
 
+quick: $(VENV)/installed                ## half a minute of a room's notebooks and tests: make quick ROOM=tflite
+	@python tools/quick.py $(ROOM)
+
+mutations: $(VENV)/installed            ## small faults in all rooms, one at a time: does a test find each?
+	python tools/mutations.py
+
 test: $(VENV)/installed                 ## everything that CI checks; one process a core, the dataset made before
 	python -c "from edgetpu_repro.data.datasets import dataset_builder; dataset_builder(data_dir='build/data')"
-	python -m pytest -n auto --dist loadfile
+	python -m pytest $(PARALLEL)
 
 test-cluster: $(VENV)/installed         ## on a Slurm of two virtual nodes, started here; skipped without Slurm
 	python -m pytest tests/cluster -rs
@@ -42,7 +50,7 @@ test-pythons:                         ## the tests of ON_EACH on each Python tha
 	done
 
 on-each: $(VENV)/installed
-	python -m pytest -n auto --dist loadfile $(ON_EACH)
+	python -m pytest $(PARALLEL) $(ON_EACH)
 
 lab: $(VENV)/installed                  ## JupyterLab on the notebooks
 	jupyter lab --notebook-dir nbs $(if $(filter 0,$(shell id -u)),--allow-root)

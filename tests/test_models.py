@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from edgetpu_repro.core.errors import UsageError
-from edgetpu_repro.models.costs import convolutions, count, operators
+from edgetpu_repro.models.costs import count, operators
 from edgetpu_repro.models.layout import Layout
 from edgetpu_repro.models.specs import (
     SPECS,
@@ -300,25 +300,6 @@ def test_a_file_cannot_ask_for_more_than_the_machine_has():
         XS, name="slices", stem=16384, blocks=(Block("grouped", expand=1, out=16384, group_size=1),)
     )
     assert "too large to build" in refused(build_model, slices)
-
-
-def by_name(records):
-    return {o.name: o for o in records}
-
-
-@pytest.mark.parametrize("name", [n for n in list_models() if has_layout(SPECS[n])])
-def test_keras_has_the_operators_of_the_layout(name):
-    "Convolution by convolution: shapes, window, groups, weights, parameters with the norm."
-    from edgetpu_repro.models.blocks import conv_layers, count_model
-
-    model = build_model(name)
-    assert count_model(model) == count(name)
-    assert by_name(conv_layers(model)) == by_name(convolutions(name))
-    g = layout(name)
-    assert [tuple(o.shape[1:]) for o in model.outputs] == [
-        g[o].shape for o in g.outputs
-    ] and model.output_names == list(g.outputs)
-    for f in g.features: assert model.get_layer(f).output.shape[1:] == g[f].shape
 
 
 @pytest.mark.parametrize("name", [n for n in list_models() if has_layout(SPECS[n])])

@@ -13,6 +13,7 @@ import time
 import nbformat
 import pytest
 from conftest import BIN, ROOT, call
+from warm import LIBRARIES
 
 sys.path.insert(0, str(ROOT / "tools"))
 from dependencies import MAKERS, ROOMS  # noqa: E402
@@ -24,6 +25,8 @@ LIBRARY = [
     *sorted(p for room in ("page", *ROOMS) for p in (ROOT / "nbs" / room).glob("*.ipynb")),
 ]
 STEPS = sorted(p for name in ("runs", *MAKERS) for p in (ROOT / "nbs" / name).glob("*.ipynb"))
+TINY = "mobilenet_edgetpu_v2_tiny"
+TINY_SEGMENTER = "deeplabv3plus_mobilenet_edgetpuv2_tiny_ade20k_32"
 SNAKEMAKE = (
     "snakemake",
     "--cores",
@@ -35,8 +38,32 @@ SNAKEMAKE = (
     "profile=smoke",
 )
 
+# What kernels import in a run of the workflow.
+KERNELS = (
+    "edgetpu_repro", "ipykernel.kernelapp", "matplotlib_inline.backend_inline",
+    *(name for name in LIBRARIES if name.partition(".")[0] not in ("execnb", "nbdev")),
+)
 
-def test_workflow_runs_resumes_and_rests():
+
+@pytest.fixture(scope="module")
+def warm_kernels(tmp_path_factory):
+    "Variables of a workflow whose kernels are forks of one process; all else is as always."
+    folder = tmp_path_factory.mktemp("kernels")
+    address, spec = folder / "socket", folder / "kernels/python3/kernel.json"
+    client = [sys.executable, "-IS", str(ROOT / "tests/warm_kernel.py"), str(address)]
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps(dict(
+        argv=[*client, "-f", "{connection_file}"], display_name="warm", language="python")))
+    like = {"TF_CPP_MIN_LOG_LEVEL": "3"} # as the Snakefile has it
+    words = [sys.executable, ROOT / "tests/warm.py", "kernels", address, *KERNELS]
+    with subprocess.Popen(words, cwd=ROOT, env={**os.environ, **like}) as parent:
+        while not address.exists() and parent.poll() is None: time.sleep(0.05)
+        yield {"JUPYTER_PATH": str(folder)}
+        parent.terminate()
+
+
+def test_workflow_runs_resumes_and_rests(warm_kernels):
+    "It is killed with the kernels that Jupyter starts, and goes on with warm ones."
     shutil.rmtree(ROOT / "build/smoke", ignore_errors=True)
     committed = sorted([*ROOT.glob("results/*"), *ROOT.glob("figures/*")])
     killed = subprocess.Popen(
@@ -49,7 +76,7 @@ def test_workflow_runs_resumes_and_rests():
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     made = first.stat().st_mtime
-    result = call("edgetpu-repro", "reproduce", "--profile", "smoke")
+    result = call("edgetpu-repro", "reproduce", "--profile", "smoke", env=warm_kernels)
     assert result.returncode == 0, result.stderr[-3000:]
     assert first.stat().st_mtime == made, "what was done before the kill is not done again"
     report = (ROOT / "build/smoke/report.html").read_text()
@@ -74,10 +101,10 @@ def test_workflow_runs_resumes_and_rests():
     )
 
 
-def test_a_search_goes_from_its_proxy_to_its_verdicts():
+def test_a_search_goes_from_its_proxy_to_its_verdicts(warm_kernels):
     "On the toy: searches, finalists, scores without a training, controllers, the tables."
     search = ("edgetpu-repro", "reproduce", "--profile", "smoke", "--step", "search")
-    result = call(*search)
+    result = call(*search, env=warm_kernels)
     assert result.returncode == 0, result.stderr[-3000:]
     records = {p.parent.name for p in (ROOT / "build/smoke/results/records").glob("search*/*.json")}
     assert records >= {"search", "search_repeat", "search_proxies", "search_controllers"}
@@ -97,10 +124,11 @@ def test_a_search_goes_from_its_proxy_to_its_verdicts():
     assert refused.returncode == 2 and "letters, digits" in refused.stderr
 
 
-def test_the_ablation_and_other_targets_follow_a_search():
+def test_the_ablation_and_other_targets_follow_a_search(warm_kernels):
     "On the toy, whose seeds are all the same: a difference is its own interval."
     for step in ("search_ablation", "search_targets"):
-        result = call("edgetpu-repro", "reproduce", "--profile", "smoke", "--step", step)
+        words = ("reproduce", "--profile", "smoke", "--step", step)
+        result = call("edgetpu-repro", *words, env=warm_kernels)
         assert result.returncode == 0, result.stderr[-3000:]
     tables = ROOT / "build/smoke/results/tables"
     with open(tables / "search_ablation.csv", newline="") as f:
@@ -141,14 +169,13 @@ def test_changing_a_figure_runs_only_that_figure_again():
         ("profile", "smok", "unknown profile 'smok'; did you mean 'smoke'?"),
     ],
 )
-def test_wrong_parameters_are_refused(tmp_path, parameter, value, answer):
-    result = call(
-        "papermill", "nbs/paper/fig1_blocks.ipynb", tmp_path / "out.ipynb", "-p", parameter, value
-    )
+def test_wrong_parameters_are_refused(tmp_path, warm_kernels, parameter, value, answer):
+    words = ("nbs/paper/fig1_blocks.ipynb", tmp_path / "out.ipynb", "-p", parameter, value)
+    result = call("papermill", *words, env=warm_kernels)
     assert result.returncode != 0 and f"error: {answer}" in result.stderr, result.stderr[-2000:]
 
 
-def test_a_damaged_record_is_named(tmp_path):
+def test_a_damaged_record_is_named(tmp_path, warm_kernels):
     shutil.copytree(ROOT / "config", tmp_path / "config")
     for file in ("Snakefile", "settings.ini"):
         shutil.copy(ROOT / file, tmp_path)
@@ -162,7 +189,7 @@ def test_a_damaged_record_is_named(tmp_path):
         "-p",
         "profile",
         "smoke",
-        env={"EDGETPU_REPRO_HOME": str(tmp_path)},
+        env={"EDGETPU_REPRO_HOME": str(tmp_path), **warm_kernels},
     )
     assert result.returncode != 0 and re.search(
         r"error: record \S+x\.json is not JSON", result.stderr
@@ -173,12 +200,17 @@ def test_a_damaged_record_is_named(tmp_path):
 @pytest.mark.parametrize(
     "step, parameters, answer",
     [
-        ("quantizers", dict(model="mobilenet_edgetpu_v2_tiny", test_images=40), "aeq weight_only"),
-        ("repeat", dict(model="mobilenet_edgetpu_v2_tiny", rounding=1), "int8   top-1"),
-        ("export_speed", dict(image_size=32, images=4, large=64, few=2, rounds=1), "times as fast"),
+        ("quantizers", dict(model=TINY, test_images=40), "aeq weight_only"),
+        ("repeat", dict(model=TINY, rounding=1), "int8   top-1"),
+        (
+            "export_speed",
+            dict(model=TINY, segmenter=TINY_SEGMENTER, image_size=32, images=4, large=64, few=2,
+                 rounds=1),
+            "times as fast",
+        ),
         (
             "training_speed",
-            dict(image_size=32, batch_size=8, steps=4, rounds=1, large=32),
+            dict(model=TINY, image_size=32, batch_size=8, steps=4, rounds=1, large=32),
             "times the images per second",
         ),
         (
@@ -193,10 +225,10 @@ def test_a_damaged_record_is_named(tmp_path):
         ),
     ],
 )
-def test_runs_that_the_workflow_leaves_out(tmp_path, step, parameters, answer):
+def test_runs_that_the_workflow_leaves_out(tmp_path, warm_kernels, step, parameters, answer):
     "They come after the workflow's test, whose smoke profile has left trained weights."
     given = [word for k, v in parameters.items() for word in ("-p", k, v)]
-    environment = {"EDGETPU_REPRO_TFDS_DIR": str(ROOT / "build/data")}
+    environment = {"EDGETPU_REPRO_TFDS_DIR": str(ROOT / "build/data"), **warm_kernels}
     result = call(
         "papermill",
         f"nbs/runs/{step}.ipynb",

@@ -1,4 +1,9 @@
-"Contracts of every registered model: builds, has the exact counts, learns, exports to int8, runs."
+"""Contracts of every registered model: builds, has the exact counts, learns, exports to int8, runs.
+
+A model is built once: the tests of a class have one parameter of the scope module, so that those of
+one model follow each other. Sizes are the smallest that say something, classes few.
+"""
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -6,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from edgetpu_repro import build_model, list_models
-from edgetpu_repro.models.blocks import load_model
-from edgetpu_repro.models.costs import RELEASED, count
+from edgetpu_repro.models.blocks import conv_layers, count_model, load_model
+from edgetpu_repro.models.costs import RELEASED, convolutions, count
 from edgetpu_repro.measure.predict import predictor
 from edgetpu_repro.tasks.base import TASKS
 from edgetpu_repro.tflite.quantize import (
@@ -19,12 +24,50 @@ from edgetpu_repro.tflite.quantize import (
 from edgetpu_repro.tflite.convert import fold_norms, freeze, to_float
 from edgetpu_repro.tflite.edgetpu import not_for_edgetpu
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
-from edgetpu_repro.models.specs import get_spec, has_layout
+from edgetpu_repro.models.specs import get_spec, has_layout, layout
 from edgetpu_repro.tflite.file import TFLiteFile
 from edgetpu_repro.tasks.segmentation import masked_cross_entropy
 
 DEEPLAB = "deeplabv3plus_mobilenet_edgetpuv2_"
-CLASSIFIERS, SEGMENTERS = list_models(task="classification"), list_models(task="segmentation")
+CLASSIFIERS, SEGMENTERS, DETECTORS = (
+    list_models(task=task) for task in ("classification", "segmentation", "detection")
+)
+SIZES = {"classification": 64, "segmentation": (64, 96), "detection": 64}
+CLASSES = 5
+
+
+def each(names):
+    "Tests of one model come one after another, and share what `built` has built."
+    return pytest.mark.parametrize("name", names, scope="module")
+
+
+@lru_cache(maxsize=1)
+def built(name):
+    "A small model, the same weights every time."
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    return build_model(name, CLASSES, SIZES[get_spec(name).task])
+
+
+def pictures(model, count=4):
+    "Images for a model, (count, height, width, 3)."
+    shape = (count, *model.input_shape[1:])
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+
+
+def by_name(records):
+    return {o.name: o for o in records}
+
+
+def check_layout(name):
+    "Convolution by convolution: shapes, window, groups, weights, parameters with the norm."
+    model, size = built(name), SIZES[get_spec(name).task]
+    assert count_model(model) == count(name, size, CLASSES)
+    assert by_name(conv_layers(model)) == by_name(convolutions(name, size, CLASSES))
+    g = layout(name, size, CLASSES)
+    assert [tuple(o.shape[1:]) for o in model.outputs] == [g[o].shape for o in g.outputs]
+    assert model.output_names == list(g.outputs)
+    for f in g.features: assert model.get_layer(f).output.shape[1:] == g[f].shape
 
 
 def test_every_model_with_a_layout_has_released_counts():
@@ -35,7 +78,7 @@ def test_every_model_with_a_layout_has_released_counts():
 
 @pytest.mark.parametrize("name", list(RELEASED))
 def test_counts(name):
-    "Of the layout; that Keras builds the same is in `test_models`."
+    "Of the layout at its full size; that Keras builds the same is tested below."
     trainable, params, macs, tolerance = RELEASED[name]
     counted = count(name)
     assert counted["params"] == params and trainable in (None, counted["trainable"])
@@ -45,52 +88,87 @@ def test_counts(name):
 
 def check_gradients(model, loss_of):
     "Loss and gradients of one step are finite, and nearly every weight takes part."
+    assert {str(w.dtype) for w in model.weights} == {"float32"}
+    before = model.get_weights() # training moves the averages of norms
     with tf.GradientTape() as tape:
         loss = loss_of(model)
     gradients = tape.gradient(loss, model.trainable_variables)
+    model.set_weights(before)
     assert np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients)
     assert sum(np.abs(g).max() > 0 for g in gradients) > 0.9 * len(gradients)
-
-
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_gradient_step(name):
-    model = build_model(name, num_classes=5, image_size=64)
-    images, labels = keras.random.uniform((4, 64, 64, 3), -1, 1, seed=0), np.array([0, 1, 2, 4])
-    assert [str(d) for d in {w.dtype for w in model.weights}] == [
-        "float32"
-    ] and model.output_names == ["probabilities"]
-    check_gradients(
-        model,
-        lambda m: keras.ops.mean(
-            keras.losses.sparse_categorical_crossentropy(labels, m(images, training=True))
-        ),
-    )
-
-
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_int8_export_runs(name):
-    keras.utils.set_random_seed(0)
-    model = build_model(name, num_classes=5, image_size=64)
-    images = np.random.default_rng(0).uniform(-1, 1, (4, 64, 64, 3)).astype("float32")
-    float_file = to_float(freeze(model))
-    int8_file = quantize_tflite(float_file, activation_ranges(float_file, images))
-    file = TFLiteFile.open(int8_file)
-    check_operators(file, int8=True)
-    if get_spec(name).family != "reference":
-        assert not not_for_edgetpu(int8_file)
-    assert file.inputs[0].dtype == file.outputs[0].dtype == "int8"
-    foreign = {"RELU", "MUL", "SUB", "QUANTIZE", "DEQUANTIZE"} & set(file.operator_counts)
-    assert not foreign - _hard_swish(name)
-    expected = predictor(model)(images)
-    np.testing.assert_allclose(TFLiteFile.open(float_file).predictor()(images), expected, atol=1e-4)
-    outputs = file.predictor()(images)
-    assert outputs.shape == (4, 5)
-    np.testing.assert_allclose(outputs.sum(-1), 1, atol=0.02)
 
 
 def _hard_swish(name):
     "Squeeze-and-excitation multiplies; the references have it, our models do not."
     return {"MUL"} if get_spec(name).family == "reference" else set()
+
+
+@each(CLASSIFIERS)
+class TestClassifiers:
+    def test_keras_has_the_operators_of_the_layout(self, name):
+        if has_layout(get_spec(name)): check_layout(name)
+        assert built(name).output_names == ["probabilities"]
+
+    def test_gradient_step(self, name):
+        model, labels = built(name), np.array([0, 1, 2, 4])
+        images, loss = pictures(model), keras.losses.sparse_categorical_crossentropy
+        check_gradients(model, lambda m: keras.ops.mean(loss(labels, m(images, training=True))))
+
+    def test_int8_export_runs(self, name):
+        model = built(name)
+        images = pictures(model)
+        float_file = to_float(freeze(model))
+        int8_file = quantize_tflite(float_file, activation_ranges(float_file, images))
+        file = TFLiteFile.open(int8_file)
+        check_operators(file, int8=True)
+        if get_spec(name).family != "reference":
+            assert not not_for_edgetpu(int8_file)
+        assert file.inputs[0].dtype == file.outputs[0].dtype == "int8"
+        foreign = {"RELU", "MUL", "SUB", "QUANTIZE", "DEQUANTIZE"} & set(file.operator_counts)
+        assert not foreign - _hard_swish(name)
+        expected, given = predictor(model)(images), TFLiteFile.open(float_file).predictor()(images)
+        np.testing.assert_allclose(given, expected, atol=1e-4)
+        outputs = file.predictor()(images)
+        assert outputs.shape == (4, CLASSES)
+        np.testing.assert_allclose(outputs.sum(-1), 1, atol=0.02)
+
+
+@each(SEGMENTERS)
+class TestSegmenters:
+    def test_keras_has_the_operators_of_the_layout(self, name):
+        check_layout(name)
+        stride = 4 if name.endswith("baseline") else 8 if name.startswith("autoseg") else 16
+        model = built(name)
+        assert model.output_names == ["logits"]
+        assert model.output_shape == (None, 64 // stride, 96 // stride, CLASSES)
+
+    def test_gradient_step(self, name):
+        model = built(name)
+        images = pictures(model, 2)
+        masks = np.random.default_rng(0).integers(0, CLASSES, images.shape[:3])
+        check_gradients(model, lambda m: masked_cross_entropy(masks, m(images, training=True)))
+
+    def test_int8_export_runs(self, name, tmp_path):
+        model, outputs = built(name), {}
+        images, methods = pictures(model), finalize_methods((64, 96))
+        folded = fold_norms(model)
+        for argmax in ("default", "fused4"):
+            frozen = freeze(model, finalize_method=methods[argmax], folded=folded)
+            file = export_tflite(frozen, tmp_path / f"{argmax}.tflite", images)
+            assert file["inputs"][0]["dtype"] == "int8"
+            assert file["outputs"][0]["dtype"] == "int32" and not file["float_operators"]
+            assert not {"RELU", "MUL", "SUB", "DEQUANTIZE"} & set(file["operators"])
+            outputs[argmax] = predictor(tmp_path / f"{argmax}.tflite")(images)
+        masks = {argmax: TASKS["segmentation"].masks(y, "none") for argmax, y in outputs.items()}
+        assert masks["default"].shape == masks["fused4"].shape == (4, 64, 96)
+        assert all(mask.min() >= 0 and mask.max() < CLASSES for mask in masks.values())
+        coarse = masks["fused4"][:, ::4, ::4].repeat(4, 1).repeat(4, 2)
+        assert np.array_equal(masks["fused4"], coarse), "upsampling of classes is exact"
+
+
+@each(DETECTORS)
+def test_keras_has_the_operators_of_a_detectors_layout(name):
+    check_layout(name)
 
 
 def test_implementations_of_group_convolution_agree():
@@ -100,52 +178,6 @@ def test_implementations_of_group_convolution_agree():
     native.set_weights(sliced.get_weights())
     images = keras.random.uniform((2, 64, 64, 3), -1, 1, seed=0)
     np.testing.assert_allclose(sliced(images), native(images), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", SEGMENTERS)
-def test_segmentation_gradient_step(name):
-    model = build_model(name, num_classes=5, image_size=(64, 96))
-    stride = 4 if name.endswith("baseline") else 8 if name.startswith("autoseg") else 16
-    assert model.output_names == ["logits"] and model.output_shape == (
-        None,
-        64 // stride,
-        96 // stride,
-        5,
-    )
-    images, masks = (
-        keras.random.uniform((2, 64, 96, 3), -1, 1, seed=0),
-        np.random.default_rng(0).integers(0, 5, (2, 64, 96)),
-    )
-    check_gradients(model, lambda m: masked_cross_entropy(masks, m(images, training=True)))
-
-
-@pytest.mark.parametrize("name", SEGMENTERS)
-def test_segmentation_int8_export_runs(name, tmp_path):
-    keras.utils.set_random_seed(0)
-    model = build_model(name, num_classes=5, image_size=64)
-    images = np.random.default_rng(0).uniform(-1, 1, (4, 64, 64, 3)).astype("float32")
-    folded, methods = fold_norms(model), finalize_methods((64, 64))
-    for argmax in ("default", "fused4"):
-        file = export_tflite(
-            freeze(model, finalize_method=methods[argmax], folded=folded),
-            tmp_path / f"{argmax}.tflite",
-            images,
-        )
-        assert (
-            file["inputs"][0]["dtype"] == "int8"
-            and file["outputs"][0]["dtype"] == "int32"
-            and not file["float_operators"]
-        )
-        assert not {"RELU", "MUL", "SUB", "DEQUANTIZE"} & set(file["operators"])
-    outputs = {
-        argmax: predictor(tmp_path / f"{argmax}.tflite")(images) for argmax in ("default", "fused4")
-    }
-    masks = {argmax: TASKS["segmentation"].masks(y, "none") for argmax, y in outputs.items()}
-    assert masks["default"].shape == masks["fused4"].shape == (4, 64, 64)
-    assert all(mask.min() >= 0 and mask.max() < 5 for mask in masks.values())
-    assert np.array_equal(
-        masks["fused4"], masks["fused4"][:, ::4, ::4].repeat(4, 1).repeat(4, 2)
-    ), "upsampling of classes is exact"
 
 
 @pytest.mark.parametrize(

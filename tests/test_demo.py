@@ -1,9 +1,12 @@
 "The demo page in a browser: numbers against Python, bad input, no foreign request, 390 pixels."
 import json
+import shutil
 import signal
 import struct
 import subprocess
 import zlib
+from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,14 +15,17 @@ from PIL import Image
 from test_cli import one_line
 
 from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.core.files import sha256_file
 from edgetpu_repro.data.pictures import MOST_PIXELS, read_picture
 from edgetpu_repro.measure.benchmark import median_interval, summarize
+from edgetpu_repro.measure.devices import read_device_record
 from edgetpu_repro.measure.predict import model_input, open_model
 from edgetpu_repro.models.anchors import STRIDES, anchor_boxes
 from edgetpu_repro.models.specs import build_model
 from edgetpu_repro.show.litertjs import UTILS, litertjs, unpack_package
 from edgetpu_repro.tasks.detection import detections_of
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
+from edgetpu_repro.tflite.content import BUILTIN, unpack
 from edgetpu_repro.tflite.export import export_model
 from edgetpu_repro.tflite.options import ExportOptions
 
@@ -36,9 +42,9 @@ def runtime():
     except UsageError as e: pytest.skip(str(e))
 
 
-def exported(folder, name, images=None, **options):
+def exported(folder, name, images=None, group_conv="slices", **options):
     "The files of a model with random weights."
-    model = build_model(name, image_size=SIDE)
+    model = build_model(name, image_size=SIDE, group_conv=group_conv)
     return [path for path, _ in export_model(model, folder, images,
                                            ExportOptions(trained=False, **options))]
 
@@ -50,7 +56,8 @@ def files(tmp_path_factory):
     images = np.random.default_rng(0).uniform(-1, 1, (9, SIDE, SIDE, 3)).astype("float32")
     masks = exported(folder, SEGMENTER, finalize_methods=("none", f"resize{SIDE},argmax"))
     heads = exported(folder, DETECTOR, finalize_methods=("none", "nms"))
-    classes, int8 = (exported(folder, CLASSIFIER, given)[0] for given in (None, images))
+    classes = exported(folder, CLASSIFIER, group_conv="native")[0]
+    int8 = exported(folder, CLASSIFIER, images)[0]
     return dict(classes=classes, int8=int8, logits=masks[0], mask=masks[1], heads=heads[0],
                 boxes=heads[1])
 
@@ -237,6 +244,16 @@ def refused(page, what, path):
     return line
 
 
+def huge_jpeg(path):
+    "A JPEG file whose head says more pixels than are allowed."
+    side = int(MOST_PIXELS**0.5) + 1
+    Image.new("RGB", (8, 8)).save(path)
+    content = path.read_bytes()
+    at = content.index(b"\xff\xc0") + 5
+    path.write_bytes(content[:at] + struct.pack(">HH", side, side) + content[at + 4:])
+    return path
+
+
 def huge(path):
     "A PNG file whose head says more pixels than are allowed."
     side = int(MOST_PIXELS**0.5) + 1
@@ -260,29 +277,55 @@ def test_what_the_page_refuses_is_a_line_with_what_to_do(opened, files, picture,
     assert "lacks the mark TFL3" in refused(page, "#file", damaged)
     page.select_option("#model", label=files["classes"].name)
     page.wait_for_selector("#message", state="hidden")
-    assert "are allowed" in refused(page, "#pictures", huge(tmp_path / "huge.png"))
+    for path in (huge(tmp_path / "huge.png"), huge_jpeg(tmp_path / "huge.jpg")):
+        assert "are allowed: make it smaller" in refused(page, "#pictures", path)
     (tmp_path / "text.png").write_text("no picture")
     assert "not a picture" in refused(page, "#pictures", tmp_path / "text.png")
     page.click("#camera")
     page.wait_for_selector("#message:not([hidden])")
-    assert "no picture from the camera" in page.locator("#message").inner_text()
+    line = page.locator("#message").inner_text()
+    assert "no picture from the camera" in line and ("open a picture" in line or "allow it" in line)
+    assert "No WebGPU: this browser has none" in page.locator("#gpu").inner_text() or page.evaluate(
+        "[...document.querySelectorAll('#accelerator option')].some((o) => o.value === 'webgpu')")
 
 
-def test_a_camera_is_looked_at_until_it_is_stopped(address, browser):
-    args = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    import shutil
+@contextmanager
+def another(browser, address, *args):
+    "The page in a Chromium with other options."
     name = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
-    launched = browser.browser_type.launch(executable_path=shutil.which(name), args=args)
+    launched = browser.browser_type.launch(executable_path=shutil.which(name),
+                                           args=["--no-sandbox", *args])
     try:
         one = Visit(launched)
         one.page.goto(address)
         one.page.wait_for_selector(FREE)
-        one.page.click("#camera")
-        one.page.wait_for_selector("figure figcaption:has-text('camera')")
-        one.page.click("#camera")
-        assert one.page.evaluate("demo.state.stream") is None
+        yield one.page
         assert not one.errors and not one.outside(address)
     finally: launched.close()
+
+
+def test_a_camera_is_looked_at_until_it_is_stopped(address, browser):
+    options = "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"
+    with another(browser, address, *options) as page:
+        page.click("#camera")
+        page.wait_for_selector("figure figcaption:has-text('camera')")
+        page.click("#camera")
+        assert page.evaluate("demo.state.stream") is None
+
+
+WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan",
+          "--use-vulkan=swiftshader", "--use-angle=swiftshader") # on the CPU
+
+
+def test_webgpu_gives_the_same_where_there_is_one(address, browser, files, picture):
+    with another(browser, address, *WEBGPU) as page:
+        line = page.locator("#gpu").inner_text()
+        if line: pytest.skip(f"this Chromium has no WebGPU in software: {line}")
+        wanted = look(page, files["classes"], picture)["outputs"][0]
+        page.select_option("#accelerator", "webgpu")
+        found = look(page, files["classes"], picture, figures=2)["outputs"][0]
+        assert page.locator("#message").is_hidden()
+        assert found == pytest.approx(wanted, abs=1e-3) and max(found) > 0
 
 
 def test_the_policy_lets_nothing_out(address, visit):
@@ -303,7 +346,7 @@ def test_times_are_summarised_as_in_python(opened, files, tmp_path):
     page = opened(width=390)
     page.select_option("#model", label=files["classes"].name)
     page.fill("#seconds", "1")
-    page.fill("#device", "A test")
+    page.fill("#device", "A <b>test")
     page.click("#benchmark")
     page.wait_for_selector("#record:not([disabled])")
     with page.expect_download() as download: page.click("#record")
@@ -312,7 +355,8 @@ def test_times_are_summarised_as_in_python(opened, files, tmp_path):
     numbers = record["numbers"]
     rounds = numbers.pop("rounds_ms")
     assert numbers == pytest.approx(summarize(rounds), abs=1e-4) and numbers["processes"] >= 6
-    assert record["name"] == CLASSIFIER and record["parameters"]["device"] == "A test"
+    assert record["name"] == CLASSIFIER and record["parameters"]["device"] == "A b test"
+    assert read_device_record(tmp_path / "record.json")
     assert f"{numbers['latency_ms']:.2f} ms" in page.locator("#times").inner_text()
     rng = np.random.default_rng(0)
     for count in (6, 7, 12, 30):
@@ -323,8 +367,98 @@ def test_times_are_summarised_as_in_python(opened, files, tmp_path):
         assert found["latency_low_ms"] == pytest.approx(median_interval(medians)[0], abs=1e-4)
 
 
-def test_bad_words(inside, tmp_path, files):
+def drawn(page, name, address, folder):
+    "The file that the explorer writes of a model at 64 pixels."
+    page.goto(f"{address}explorer/index.html#model={name}")
+    page.locator(".image_size input").fill(str(SIDE))
+    with page.expect_download() as download: page.click("#tflite")
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+HOW = ("padding", "strideW", "strideH", "dilationWFactor", "dilationHFactor", "depthMultiplier",
+       "fusedActivationFunction", "filterWidth", "filterHeight", "keepDims", "alignCorners",
+       "halfPixelCenters")
+
+
+def operators_of(path):
+    "How often a file has each operator: kind, shapes of maps and kernels, options."
+    model = unpack(path.read_bytes())
+    graph, found = model.subgraphs[0], Counter()
+    shape = [() if t.shape is None else tuple(map(int, t.shape)) for t in graph.tensors]
+    for o in graph.operators:
+        code = model.operatorCodes[o.opcodeIndex]
+        kind = BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if kind in ("RESHAPE", "ADD"): continue # of maps of one pixel the converter makes vectors
+        how = tuple((name, int(getattr(o.builtinOptions, name))) for name in HOW
+                    if hasattr(o.builtinOptions, name))
+        maps = tuple(shape[i] for i in o.inputs if len(shape[i]) > 2)
+        found[kind, maps, shape[o.outputs[0]], how] += 1
+    return found
+
+
+def test_the_explorer_writes_the_operators_of_an_export(address, visit, files, tmp_path):
+    one = visit()
+    for what, name in dict(classes=CLASSIFIER, logits=SEGMENTER).items():
+        path = drawn(one.page, name, address, tmp_path)
+        ours, theirs = operators_of(path), operators_of(files[what])
+        assert ours == theirs and sum(ours.values()) > 50, name
+    ours, theirs = (operators_of(f) for f in (drawn(one.page, DETECTOR, address, tmp_path),
+                                              files["heads"]))
+    sliced = {kind for kind, *_ in theirs - ours} # there group convolutions are slices
+    assert sliced == {"SPLIT", "CONV_2D", "CONCATENATION"}
+    assert {kind for kind, *_ in ours - theirs} == {"CONV_2D"} and (ours & theirs).total() > 100
+    assert not one.errors and not one.outside(address)
+
+
+def test_the_explorer_hands_its_model_over(address, visit, picture, tmp_path):
+    one = visit(width=390)
+    one.page.goto(f"{address}explorer/index.html#model=mobilenet_edgetpu_v2_tiny")
+    one.page.locator("#tables [data-field=kernel]").nth(2).fill("5")
+    fragment = one.page.url.partition("explorer/index.html#model=")[2]
+    path = drawn(one.page, fragment, address, tmp_path)
+    with one.page.context.expect_page() as opened: one.page.click("#time")
+    page = opened.value
+    page.wait_for_selector("#facts:not(:empty)") # its policy forbids the eval of wait_for_function
+    page.wait_for_selector(FREE)
+    name = "mobilenet_edgetpu_v2_tiny_edited"
+    assert page.evaluate("demo.state.model.file") == path.name == f"{name}.tflite"
+    found = look(page, path, picture)
+    assert found["outputs"][0] == pytest.approx(python(path, picture)[1][0].tolist(), abs=1e-4)
+    page.fill("#seconds", "1")
+    page.click("#benchmark")
+    page.wait_for_selector("#record:not([disabled])")
+    with page.expect_download() as download: page.click("#record")
+    download.value.save_as(tmp_path / "record.json")
+    record = read_device_record(tmp_path / "record.json")
+    assert record["name"] == name and record["parameters"]["image_hw"] == [SIDE, SIDE]
+    assert record["parameters"]["sha256"] == sha256_file(path)
+    assert not one.errors and not one.outside(address)
+
+
+THUMB = 44 # pixels
+
+
+def test_a_thumb_can_use_it(opened, files):
+    page = opened(width=390, height=844)
+    for what in ("classes", "logits", "heads"):
+        page.select_option("#model", label=files[what].name)
+        page.wait_for_selector(FREE)
+        sizes = page.evaluate("""() => [...document.querySelectorAll(
+            "select, button, .button, header a, input:not([hidden]):not([type=checkbox]), .check")]
+            .filter((control) => control.checkVisibility())
+            .map((control) => [control.outerHTML.slice(0, 60), control.getBoundingClientRect()])
+            .map(([text, box]) => [text, box.width, box.height])""")
+        assert len(sizes) > 12
+        assert not [row for row in sizes if min(row[1:]) < THUMB]
+
+
+def test_bad_words(inside, installed, tmp_path, files):
     one_line(inside("demo", tmp_path / "no.tflite"), "is not a file")
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(files["classes"].read_bytes()[:3000])
+    one_line(installed("demo", damaged, "--no_browser"), "damaged.tflite") # and no server
     other = tmp_path / "a.txt"
     other.write_text("x")
     one_line(inside("demo", other), "is no .tflite file")

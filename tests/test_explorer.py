@@ -2,6 +2,7 @@
 import json
 import random
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import typer
@@ -312,6 +313,121 @@ def test_the_time_of_a_block_is_in_sight_while_it_is_edited(opened, width):
         assert box["x"] + box["width"] <= width, name
     wide = page.evaluate("document.querySelector('.wide').scrollWidth")
     assert width < 1280 or wide <= page.evaluate("document.querySelector('.wide').clientWidth")
+
+
+NEUTRAL = ("class", "name", "family", "dropout", "drop_connect")
+
+
+def edits(a, b, whole=4):
+    "The fewest changed fields that make the blocks b of the blocks a; a block more counts 4."
+    @cache
+    def left(i, j):
+        if i == len(a) or j == len(b): return whole * (len(a) - i + len(b) - j)
+        changed = min(sum(a[i][key] != b[j][key] for key in a[i]), 2 * whole)
+        return min(changed + left(i + 1, j + 1), whole + left(i + 1, j), whole + left(i, j + 1))
+
+    return left(0, 0)
+
+
+def nearest_classifier(spec):
+    "(cost, names) of the registered classifiers that the fewest changes lead from."
+    wanted, costs = json.loads(specs.spec_to_json(spec)), {}
+    for name in specs.list_models():
+        plain = json.loads(specs.spec_to_json(specs.get_spec(name)))
+        if plain["class"] != "Classifier": continue
+        fields = [key for key in plain if key not in (*NEUTRAL, "blocks")]
+        costs[name] = (sum(plain[key] != wanted[key] for key in fields)
+                       + edits(plain["blocks"], wanted["blocks"]))
+    least = min(costs.values())
+    return least, [name for name, cost in costs.items() if cost == least]
+
+
+def nearest(page, spec):
+    return page.evaluate("text => Model.nearest(Model.parse(text))", specs.spec_to_json(spec))
+
+
+def test_the_nearest_published_model_is_the_one_that_the_fewest_changes_lead_to(opened):
+    page, rng = opened(), random.Random(1)
+    for name in NAMES:
+        if not specs.has_layout(specs.get_spec(name)) or name in specs.VARIANTS: continue
+        found = nearest(page, specs.get_spec(name))
+        assert found["cost"] == 0 and found["changes"] == [], (name, found)
+    for name in ("mobilenet_edgetpu_v2_m", "mobilenet_edgetpu_dm1p25", "mobilenet_edgetpu_v2_tiny"):
+        spec = specs.get_spec(name)
+        for _ in range(4):
+            blocks = list(spec.blocks)
+            for _ in range(rng.randint(1, 9)):
+                i = rng.randrange(len(blocks))
+                how = dict(kernel=rng.choice([3, 5, 7]), id_skip=rng.random() > 0.3)
+                blocks[i] = replace(blocks[i], **how)
+            i = rng.choice([i for i in range(1, len(blocks)) if blocks[i - 1].out == blocks[i].out])
+            blocks.insert(i, blocks[i])
+            changed = replace(spec, blocks=tuple(blocks), stem=rng.choice([spec.stem, 40]))
+            found, (cost, names) = nearest(page, changed), nearest_classifier(changed)
+            assert found["cost"] == cost and found["model"] in names
+
+
+def test_what_changed_against_the_nearest_is_in_words(opened):
+    page = opened("#model=mobilenet_edgetpu_v2_s")
+    assert "mobilenet_edgetpu_v2_s" in page.locator("#nearest").inner_text()
+    assert "as published" in page.locator("#nearest").inner_text()
+    rows = page.locator("#tables tbody tr")
+    rows.nth(2).locator("[data-field=kernel]").fill("5")
+    rows.nth(4).locator("button").first.click()
+    page.locator(".stem input").fill("40")
+    text = page.locator("#nearest").inner_text()
+    assert "is the nearest, with 3 changes" in text and "published: " in text
+    before, kernel = python("mobilenet_edgetpu_v2_s"), specs.get_spec("mobilenet_edgetpu_v2_s")
+    assert f"block 2: kernel {kernel.blocks[2].kernel} → 5" in text
+    assert f"stem {kernel.stem} → 40" in text and "block 5 is new" in text
+    change = 100 * (shown(page)["params"] / before["params"] - 1)
+    assert f"parameters +{change:.1f} %" in text
+    page.select_option("#model", "mobilenet_edgetpu_v2_m") # another one comes nearer
+    page.locator("#tables tbody tr").nth(3).get_by_label("Delete").click()
+    text = page.locator("#nearest").inner_text()
+    assert "mobilenet_edgetpu_v2_m" in text and "of it is gone" in text
+
+
+def test_the_nearest_of_other_tasks(opened):
+    page = opened("#model=spaghettinet_edgetpu_m")
+    page.locator("#tables tbody tr").nth(1).locator("[data-field=width]").fill("24")
+    assert "spaghettinet_edgetpu_m" in page.locator("#nearest").inner_text()
+    assert "width" in page.locator("#nearest").inner_text()
+    page = opened("#model=deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32")
+    page.click("#edit-body")
+    page.locator("#tables tbody tr").nth(1).locator("[data-field=expand]").fill("6")
+    text = page.locator("#nearest").inner_text()
+    assert "deeplabv3plus_mobilenet_edgetpuv2_xs_ade20k_32" in text and "→ 6" in text
+    assert "1 change:" in text
+
+
+THUMB = 44 # pixels
+
+
+@pytest.mark.parametrize("name", ["mobilenet_edgetpu_v2_xs", "spaghettinet_edgetpu_m",
+                                  "deeplabv3plus_mobilenet_edgetpuv2_s_ade20k_32"])
+def test_a_thumb_can_use_it(explorer, visit, name):
+    one = visit(width=390, height=844)
+    page = one.page
+    page.goto(f"{explorer}#model={name}")
+    page.locator("#json summary").click()
+    sizes = page.evaluate("""() => [...document.querySelectorAll(
+        "select, button, .button, input:not([hidden]), textarea, summary")]
+        .filter((control) => control.checkVisibility())
+        .map((control) => [control.outerHTML.slice(0, 60), control.getBoundingClientRect()])
+        .map(([text, box]) => [text, box.width, box.height])""")
+    assert len(sizes) > 12
+    assert not [row for row in sizes if min(row[1:]) < THUMB]
+    assert one.overflow() <= 0
+    strips = page.evaluate("""() => [...document.querySelectorAll(".wide")].map((strip) => {
+        strip.scrollLeft = 1e6;
+        return [strip.scrollWidth - strip.clientWidth, strip.scrollLeft];
+    })""")
+    assert all(moved == pytest.approx(room, abs=1) for room, moved in strips)
+    if name != "deeplabv3plus_mobilenet_edgetpuv2_s_ade20k_32": assert strips[0][0] > 0
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight / 2)")
+    box = page.locator("#ms").bounding_box() # the number stays while rows are edited
+    assert 0 <= box["y"] < 100 and not one.errors
 
 
 def test_the_commands_that_the_page_names_are_commands(opened):

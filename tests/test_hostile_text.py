@@ -147,7 +147,7 @@ def test_the_site_and_the_explorer(visit, tmp_path, monkeypatch):
     model = next(iter(found["specs"]))
     found["specs"] = {**found["specs"], SCRIPT: {**found["specs"][model], "name": SCRIPT}}
     found["aliases"] = {**found["aliases"], SCRIPT: SCRIPT}
-    monkeypatch.setattr(explorer, "explorer_data", lambda home: found)
+    monkeypatch.setattr(explorer, "explorer_data", lambda *_: found)
     harmless(visit, explorer.write_explorer(tmp_path / "explorer"))
 
 

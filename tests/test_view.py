@@ -89,6 +89,10 @@ def test_bad_input(file, inside, tmp_path):
     damaged.write_bytes(file.read_bytes()[:3000])
     answer = one_line(inside("view", damaged, "--node_data", tmp_path / "d.json"), "damaged.tflite")
     assert not (tmp_path / "d.json").exists(), answer
+    one_line(inside("view", keras, "--no_browser"), "m.keras", "damaged")
+    for cut in (0, 40, 3000): # no server starts
+        damaged.write_bytes(file.read_bytes()[:cut])
+        one_line(inside("view", damaged, "--no_browser"), "damaged.tflite")
     one_line(inside("view", file, "--port", 70000), "port")
 
 

@@ -56,6 +56,11 @@ PROJECT = { # files of the root that have pages
     "CONTRIBUTING.md": "Contributing",
     "CHANGELOG.md": "Changelog",
 }
+ORDER = ( # of tables and figures of a profile; others stand behind them by name
+    "fig1_blocks", "fig2_tradeoff", "tab1_classification", "accuracy", "fig3_frontier",
+    "fig4_frontier", "tab2_parameters", "tab3_segmentation", "fig5_segmentation", "detection",
+    "detection_graph", "detection_gallery", "claims", "claims_evidence", "claims_sensitivity")
+FIRST = "default" # profile
 TOP1, PIXEL = "ImageNet top-1 (%)", "Pixel 6 Edge TPU (ms)"
 EIGHT_BIT = "ImageNet top-1, 8-bit (%)" # float top-1 is another axis
 INTERACTIVE = { # table: columns that name a point, titles of the axes, (legend, across, up)s
@@ -302,16 +307,34 @@ def picture_of(picture:Path, page:Path) -> str:
     return f"![{title_of(picture.stem)}]({os.path.relpath(place, page.parent)})"
 
 
+def in_order(path:Path) -> tuple: # to sort by
+    "Where a table or a figure stands among the others."
+    return ORDER.index(path.stem) if path.stem in ORDER else len(ORDER), path.stem
+
+
+def gallery(tables:list, pictures:dict, page:Path) -> str:
+    "Tables with a figure as pictures that lead to them."
+    cards = []
+    for title, table in tables:
+        if table.stem not in pictures: continue
+        source = os.path.relpath(Path("files", pictures[table.stem]), page.parent)
+        cards.append(f'<a href="{table.stem}.html"><img src="{source}" alt="" loading="lazy">'
+                     f"<span>{html.escape(title)}</span></a>")
+    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+
+
 def write_results(profile:str) -> list: # of the navigation
-    "The tables and figures of a profile."
-    tables = [write_table(p) for p in sorted(Path("results", profile, "tables").glob("*.md"))]
+    "The tables and figures of a profile, pictures first."
+    found = sorted(Path("results", profile, "tables").glob("*.md"), key=in_order)
+    tables = [write_table(p) for p in found]
     page, names = Path("results", profile, "index.md"), {p.stem for _, p in tables}
-    shown = [f"# Profile {profile}"]
-    shown.append("\n".join(f"- [{title}]({table.name})" for title, table in tables))
-    for picture in sorted(Path("figures", profile).glob("*.png")):
-        if picture.stem in names: continue
-        shown += [f"## {title_of(picture.stem)}", picture_of(picture, page)]
-    write(page, "\n\n".join(shown))
+    files = sorted(Path("figures", profile).glob("*.png"), key=in_order)
+    pictures = {path.stem: path for path in files}
+    plain = [f"- [{title}]({table.name})" for title, table in tables if table.stem not in pictures]
+    shown = [f"# Profile {profile}", gallery(tables, pictures, page), "\n".join(plain)]
+    for name, picture in pictures.items():
+        if name not in names: shown += [f"## {title_of(name)}", picture_of(picture, page)]
+    write(page, "\n\n".join(filter(None, shown)))
     return [{"Overview": str(page)}, *({title: str(table)} for title, table in tables)]
 
 
@@ -405,8 +428,9 @@ def write_all(runtime) -> list: # the navigation
     write_assets()
     write_start()
     write_commands()
-    results = [{p.name: write_results(p.name)} for p in sorted(Path("results").iterdir())
-               if (p / "tables").is_dir() and p.name != "smoke"]
+    profiles = sorted(p.name for p in Path("results").iterdir()
+                      if (p / "tables").is_dir() and p.name not in (FIRST, "smoke"))
+    results = [{name: write_results(name)} for name in (FIRST, *profiles)]
     page = write_notebooks("page", "The page in nine stops")
     rooms = [{room: write_notebooks(room, room.capitalize())} for room in ROOMS]
     steps = [{title: write_notebooks(name, title)} for name, title in STEPS.items()]
@@ -438,8 +462,11 @@ def main():
     nav = write_all(runtime)
     build(load_config("mkdocs.yml", nav=nav, site_dir=str(folder)))
     for path in folder.rglob("*.map"): path.unlink() # of scripts, for their developers
-    write_explorer(folder / "explorer", home="../index.html")
-    if runtime: write_demo(folder / "demo", runtime, home="../index.html")
+    demo = "../demo/index.html" if runtime else None
+    write_explorer(folder / "explorer", home="../index.html", demo=demo)
+    if runtime:
+        write_demo(folder / "demo", runtime, home="../index.html",
+                   explorer="../explorer/index.html")
     print(f"site: {folder / 'index.html'}")
 
 

@@ -18,24 +18,37 @@ from .app import refuse_other, say, say_json, warn
 from ..core.errors import UsageError, need
 
 # %% ../../nbs/cli/11_demo.ipynb #cd05
-def _facts(path, opened) -> dict:
-    "What `demo` knows of a file; in a child process."
+def _facts(paths:dict, opened) -> list:
+    "What `demo` knows of files, or what is wrong with them; in a child process."
     from edgetpu_repro.show.demo import model_facts
-    return model_facts(path, **opened)
+    found = []
+    for address, path in paths.items():
+        try: found.append(model_facts(path, **opened) | dict(url=address[1:]))
+        except UsageError as e: found.append(dict(file=path.name, error=str(e)))
+    return found
 
 
-def _data(models) -> dict:
-    "The page's tables; in a child process, which alone loads Keras."
+def _with_tables(facts) -> tuple: # facts, tables of the page, tables of the explorer
+    "What the pages have to know; in a child process, which alone loads Keras."
     from edgetpu_repro.show.demo import page_data
-    return page_data(models)
+    from edgetpu_repro.show.explorer import explorer_data
+    page = page_data(facts, explorer="explorer/index.html")
+    return facts, page, explorer_data(demo="../index.html")
 
 
-def _known(path, address, opened) -> dict:
-    "The facts of a file, or what is wrong with it."
+def _together(paths, opened) -> tuple: return _with_tables(_facts(paths, opened))
+
+
+def _known(paths:dict, opened) -> tuple: # as `_with_tables`
+    "All in one child process; where a file takes that down, each file in its own."
     from edgetpu_repro.tflite.isolation import OPEN_MEMORY, OPEN_SECONDS, run_isolated
-    limits = dict(seconds=OPEN_SECONDS, memory=OPEN_MEMORY, what=path, anew=True)
-    try: return run_isolated(_facts, path, opened, **limits) | dict(url=address[1:])
-    except UsageError as e: return dict(file=path.name, error=str(e))
+    limits = dict(seconds=OPEN_SECONDS, memory=OPEN_MEMORY, anew=True)
+    try: return run_isolated(_together, paths, opened, what="a file", **limits)
+    except UsageError: facts = []
+    for address, path in paths.items():
+        try: facts += run_isolated(_facts, {address: path}, opened, what=path, **limits)
+        except UsageError as e: facts.append(dict(file=path.name, error=str(e)))
+    return run_isolated(_with_tables, facts, what="the page", anew=True)
 
 
 def _check_served(files):
@@ -67,14 +80,13 @@ def demo(
     opened = open_options(input_range, task)
     from edgetpu_repro.show.demo import demo_server, served_files
     from edgetpu_repro.show.litertjs import litertjs
-    from edgetpu_repro.tflite.isolation import run_isolated
     source = litertjs(say=warn)
     paths = {f"/models/{i}.tflite": path for i, path in enumerate(files or ())}
-    facts = [_known(path, address, opened) for address, path in paths.items()]
-    for f in facts:
-        if "error" in f: warn(f"WARNING: {f['error']}")
-    data = run_isolated(_data, facts, what="the page", anew=True)
-    server = demo_server(served_files(data, paths, source), port)
+    facts, data, explorer = _known(paths, opened)
+    wrong = [f["error"] for f in facts if "error" in f]
+    if facts and len(wrong) == len(facts): raise UsageError(wrong[0])
+    for line in wrong: warn(f"WARNING: {line}")
+    server = demo_server(served_files(data, paths, source, explorer), port)
     address = f"http://127.0.0.1:{server.server_port}/"
     signal.signal(signal.SIGINT, signal.default_int_handler) # in the background of a shell, too
     if as_json: say_json(dict(address=address, models=facts))

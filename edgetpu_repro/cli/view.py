@@ -8,6 +8,7 @@ __all__ = ['ViewPath', 'Port', 'Browser', 'NodeData', 'view']
 # %% ../../nbs/cli/10_view.ipynb #v002
 import logging
 import signal
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -26,15 +27,31 @@ NodeData = option(Path, "Write modelled ms of each operator to this JSON file, a
                         "Explorer; no server.")
 
 
+def _operators(file) -> dict:
+    "The operators of a file, also those that LiteRT cannot run; in a child process."
+    from edgetpu_repro.tflite.file import TFLiteFile
+    return TFLiteFile.open(file).operator_counts
+
+
+def _check_keras(file:Path):
+    "Refuse what Keras did not save."
+    try:
+        with zipfile.ZipFile(file) as archive: whole = "config.json" in archive.namelist()
+    except (OSError, zipfile.BadZipFile): whole = False
+    if not whole: raise UsageError(f"{file} is not a .keras file that can be read: it is damaged")
+
+
 def _check_viewed(file:Path, node_data):
     "Refuse what a viewer cannot show."
     kinds = (".tflite",) if node_data else (".tflite", ".keras")
     refuse_other(file)
     if not file.is_file(): raise UsageError(f"{file} is not a file")
     if file.suffix not in kinds: raise UsageError(f"{file} is no {' or '.join(kinds)} file")
-    if file.suffix != ".tflite": return
+    if file.suffix != ".tflite": return _check_keras(file)
     try: from edgetpu_repro.tflite.content import compiled_for
     except ImportError: return # without LiteRT a viewer shows it all the same
+    from edgetpu_repro.tflite.isolation import run_isolated
+    run_isolated(_operators, file, seconds=20, what=file)
     compiled = compiled_for(file.read_bytes())
     if compiled: raise UsageError(f"{file} {compiled}")
 

@@ -18,7 +18,7 @@ from ..data.input_range import NOMINAL, range_for_json
 from ..data.pictures import MOST_PIXELS
 from ..models.anchors import STRIDES, THIN, THIN_OTHERS
 from . import litertjs
-from .explorer import page_files
+from .explorer import as_script, page_files
 
 # %% ../../nbs/show/16_demo.ipynb #dm05
 def page_names() -> dict: # {task: {classes: names}}
@@ -43,6 +43,7 @@ def page_data(
     models=(), # From `model_facts`, with the address of each
     home:str|None=None, # Address that the page links to, relative to it
     variants=tuple(litertjs.VARIANTS), # Of LiteRT.js, that are there
+    explorer:str|None=None, # Address of the explorer, relative to it; None: there is none
 ) -> dict:
     "All tables of the page."
     from edgetpu_repro.tasks import boxes, detection
@@ -50,6 +51,7 @@ def page_data(
     return dict(
         models=list(models),
         home=home,
+        explorer=explorer,
         version=litertjs.VERSION,
         license=litertjs.LICENSE,
         variants=list(variants),
@@ -106,11 +108,12 @@ def write_demo(
     source, # From `litertjs`
     home:str|None=None, # Address that the page links to, relative to it
     variants=("compat",), # Of LiteRT.js; one runs everywhere
+    explorer:str|None=None, # As `page_data` takes it
 ) -> Path: # of index.html
     "Write the page as static files, with LiteRT.js; it needs a server, be it a plain one."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in own_files(page_data((), home, variants)).items():
+    for name, content in own_files(page_data((), home, variants, explorer)).items():
         (folder/name).write_bytes(content)
     litertjs.copy_litertjs(source, folder/"litert", variants)
     return folder/"index.html"
@@ -165,9 +168,13 @@ def served_files(
     data:dict, # From `page_data`
     paths:dict, # {address: path of a model}
     source, # From `litertjs`
+    explorer:dict|None=None, # From `explorer_data`; None: without the explorer
 ) -> dict: # {address: path or bytes}
     "What the server answers."
     files = {f"/{name}": content for name, content in own_files(data).items()}
+    if explorer:
+        files |= {f"/explorer/{name}": path for name, path in page_files("explorer_page").items()}
+        files["/explorer/data.js"] = as_script(explorer).encode()
     names = ["index.js", "wasm-utils.js", *litertjs.WASM.values()]
     files |= {f"/litert/{name}": Path(source)/name for name in names}
     return files | {"/": files["/index.html"]} | paths

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AXES', 'PARTS', 'field_rules', 'spec_rules', 'fit_data', 'ensemble_data', 'rounded', 'all_fits', 'coral_data',
-           'latency_data', 'published_models', 'explorer_data', 'page_files', 'write_explorer']
+           'latency_data', 'published_models', 'explorer_data', 'page_files', 'as_script', 'write_explorer']
 
 # %% ../../nbs/show/03_explorer.ipynb #e002
 import json, shutil
@@ -159,6 +159,7 @@ PARTS = { # of a time, as `latency.predict` calls them
 
 def explorer_data(
     home:str|None=None, # Address that the page links to, relative to it
+    demo:str|None=None, # Address of the demo, which times a model; None: there is none
 ) -> dict:
     "All tables of the page: specs, their rules, the latency model, published models."
     names = [*specs.list_models(), *specs.VARIANTS]
@@ -179,6 +180,7 @@ def explorer_data(
         parts=PARTS,
         latency=latency_data(),
         home=home,
+        demo=demo,
     )
 
 
@@ -191,14 +193,21 @@ def page_files(
     return {path.name: path for path in (here/"theme.css", *sorted((here/name).iterdir()))}
 
 
+def as_script(
+    data:dict, # From `explorer_data`
+) -> str:
+    "The data as the page loads them, from disk as well."
+    return f"const EXPLORER = {json.dumps(data, separators=(',', ':'))};\n"
+
+
 def write_explorer(
     folder, # Where to; made if it is missing
     home:str|None=None, # Address that the page links to, relative to it
+    demo:str|None=None, # As `explorer_data` takes it
 ) -> Path: # of index.html
     "Write the explorer as a folder of static files that opens from disk."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in page_files("explorer_page").items(): shutil.copyfile(path, folder / name)
-    data = json.dumps(explorer_data(home), separators=(",", ":"))
-    write_text(folder / "data.js", f"const EXPLORER = {data};\n")
+    write_text(folder / "data.js", as_script(explorer_data(home, demo)))
     return folder / "index.html"

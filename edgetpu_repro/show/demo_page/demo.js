@@ -1,6 +1,6 @@
 // The page: models, pictures, what is found in them, and how long it takes.
 import { DEMO } from "./data.js";
-import { compile, hasWebGpu, isolated } from "./runtime.js";
+import { compile, isolated, lacksWebGpu } from "./runtime.js";
 import { readModel, refused, sha256, UsageError } from "./tflite.js";
 import { deviceRecord, summarize, timeRounds } from "./timing.js";
 import * as vision from "./vision.js";
@@ -149,22 +149,33 @@ function pixelsOf(source, width, height, name) { // RGB on white, as `read_pictu
   return { data, width, height, name };
 }
 
-async function headerSize(file) { // (width, height) of a PNG, before it is decoded
-  const head = new DataView(await file.slice(0, 24).arrayBuffer());
-  if (head.byteLength < 24 || head.getUint32(0) !== 0x89504e47) return null;
-  return [head.getUint32(16), head.getUint32(20)];
+function jpegSize(head) { // from the frame's header; null where it comes later
+  for (let at = 2; at + 9 < head.byteLength && head.getUint8(at) === 0xff;) {
+    const mark = head.getUint8(at + 1);
+    const frame = mark >= 0xc0 && mark <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(mark);
+    if (frame) return [head.getUint16(at + 7), head.getUint16(at + 5)];
+    at += 2 + head.getUint16(at + 2);
+  }
+  return null;
+}
+
+async function headerSize(file) { // (width, height) of a PNG or a JPEG, before it is decoded
+  const head = new DataView(await file.slice(0, 2 ** 18).arrayBuffer());
+  if (head.byteLength < 24) return null;
+  if (head.getUint16(0) === 0xffd8) return jpegSize(head);
+  return head.getUint32(0) === 0x89504e47 ? [head.getUint32(16), head.getUint32(20)] : null;
 }
 
 async function readPicture(file) { // `UsageError` where it is none, or too large
   const large = (w, h) => new UsageError(`${file.name} has ${w}x${h} pixels; `
-    + `${DEMO.most_pixels.toLocaleString("en-US")} are allowed`);
+    + `${DEMO.most_pixels.toLocaleString("en-US")} are allowed: make it smaller`);
   const size = await headerSize(file);
   if (size && size[0] * size[1] > DEMO.most_pixels) throw large(...size);
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image",
       premultiplyAlpha: "none", colorSpaceConversion: "none" });
-  } catch { throw new UsageError(`${file.name} is not a picture that can be read`); }
+  } catch { throw new UsageError(`${file.name} is not a picture that can be read; give a JPEG, PNG or WebP`); }
   const { width, height } = bitmap;
   try {
     if (width * height > DEMO.most_pixels) throw large(width, height);
@@ -337,10 +348,19 @@ const openFiles = doing(async (files) => {
   if (last !== null) await choose(last);
 });
 
+function fromExplorer() { // the tab that opened this one has a model
+  const taken = doing(async ({ bytes, name }) => choose(await take(new Uint8Array(bytes), String(name))));
+  addEventListener("message", ({ source, origin, data }) => {
+    if (source === opener && origin === location.origin && data?.bytes) taken(data);
+  });
+  opener.postMessage("ready", location.origin);
+}
+
 // ---- camera ----
 
-const WHY = { NotAllowedError: "the browser was not allowed to use it", NotFoundError: "there is none",
-              NotReadableError: "another program uses it" };
+const WHY = { NotAllowedError: "the browser was not allowed to use it; allow it beside the address",
+              NotFoundError: "there is none; open a picture", NotReadableError: "another program uses it; "
+              + "end that one", TypeError: "browsers give it to https and to this machine alone; open a picture" };
 
 function stopCamera() {
   state.stream?.getTracks().forEach((track) => track.stop());
@@ -380,8 +400,10 @@ const benchmark = doing(async () => {
     seconds: Math.max(1, Number($("seconds").value) || 6), max_seconds: 0 };
   settings.max_seconds = 3 * settings.seconds;
   const input = vision.modelInput(sample(), model), chosen = how();
+  let whole = true; // whether the accelerator took the whole graph
   const open = async () => {
     const compiled = await compile(model.content, model, chosen);
+    whole &&= compiled.whole;
     return { run: () => compiled.run(input), close: () => compiled.close() };
   };
   $("record").disabled = true;
@@ -393,14 +415,18 @@ const benchmark = doing(async () => {
   $("times").textContent = `${s.latency_ms.toFixed(2)} ms, 95 % interval `
     + `${s.latency_low_ms.toFixed(2)} to ${s.latency_high_ms.toFixed(2)}; p5 ${s.latency_p5_ms.toFixed(2)}, `
     + `p95 ${s.latency_p95_ms.toFixed(2)}, ${s.runs} runs in ${s.processes} rounds; `
-    + `${chosen.accelerator}, ${chosen.threads} thread${chosen.threads > 1 ? "s" : ""}`;
+    + `${chosen.accelerator}, ${chosen.threads} thread${chosen.threads > 1 ? "s" : ""}`
+    + (whole || chosen.accelerator === "wasm" ? "" : "; the CPU did a part of it");
   const device = $("device").value.trim() || navigator.userAgentData?.platform || "unknown";
-  state.record = deviceRecord({ model, ...chosen, settings, rounds, device });
+  const delegated = chosen.accelerator === "wasm" ? {} : { delegated: whole ? "all" : "part" };
+  state.record = deviceRecord({ model, ...chosen, delegated, settings, rounds, device });
   $("record").disabled = false;
 });
 
 function download() {
-  const text = `${JSON.stringify(state.record, null, 1)}\n`;
+  const rounds = JSON.stringify(state.record.numbers.rounds_ms); // on one line
+  const record = JSON.stringify(state.record, (key, v) => key === "rounds_ms" ? "" : v, 1);
+  const text = `${record.replace('"rounds_ms": ""', `"rounds_ms": ${rounds}`)}\n`;
   const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
   make("a", { href: url, download: `${state.record.name}_record.json` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
@@ -445,11 +471,15 @@ function listen() {
 }
 
 const start = doing(async () => {
-  options($("accelerator"), [["wasm", "WebAssembly (CPU)"], ...hasWebGpu() ? [["webgpu", "WebGPU"]] : []]);
+  const lacks = await lacksWebGpu();
+  options($("accelerator"), [["wasm", "WebAssembly (CPU)"], ...lacks ? [] : [["webgpu", "WebGPU"]]]);
+  $("gpu").textContent = lacks ? `No WebGPU: ${lacks}; all runs on the CPU.` : "";
   $("threads").max = isolated() ? navigator.hardwareConcurrency : 1;
   $("threads").disabled = !isolated();
   $("license").textContent = `LiteRT.js ${DEMO.version}, ${DEMO.license}.`;
-  if (DEMO.home) { $("home").href = DEMO.home; $("home").hidden = false; }
+  for (const id of ["home", "explorer"]) {
+    if (DEMO[id]) { $(id).href = DEMO[id]; $(id).hidden = false; }
+  }
   if (location.protocol === "file:") throw new UsageError(DEMO.missing);
   const bad = [];
   for (const facts of DEMO.models) {
@@ -459,6 +489,7 @@ const start = doing(async () => {
     await take(new Uint8Array(await answer.arrayBuffer()), facts.file, facts);
   }
   if (models.length) await choose(0);
+  if (location.hash === "#explorer" && self.opener) fromExplorer();
   if (bad.length) throw new UsageError(bad[0]);
 });
 

@@ -5,7 +5,12 @@ import { UsageError } from "./tflite.js";
 let loaded = null; // {litert, key}
 
 export const isolated = () => DEMO.variants.includes("threaded") && self.crossOriginIsolated;
-export const hasWebGpu = () => "gpu" in navigator;
+
+export async function lacksWebGpu() { // why WebGPU cannot be chosen, in words; or null
+  if (!("gpu" in navigator)) return "this browser has none";
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  return adapter ? null : "this browser has it, but no graphics chip for it";
+}
 
 async function runtime(accelerator, threads) {
   const jspi = accelerator === "webgpu" && DEMO.variants.includes("jspi") && "Suspending" in WebAssembly;
@@ -31,6 +36,12 @@ export async function compile(bytes, model, { accelerator = "wasm", threads = 1 
   } catch (error) {
     const why = String(error?.message ?? error).split("\n")[0].slice(0, 160);
     throw new UsageError(`${model.file} cannot be run by LiteRT.js: ${why}`);
+  }
+  const ran = compiled.options?.accelerator ?? accelerator;
+  if (ran !== accelerator) { // LiteRT.js falls back in silence
+    compiled.delete();
+    throw new UsageError(`${model.file} cannot be run on ${accelerator} as a whole, and this browser can `
+      + `run no part of it there (it lacks JSPI): choose ${ran}`);
   }
   const shape = model.inputs[0].shape.map((side) => Math.max(1, side));
   return {

@@ -117,13 +117,19 @@ export async function readLabels(bytes) { // from the archive behind the file
 }
 
 export async function sha256(bytes) {
+  if (!globalThis.crypto?.subtle) { // not a secure context
+    throw new UsageError("this page came over plain http from another machine, and browsers then keep "
+      + "SHA-256, camera and threads back: use https, or on a phone `adb reverse tcp:PORT tcp:PORT` and "
+      + "http://127.0.0.1:PORT");
+  }
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("");
 }
 
 export async function readModel(bytes, file) { // what the page needs; `UsageError` if damaged
   const mark = new TextDecoder().decode(bytes.subarray(4, 8));
-  if (mark !== "TFL3") throw new UsageError(`${file} is not a TFLite model: it lacks the mark TFL3`);
+  if (mark !== "TFL3") throw new UsageError(`${file} is not a TFLite model: it lacks the mark TFL3; `
+    + "give a .tflite file");
   try {
     const model = root(bytes), graph = model.tables(2)[0], tensors = graph.tables(0);
     const of = (slot) => graph.ints(slot).map((i) => tensor(tensors[i]));
@@ -135,7 +141,8 @@ export async function readModel(bytes, file) { // what the page needs; `UsageErr
              labels: await readLabels(bytes).catch(() => []) };
   } catch (error) {
     if (error instanceof UsageError) throw error;
-    throw new UsageError(`${file} is not a TFLite model that can be read: it is damaged`);
+    throw new UsageError(`${file} is not a TFLite model that can be read: it is damaged; `
+      + "download or export it again");
   }
 }
 

@@ -1,6 +1,9 @@
 // Medians with their interval, as `edgetpu-repro benchmark` computes them, and the record of a run.
 
+import { UsageError } from "./tflite.js";
+
 export const PROCESSES = 6; // rounds, the fewest whose medians give a 95 % interval
+const MOST_RUNS = 2000; // of a round, so that a record stays small
 
 function leftOut(n) { // how many medians may be left out at each end
   let outside = 0, k = 0, ways = 1; // n over k
@@ -48,34 +51,45 @@ export async function timeRounds(open, settings, progress = () => {}) { // [[ms,
     const { run, close } = await open(), times = [], begun = performance.now();
     for (let i = 0; i < settings.warmup_runs; i++) await run();
     const share = settings.seconds * 1e3 / PROCESSES;
-    while (times.length < settings.min_runs / PROCESSES || performance.now() - begun < share) {
+    const go = () => times.length < settings.min_runs / PROCESSES
+      || times.length < MOST_RUNS && performance.now() - begun < share;
+    while (go()) {
       const before = performance.now();
       await run();
       times.push(Number((performance.now() - before).toFixed(4)));
     }
     close();
+    if (times.some((ms) => !(ms > 0))) {
+      throw new UsageError("this browser's clock is too coarse for this model: it says 0 ms for a "
+        + "run; try a larger model, or another browser");
+    }
     rounds.push(times);
     await progress(rounds);
   }
   return rounds;
 }
 
-export function deviceRecord({ model, accelerator, threads, settings, rounds, device }) {
-  const agent = navigator.userAgent;
+function plain(text, longest) { // as a record takes it: one line that is no HTML
+  const line = text.replace(/[<>\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, " ").replace(/\s+/g, " ").trim();
+  return [...line].slice(0, longest).join("") || "unknown";
+}
+
+export function deviceRecord({ model, accelerator, threads, delegated, settings, rounds, device }) {
+  const name = model.name || model.file.replace(/\.tflite$/, "");
   return { // as `write_record` has it
-    step: "device", name: model.name || model.file.replace(/\.tflite$/, ""), profile: "devices",
+    step: "device", name: name.replace(/[^\w.-]/g, "_").slice(0, 80) || "model", profile: "devices",
     parameters: {
-      kind: "browser", device, accelerator, threads, ...settings,
-      file: model.file, sha256: model.sha256, bytes: model.bytes,
+      kind: "browser", device: plain(device, 60), accelerator, threads, ...delegated, ...settings,
+      file: plain(model.file, 120), sha256: model.sha256, bytes: model.bytes,
       image_hw: model.inputs[0].shape.slice(1, 3), dtype: model.inputs[0].dtype,
     },
     seed: null,
     numbers: { ...summarize(rounds), rounds_ms: rounds },
     provenance: {
       versions: { litertjs: model.runtime }, commit: null,
-      host: { cpu: agent, cores: navigator.hardwareConcurrency ?? 0,
+      host: { cpu: plain(navigator.userAgent, 400), cores: navigator.hardwareConcurrency ?? 0,
               memory_gib: navigator.deviceMemory ?? null,
-              system: navigator.userAgentData?.platform || navigator.platform || "unknown" },
+              system: plain(navigator.userAgentData?.platform || navigator.platform || "", 80) },
       time: new Date().toISOString().replace(/\.\d+Z$/, "+00:00"),
     },
   };

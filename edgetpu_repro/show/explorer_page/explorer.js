@@ -145,25 +145,27 @@
   }
 
   function refresh() { // numbers, chart and address of the present state
-    let result, before;
+    let result, nearest, before;
     try {
       rename();
       Model.check(state.spec);
       result = Model.evaluate(state.spec, state.argmax, state.spec.name, state.device);
-      const base = registered(state.start);
-      if (LAYOUT_CLASSES.includes(base.class)) {
+      nearest = Model.nearest(state.spec, state.start);
+      const base = nearest && registered(nearest.model);
+      if (base && nearest.cost) {
         before = Model.evaluate(base, state.argmax, state.spec.name, state.device);
       }
     } catch (error) { show(error); window.explorer = { state, result: null }; return; }
     clear();
-    drawNumbers(result, before);
+    drawNumbers(result);
     drawChart(result);
+    drawNearest(nearest, result, before);
     drawParts(result);
     drawRows(result);
     $("text").value = `${JSON.stringify(state.spec, null, 1)}\n`;
     const hash = address();
     if (location.hash !== hash) history.replaceState(null, "", hash);
-    window.explorer = { state, result };
+    window.explorer = { state, result, nearest };
   }
 
   const LAYOUT_CLASSES = ["Classifier", "DeepLab", "Autoseg", "SpaghettiNet", "SSD"];
@@ -374,23 +376,41 @@
     return `${percent < 0 ? "−" : "+"}${Math.abs(percent).toFixed(1)} %`;
   }
 
-  function drawNumbers(result, before) {
+  function drawNumbers(result) {
     $("params").textContent = number(result.params);
     $("macs").textContent = millions(result.macs);
     $("ms").textContent = ms(result.ms);
     $("interval").textContent = `${ms(result.low)} – ${ms(result.high)}`;
     const notes = [];
-    if (before && !same(state.spec, registered(state.start))) {
-      notes.push(`Against ${state.start}: parameters ${difference(result.params, before.params)}, `
-        + `MACs ${difference(result.macs, before.macs)}, `
-        + `ms ${difference(result.ms, before.ms)}.`);
-    }
     if (result.without) notes.push("Modelled without knowing this model's published latency.");
     if (result.extrapolated.length) {
       const fitted = state.device === "coral" ? "measured cells" : "published models";
       notes.push(`Outside of the ${fitted}: ${result.extrapolated.join(", ")}.`);
     }
     $("notes").textContent = notes.join(" ");
+  }
+
+  const MOST = 8; // changes that are listed
+
+  function drawNearest(nearest, result, before) { // which published model this is, and what differs
+    const into = $("nearest");
+    into.replaceChildren();
+    if (!nearest) return;
+    const known = published().find((p) => p.model === nearest.model);
+    const numbers = known ? ` (published: ${known.accuracy} %, ${known.ms} ms)` : "";
+    if (!nearest.cost) {
+      into.append(make("p", {}, make("b", {}, nearest.model), `${numbers}: as published.`));
+      return;
+    }
+    const count = nearest.changes.length, rest = nearest.changes.slice(MOST);
+    into.append(make("p", {}, make("b", {}, nearest.model), `${numbers} is the nearest, with `
+      + `${count} change${count > 1 ? "s" : ""}: parameters `
+      + `${difference(result.params, before.params)}, MACs ${difference(result.macs, before.macs)}, `
+      + `ms ${difference(result.ms, before.ms)}.`));
+    const lines = (texts) => make("ul", {}, ...texts.map((text) => make("li", {}, text)));
+    into.append(lines(nearest.changes.slice(0, MOST)));
+    if (!rest.length) return;
+    into.append(make("details", {}, make("summary", {}, `${rest.length} more`), lines(rest)));
   }
 
   function published() { // comparable: the same chip, the same task, the same end
@@ -466,13 +486,13 @@
     const free = (box) => box[0] > 40 && box[2] < width
       && !taken.some((o) => box[0] < o[2] && o[0] < box[2] && box[1] < o[3] && o[1] < box[3]);
     for (const p of points) {
-      const name = short(p.model), long = 6.6 * name.length;
+      const name = short(p.model), long = 7 * name.length;
       const places = [[6, 13], [6, -4], [-6 - long, -4], [-6 - long, 13], [-long / 2, 18],
                       [-long / 2, -9]];
       const boxes = places.map(([dx, dy]) => {
         return [p.x + dx, p.y + dy - 10, p.x + dx + long, p.y + dy + 2];
       });
-      const box = boxes.find(free) || boxes[0];
+      const box = boxes.find(free) || boxes.find((b) => b[2] < width) || boxes[0];
       taken.push(box);
       const dot = svg("circle", { cx: p.x, cy: p.y, r: 3.5 });
       dot.append(svg("title", {}, `${p.model}: ${p.accuracy} %, ${p.ms} ms (published)`));
@@ -562,12 +582,37 @@
     try { take(Model.parse(text)); } catch (error) { show(error); }
   }
 
+  function save(content, name, type) {
+    const url = URL.createObjectURL(new Blob([content], { type }));
+    make("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  }
+
   function download() {
-    const blob = new Blob([`${JSON.stringify(state.spec, null, 1)}\n`],
-                          { type: "application/json" });
-    const link = make("a", { href: URL.createObjectURL(blob), download: `${state.spec.name}.json` });
-    link.click();
-    URL.revokeObjectURL(link.href);
+    save(`${JSON.stringify(state.spec, null, 1)}\n`, `${state.spec.name}.json`, "application/json");
+  }
+
+  function built() { // {name, bytes}: the model as a float file with random weights
+    return { name: `${state.spec.name}.tflite`, bytes: TFLite.file(Model.check(state.spec)) };
+  }
+
+  function downloadFile() {
+    try {
+      const { name, bytes } = built();
+      save(bytes, name, "application/octet-stream");
+    } catch (error) { show(error); }
+  }
+
+  function time() { // the demo in another tab asks for the model
+    let file;
+    try { file = built(); } catch (error) { show(error); return; }
+    const tab = window.open(`${EXPLORER.demo}#explorer`);
+    const give = (event) => {
+      if (event.source !== tab || event.origin !== location.origin || event.data !== "ready") return;
+      window.removeEventListener("message", give);
+      tab.postMessage(file, location.origin, [file.bytes.buffer]);
+    };
+    window.addEventListener("message", give);
   }
 
   async function copyLink() {
@@ -586,6 +631,8 @@
   $("reset").addEventListener("click", () => begin(state.start));
   $("copy").addEventListener("click", copyLink);
   $("download").addEventListener("click", download);
+  $("tflite").addEventListener("click", downloadFile);
+  $("time").addEventListener("click", time);
   $("apply").addEventListener("click", () => takeText($("text").value));
   $("file").addEventListener("change", async () => {
     const [file] = $("file").files;
@@ -595,6 +642,7 @@
   window.addEventListener("hashchange", () => {
     if (location.hash !== address()) fromAddress();
   });
+  $("time").hidden = !EXPLORER.demo || location.protocol === "file:"; // the demo needs a server
   if (EXPLORER.home) { $("home").href = EXPLORER.home; $("home").hidden = false; }
   fromAddress();
 })();

@@ -239,12 +239,13 @@ const Model = (() => {
     return hw.map((side, i) => Math.floor((side - kernel[i]) / stride[i]) + 1);
   }
 
-  const PLAIN = { norm: false, bias: true, padding: "valid" };
+  const PLAIN = { norm: false, bias: true, padding: "valid", act: null };
+  const LINEAR = { act: null };
   const channelsOf = (x) => x.shape[x.shape.length - 1];
 
   class Layout {
-    constructor(name) { // `part`: which row of a table the operators to come belong to
-      Object.assign(this, { name, ops: new Map(), part: "stem" });
+    constructor(name, usual = "relu") { // `part`: which row of a table the operators to come belong to
+      Object.assign(this, { name, usual, ops: new Map(), part: "stem" });
     }
 
     append(kind, name, inputs, shape, fields = {}) {
@@ -253,8 +254,9 @@ const Model = (() => {
       }
       if (this.ops.size > 20000) throw new UsageError(`${this.name} has too many operators`);
       const op = {
-        name, kind, part: this.part, inputs: inputs.map((x) => x.shape), shape, kernel: [1, 1],
-        groups: 1, bias: false, norm: false, ...fields,
+        name, kind, part: this.part, sources: inputs.map((x) => x.name),
+        inputs: inputs.map((x) => x.shape), shape, kernel: [1, 1], stride: [1, 1], padding: "same",
+        dilation: 1, groups: 1, bias: false, norm: false, act: null, ...fields,
       };
       this.ops.set(name, op);
       return op;
@@ -263,34 +265,36 @@ const Model = (() => {
     input(hw) { return this.append("input", "image", [], [...hw, 3]); }
 
     conv(x, filters, name, { kernel = 1, stride = 1, groups = 1, padding = "same", norm = true,
-                             bias = false } = {}) {
+                             bias = false, act = this.usual } = {}) {
       [kernel, stride] = [pair(kernel), pair(stride)];
       if (channelsOf(x) % groups || filters % groups) {
         throw new UsageError(`${name}: ${channelsOf(x)} and ${filters} channels are not `
                              + `divisible by ${groups} groups`);
       }
       const shape = [...windows(x.shape.slice(0, 2), kernel, stride, padding), filters];
-      return this.append("conv", name, [x], shape, { kernel, groups, norm, bias });
+      return this.append("conv", name, [x], shape, { kernel, stride, padding, groups, norm, bias, act });
     }
 
-    depthwise(x, name, { kernel = 3, stride = 1, norm = true, bias = false } = {}) {
+    depthwise(x, name, { kernel = 3, stride = 1, dilation = 1, norm = true, bias = false,
+                         act = this.usual } = {}) {
       [kernel, stride] = [pair(kernel), pair(stride)];
       const groups = channelsOf(x);
       const shape = [...windows(x.shape.slice(0, 2), kernel, stride, "same"), groups];
-      return this.append("depthwise", name, [x], shape, { kernel, groups, norm, bias });
+      return this.append("depthwise", name, [x], shape,
+                         { kernel, stride, dilation, groups, norm, bias, act });
     }
 
     pool(kind, x, window, stride, padding, name) {
       const [size, step] = [pair(window), pair(stride || window)];
       const shape = [...windows(x.shape.slice(0, 2), size, step, padding), channelsOf(x)];
-      return this.append(kind, name, [x], shape, { kernel: size });
+      return this.append(kind, name, [x], shape, { kernel: size, stride: step, padding });
     }
 
     globalPool(x, name) { return this.append("global_pool", name, [x], [1, 1, channelsOf(x)]); }
 
-    resize(x, hw, name) { // the operator itself where it has this size already
+    resize(x, hw, name, corner = false) { // the operator itself where it has this size already
       if (x.shape[0] === hw[0] && x.shape[1] === hw[1]) return x;
-      return this.append("resize", name, [x], [...hw, channelsOf(x)]);
+      return this.append("resize", name, [x], [...hw, channelsOf(x)], { corner });
     }
 
     upsample(x, factor, name) {
@@ -303,20 +307,20 @@ const Model = (() => {
       return this.append("crop", name, [x], [...hw, channelsOf(x)]);
     }
 
-    add(xs, name) {
+    add(xs, name, act = null) {
       const shapes = new Set(xs.map((x) => repr(x.shape)));
       if (shapes.size > 1) {
         const sorted = [...shapes].join(", ");
         throw new UsageError(`${name} would add maps of the shapes [${sorted}]`);
       }
-      return this.append("add", name, xs, xs[0].shape);
+      return this.append("add", name, xs, xs[0].shape, { act });
     }
 
     concat(xs, name, axis = -1) {
       const shape = [...xs[0].shape];
       const i = axis < 0 ? shape.length + axis : axis;
       shape[i] = sum(xs.map((x) => x.shape[i]));
-      return this.append("concat", name, xs, shape);
+      return this.append("concat", name, xs, shape, { axis: i });
     }
 
     get(name) { return this.ops.get(name); }
@@ -335,7 +339,7 @@ const Model = (() => {
     if (block.kind === "dw") y = g.depthwise(y, `${name}_depthwise`, spatial);
     else if (block.kind !== "fused") y = g.conv(y, wide, `${name}_grouped`, { ...spatial, groups });
     else if (block.expand > 1) y = g.conv(y, wide, `${name}_fused`, spatial);
-    y = g.conv(y, block.out, `${name}_project`);
+    y = g.conv(y, block.out, `${name}_project`, LINEAR);
     const skip = block.id_skip && block.stride === 1 && channels === block.out;
     return skip ? g.add([x, y], `${name}_add`) : y;
   }
@@ -373,20 +377,21 @@ const Model = (() => {
     const hw = x.shape.slice(0, 2);
     const branches = [g.conv(x, spec.aspp, "aspp_1x1")];
     for (const rate of spec.rates) {
-      const y = g.depthwise(x, `aspp_rate${rate}_depthwise`, { norm: false });
+      const y = g.depthwise(x, `aspp_rate${rate}_depthwise`,
+                            { norm: false, dilation: rate, ...LINEAR });
       branches.push(g.conv(y, spec.aspp, `aspp_rate${rate}`));
     }
     const window = hw.map((side) => Math.min(side, spec.pool || side));
     let y = g.pool("average_pool", x, window, null, "valid", "aspp_window");
     y = g.conv(y, spec.aspp, "aspp_pool");
-    branches.push(g.resize(y, hw, "aspp_pool_resize"));
+    branches.push(g.resize(y, hw, "aspp_pool_resize", spec.corner));
     y = g.concat(branches, "aspp_concat");
     return g.conv(y, spec.aspp, "aspp_project");
   }
 
   function decoder(g, x, low, spec) {
     low = g.conv(low, spec.low_level, "decoder_low");
-    x = g.resize(x, low.shape.slice(0, 2), "decoder_resize");
+    x = g.resize(x, low.shape.slice(0, 2), "decoder_resize", spec.corner);
     x = g.concat([x, low], "decoder_concat");
     for (const i of [0, 1]) {
       x = g.depthwise(x, `decoder${i}_depthwise`);
@@ -395,24 +400,27 @@ const Model = (() => {
     return x;
   }
 
-  const MOBILENET_V2 = [ // expansion, channels, repeats, stride of the first
-    [1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1],
-    [6, 160, 1, 1], [6, 160, 2, 1], [6, 320, 1, 1],
+  const MOBILENET_V2 = [ // expansion, channels, repeats, stride of the first, dilation
+    [1, 16, 1, 1, 1], [6, 24, 2, 2, 1], [6, 32, 3, 2, 1], [6, 64, 4, 2, 1], [6, 96, 3, 1, 1],
+    [6, 160, 1, 1, 1], [6, 160, 2, 1, 2], [6, 320, 1, 1, 2],
   ];
 
   function mobilenetV2(g, x) {
+    const head = g.usual;
+    g.usual = "relu6";
     x = g.conv(x, 32, "Conv1", { kernel: 3, stride: 2 });
     let i = 0;
-    for (const [expand, out, repeats, first] of MOBILENET_V2) {
+    for (const [expand, out, repeats, first, dilation] of MOBILENET_V2) {
       for (let repeat = 0; repeat < repeats; repeat++, i++) {
         const stride = repeat === 0 ? first : 1, name = i ? `block_${i}` : "expanded_conv";
         g.part = name;
         let y = i ? g.conv(x, channelsOf(x) * expand, `${name}_expand`) : x;
-        y = g.depthwise(y, `${name}_depthwise`, { stride });
-        y = g.conv(y, out, `${name}_project`);
+        y = g.depthwise(y, `${name}_depthwise`, { stride, dilation });
+        y = g.conv(y, out, `${name}_project`, LINEAR);
         x = stride > 1 || channelsOf(x) !== out ? y : g.add([x, y], `${name}_add`);
       }
     }
+    g.usual = head;
     return [g.get("block_3_expand"), x];
   }
 
@@ -459,7 +467,7 @@ const Model = (() => {
     }
     return levels.map((x, i) => {
       if (channelsOf(x) === spec.filters) return x;
-      return g.conv(x, spec.filters, `level${i}`, { bias: true });
+      return g.conv(x, spec.filters, `level${i}`, { bias: true, ...LINEAR });
     });
   }
 
@@ -473,8 +481,8 @@ const Model = (() => {
   function merge(g, inputs, hw, name) {
     const maps = inputs.map((x, i) => resample(g, x, hw, `${name}_resample${i}`));
     let x = g.add(maps, `${name}_sum`);
-    x = g.depthwise(x, `${name}_depthwise`, { norm: false });
-    return g.conv(x, channelsOf(x), name);
+    x = g.depthwise(x, `${name}_depthwise`, { norm: false, ...LINEAR });
+    return g.conv(x, channelsOf(x), name, { act: "relu6" });
   }
 
   function bifpnCell(g, levels, name) {
@@ -506,7 +514,7 @@ const Model = (() => {
     g.part = "fuse";
     let x = merge(g, levels, levels[0].shape.slice(0, 2), "fuse");
     g.part = "classifier";
-    x = g.depthwise(x, "classifier_depthwise", { norm: false });
+    x = g.depthwise(x, "classifier_depthwise", { norm: false, ...LINEAR });
     g.conv(x, spec.num_classes, "classifier", PLAIN);
     return g;
   }
@@ -517,7 +525,8 @@ const Model = (() => {
     const [kind, numbers] = parseLayer(text);
     if (kind === "s") {
       const [kernel, stride] = numbers;
-      const y = g.depthwise(x, `${name}_depthwise`, { kernel, stride, norm: false, bias: true });
+      const y = g.depthwise(x, `${name}_depthwise`,
+                            { kernel, stride, norm: false, bias: true, ...LINEAR });
       return g.conv(y, width, `${name}_pointwise`);
     }
     const [kernel, expansion, stride, groups] = numbers;
@@ -528,18 +537,18 @@ const Model = (() => {
     } else {
       y = g.conv(x, channelsOf(x) * expansion, `${name}_grouped`, { kernel, stride, groups });
     }
-    return g.conv(y, width, `${name}_projection`);
+    return g.conv(y, width, `${name}_projection`, LINEAR);
   }
 
   function edge(g, x, difference, width, name) {
-    if (difference === 0) return g.conv(x, width, `${name}_1x1_no_resampling`);
+    if (difference === 0) return g.conv(x, width, `${name}_1x1_no_resampling`, LINEAR);
     if (difference > 0) {
-      const y = g.conv(x, width, `${name}_1x1_before_upsample`);
+      const y = g.conv(x, width, `${name}_1x1_before_upsample`, LINEAR);
       return g.upsample(y, 2 ** difference, `${name}_upsample`);
     }
     const stride = 2 ** -difference;
     const y = g.pool("max_pool", x, stride + 1, stride, "same", `${name}_pool`);
-    return g.conv(y, width, `${name}_1x1_after_downsampling`);
+    return g.conv(y, width, `${name}_1x1_after_downsampling`, LINEAR);
   }
 
   function join(g, node, sources) {
@@ -551,7 +560,7 @@ const Model = (() => {
     const octaves = sources.map((source) => source.octave);
     const hw = ends[octaves.indexOf(Math.min(...octaves))].shape.slice(0, 2);
     const cropped = ends.map((x, i) => g.crop(x, hw, `${names[i]}_crop`));
-    return g.add(cropped, `${node.name}_sum`);
+    return g.add(cropped, `${node.name}_sum`, "relu6");
   }
 
   function ssdHeads(g, maps, classes) {
@@ -559,8 +568,8 @@ const Model = (() => {
       g.part = `${branch} heads`;
       const parts = maps.map((x, i) => {
         const anchors = i ? 6 : 3;
-        let y = g.depthwise(x, `${branch}${i}_depthwise`);
-        y = g.conv(y, anchors * columns, `${branch}${i}`, { norm: false, bias: true });
+        let y = g.depthwise(x, `${branch}${i}_depthwise`, { act: "relu6" });
+        y = g.conv(y, anchors * columns, `${branch}${i}`, { norm: false, bias: true, ...LINEAR });
         const rows = y.shape[0] * y.shape[1] * anchors;
         return g.append("reshape", `${branch}${i}_rows`, [y], [rows, columns]);
       });
@@ -570,7 +579,7 @@ const Model = (() => {
   }
 
   function spaghettinet(spec, hw) {
-    const g = new Layout(spec.name);
+    const g = new Layout(spec.name, "relu6");
     const stem = g.conv(g.input(hw), spec.stem, "stem", { kernel: spec.stem_kernel, stride: 2 });
     const done = new Map([["s0", { name: "s0", octave: 1, x: stem }]]);
     spec.nodes.forEach((node, i) => at(i, () => {
@@ -623,7 +632,7 @@ const Model = (() => {
       const [before, after, channels] = numbers;
       let y = g.conv(x, nearestEight(channelsOf(x) * before / 100), `${name}_conv0`);
       y = g.conv(y, nearestEight(channels * after / 100), `${name}_conv1`, { kernel: 3 });
-      return g.conv(y, channels, `${name}_conv2`);
+      return g.conv(y, channels, `${name}_conv2`, LINEAR);
     }
     const [kernel, expansion, stride, channels] = numbers;
     const wide = channelsOf(x) * expansion;
@@ -633,7 +642,7 @@ const Model = (() => {
       y = g.conv(x, wide, `${name}_conv0`);
       y = g.depthwise(y, `${name}_depthwise`, { kernel, stride });
     }
-    y = g.conv(y, channels, `${name}_conv1`);
+    y = g.conv(y, channels, `${name}_conv1`, LINEAR);
     return skip ? g.add([x, y], `${name}_add`) : y;
   }
 
@@ -650,15 +659,16 @@ const Model = (() => {
   }
 
   function ssd(spec, hw) {
-    const g = new Layout(spec.name), image = g.input(hw);
     const named = typeof spec.body === "string";
+    const g = new Layout(spec.name, named ? "relu" : "relu6"), image = g.input(hw);
     const maps = named ? mobilenetMaps(g, spec.body, image) : mobiledetMaps(g, spec.body, image);
     spec.extra.forEach(([middle, channels], n) => {
       const i = n + 2;
       g.part = `extra${i}`;
-      let x = g.conv(maps[maps.length - 1], middle, `extra${i}_1x1`);
-      x = g.depthwise(x, `extra${i}_depthwise`, { stride: 2 });
-      maps.push(g.conv(x, channels, `extra${i}`));
+      const relu6 = { act: "relu6" };
+      let x = g.conv(maps[maps.length - 1], middle, `extra${i}_1x1`, relu6);
+      x = g.depthwise(x, `extra${i}_depthwise`, { stride: 2, ...relu6 });
+      maps.push(g.conv(x, channels, `extra${i}`, relu6));
     });
     return ssdHeads(g, maps, spec.num_classes);
   }
@@ -906,6 +916,84 @@ const Model = (() => {
     };
   }
 
+  // ---- the nearest published model ----
+
+  const NEUTRAL = ["class", "name", "family", "dropout", "drop_connect", "corner"]; // cost nothing
+  const WHOLE = 4; // changes that a row more or less counts for
+  const listed = (value) => (Array.isArray(value) ? value.map(String).join(" ") || "none"
+    : value === null ? "none" : typeof value === "object" ? value.name : String(value));
+  const alike = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+  function rowChanges(a, b) { // of a block, a node, a stage: 'kernel 3 → 5'
+    if (a === null || typeof a !== "object" || Array.isArray(a)) {
+      return alike(a, b) ? [] : [`${listed(a)} → ${listed(b)}`];
+    }
+    return Object.keys(a).filter((key) => key !== "class" && !alike(a[key], b[key]))
+      .map((key) => `${key.replace("_", " ")} ${listed(a[key])} → ${listed(b[key])}`);
+  }
+
+  function rowChange(word, from, to, i, j) { // {text, cost} of one step
+    if (from === undefined) return { text: `${word} ${j} is new`, cost: WHOLE };
+    if (to === undefined) return { text: `${word} ${i} of it is gone`, cost: WHOLE };
+    const found = rowChanges(from, to);
+    return { text: `${word} ${j}: ${found.join(", ")}`, cost: Math.min(found.length, 2 * WHOLE) };
+  }
+
+  function listChanges(word, a, b) { // the fewest changes that make the rows b of the rows a
+    const best = Array.from({ length: a.length + 1 }, () => []);
+    for (let i = 0; i <= a.length; i++) for (let j = 0; j <= b.length; j++) {
+      const ways = [];
+      if (j) ways.push([i, j - 1, rowChange(word, undefined, b[j - 1], i, j - 1)]); // a copy is the later
+      if (i) ways.push([i - 1, j, rowChange(word, a[i - 1], undefined, i - 1, j)]);
+      if (i && j) ways.push([i - 1, j - 1, rowChange(word, a[i - 1], b[j - 1], i - 1, j - 1)]);
+      const totals = ways.map(([k, l, change]) => best[k][l].total + change.cost);
+      const total = ways.length ? Math.min(...totals) : 0, way = ways[totals.indexOf(total)];
+      best[i][j] = { total, way };
+    }
+    const found = [];
+    for (let i = a.length, j = b.length; best[i][j].way;) {
+      const [k, l, change] = best[i][j].way;
+      if (change.cost) found.unshift(change);
+      [i, j] = [k, l];
+    }
+    return found;
+  }
+
+  const ROWS = { blocks: "block", nodes: "node", body: "stage", extra: "smaller map" };
+
+  function changes(a, b) { // what makes the spec b of a, of one class: [{text, cost}]
+    const found = [];
+    for (const { name } of data.classes[a.class]) {
+      const [from, to] = [a[name], b[name]];
+      if (NEUTRAL.includes(name) || alike(from, to)) continue;
+      if (name in ROWS && Array.isArray(from) && Array.isArray(to)) {
+        found.push(...listChanges(ROWS[name], from, to));
+        continue;
+      }
+      const bodies = name === "backbone" ? [from, to].map((v) => v && (v.class ? v : getSpec(v))) : [];
+      if (bodies.length && bodies.every((v) => v && v.class === "Classifier")) {
+        const inner = changes(...bodies);
+        const text = `backbone ${listed(from)} → ${listed(to)}`;
+        const cost = sum(inner.map((change) => change.cost));
+        found.push(...(typeof to === "string" && cost ? [{ text, cost }] : inner));
+        continue;
+      }
+      found.push({ text: `${name.replaceAll("_", " ")} ${listed(from)} → ${listed(to)}`, cost: 1 });
+    }
+    return found;
+  }
+
+  function nearest(spec, first = null) { // {model, cost, changes}; of equally near ones the first
+    let best = null;
+    const names = Object.keys(data.specs).filter((name) => !data.variants.includes(name)
+      && data.specs[name].class === spec.class);
+    for (const name of [...names.filter((n) => n === first), ...names]) {
+      const found = changes(data.specs[name], spec), cost = sum(found.map((c) => c.cost));
+      if (best === null || cost < best.cost) best = { model: name, cost, changes: found };
+    }
+    return best && { ...best, changes: best.changes.map((change) => change.text) };
+  }
+
   return { UsageError, check, parse, getSpec, taskOf, backboneOf, evaluate, layout, groupsOf,
-           parseLayer, parseDet, blockName, sum };
+           parseLayer, parseDet, blockName, sum, nearest };
 })();

@@ -147,8 +147,9 @@ export async function readModel(bytes, file) { // what the page needs; `UsageErr
 }
 
 export function refused(model) { // why LiteRT.js cannot run a file, with what can; or null
+  const weights = model.name ? "WEIGHTS" : model.file; // a released file brings them
   const again = (how) => `edgetpu-repro export --model_name ${model.name || "NAME"} `
-    + `--ckpt_path WEIGHTS --output_dir FOLDER ${how}`;
+    + `--ckpt_path ${weights} --output_dir FOLDER ${how}`;
   const compiled = model.custom.find((kind) => kind in COMPILED);
   if (compiled) {
     return `${model.file} was compiled for ${COMPILED[compiled]} (${compiled}), and runs nowhere `

@@ -310,9 +310,7 @@ class _Drawn(keras.random.SeedGenerator):
 # %% ../../nbs/data/09_augment.ipynb #u1456
 def _randaugment():
     "Keras's RandAugment with two operations an image, as a function of (image uint8, seed)."
-    layer = keras.layers.RandAugment(
-        (0, 255), num_ops=2, factor=0.5, data_format="channels_last"
-    )
+    layer = keras.layers.RandAugment((0, 255), num_ops=2, factor=0.5, data_format="channels_last")
 
     def apply(image, seed):
         drawn = draw_from(layer, _Drawn(seed))

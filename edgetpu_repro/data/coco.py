@@ -205,8 +205,7 @@ def read_coco(
             whole = _whole_annotation(a, box, picture, where, problems)
             kept.append(dict(whole, category_id=category["id"]))
     images = list(pictures.values())
-    return dict(
-        images=images, annotations=kept, categories=list(known.values()), problems=problems)
+    return dict(images=images, annotations=kept, categories=list(known.values()), problems=problems)
 
 # %% ../../nbs/data/05_coco.ipynb #cj19
 def _like_coco(categories) -> bool:

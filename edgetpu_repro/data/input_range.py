@@ -89,9 +89,7 @@ def range_of_metadata(
     return _normalized(*wide, "metadata")
 
 
-def normalization(
-    found:InputRange,
-) -> tuple: # (mean, std), each one number or one a channel
+def normalization(found:InputRange) -> tuple: # (mean, std), each one number or one a channel
     "A range as metadata have it."
     pairs = list(zip(found.low, found.high))
     std = [255 / (high - low) for low, high in pairs]
@@ -191,16 +189,12 @@ SOURCES = {
 }
 
 
-def said_range(
-    found:InputRange,
-) -> str:
+def said_range(found:InputRange) -> str:
     "A range and who says so, in words."
     return f"black and white as {found}, {SOURCES[found.source]}"
 
 
-def range_for_json(
-    found:InputRange,
-) -> dict: # low, high (a number, or one a channel), source
+def range_for_json(found:InputRange) -> dict: # low, high (a number, or one a channel), source
     "A range as JSON has it."
     low, high = (side[0] if len(set(side)) == 1 else list(side) for side in (found.low, found.high))
     return dict(low=low, high=high, source=found.source)

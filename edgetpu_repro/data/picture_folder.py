@@ -68,9 +68,7 @@ class PictureFolder:
     def _count(self) -> int: return 1 + max(t for rows in self.rows.values() for _, t in rows)
 
 # %% ../../nbs/data/04_picture_folder.ipynb #pf07
-def fingerprint(
-    folder:PictureFolder,
-) -> str: # 12 hexadecimal digits
+def fingerprint(folder:PictureFolder) -> str: # 12 hexadecimal digits
     "Changes where pictures, their splits or their targets change."
     found = hashlib.sha256()
     for split, rows in folder.rows.items():

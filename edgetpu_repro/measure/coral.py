@@ -117,10 +117,7 @@ CORAL_ENSEMBLE = tuple(Structure(64, simd, True, overlap, latency.NAMES, CORAL, 
                        for simd in (4, 16, 64) for overlap in latency.OVERLAPS)
 
 # %% ../../nbs/measure/08_coral.ipynb #k011
-def padded_bytes(
-    o:Operator,
-    lanes:int=64,
-) -> int:
+def padded_bytes(o:Operator, lanes:int=64) -> int:
     "Bytes of an operator's weights as the compiler lays them out: outputs up to full lanes."
     outputs = o.output[-1]
     return o.weights // outputs * (-(-outputs // lanes) * lanes) if o.weights else 0

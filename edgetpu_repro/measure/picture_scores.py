@@ -139,10 +139,7 @@ def box_scores(
     return Scores(len(found), dict(map=average), found)
 
 # %% ../../nbs/measure/10_picture_scores.ipynb #pb13c
-def alike(
-    a:Scores,
-    b:Scores,
-) -> np.ndarray: # (n, 2): what is alike, and out of how much
+def alike(a:Scores, b:Scores) -> np.ndarray: # (n, 2): what is alike, and out of how much
     "Whether two ways say the same of each picture: its class, its pixels, or the boxes of `a`."
     if isinstance(a.answers, list):
         return np.array(list(map(matched_boxes, a.answers, b.answers)))

@@ -67,9 +67,7 @@ POOLS, ELEMENTWISE = ("average_pool", "max_pool", "global_pool"), ("add", "pad")
 KINDS = (*CONVOLUTIONS, *MOVES, *POOLS, *ELEMENTWISE) # that count
 
 
-def window(
-    o:Operator,
-) -> int: # How many numbers of its input go into one of its output
+def window(o:Operator) -> int: # How many numbers of its input go into one of its output
     "The area of an operator's kernel; where a file does not say it, what the shapes say at least."
     into, out = o.input, o.output
     if o.weights: return o.weights * o.groups // (into[-1] * out[-1])

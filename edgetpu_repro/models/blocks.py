@@ -49,8 +49,7 @@ class GroupConv2D(layers.Conv2D):
 
     def _slice(self, x, kernel, bias):
         "The convolution of one group; activated at once, so that TFLite fuses the activation."
-        y = ops.conv(x, kernel, self.strides, self.padding,
-                     dilation_rate=self.dilation_rate)
+        y = ops.conv(x, kernel, self.strides, self.padding, dilation_rate=self.dilation_rate)
         return self.activation(y if bias is None else y + bias)
 
     def get_config(self):

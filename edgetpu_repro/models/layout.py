@@ -189,8 +189,7 @@ def depthwise(self:Layout,
 def _pool(self:Layout, kind, x, window, stride, padding, name) -> Op:
     window, stride = pair(window), pair(stride or window)
     shape = (*windows(x.shape[:2], window, stride, padding), x.channels)
-    return self.append(kind, name, (x,), shape, kernel=window, stride=stride,
-                       padding=padding)
+    return self.append(kind, name, (x,), shape, kernel=window, stride=stride, padding=padding)
 
 
 @patch

@@ -11,8 +11,7 @@ import matplotlib.pyplot as plt, numpy as np
 from matplotlib.patches import Patch, Rectangle
 
 from ..models.costs import block_operators
-from .figures import (
-    operator_colors, operator_of, pale, verdict_colors)
+from .figures import (operator_colors, operator_of, pale, verdict_colors)
 from .labels import label_points
 
 # %% ../../nbs/show/07_blocks.ipynb #b005

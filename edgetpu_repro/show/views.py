@@ -21,8 +21,7 @@ from ..measure.workload import (
 from ..models.block import block_kinds
 from ..models.costs import block_operators, total
 from ..models.specs import Block, get_spec, has_layout
-from .blocks import (
-    draw_block, draw_modelled, name_groups, parameter_axis)
+from .blocks import (draw_block, draw_modelled, name_groups, parameter_axis)
 from .claims import FAILS, HOLDS, NOT_JUDGED, UNDECIDED
 from .committed import table_frame
 from .explorer import PARTS
@@ -63,8 +62,7 @@ def draw_views(
     seen:dict, # {kind of convolution: array of `seen_channels`}
 ): # The figure
     "A square where an output channel sees an input channel, a panel a convolution."
-    fig, axes = plt.subplots(1, len(seen), figsize=(9.2, 3.3), layout="constrained",
-                             squeeze=False)
+    fig, axes = plt.subplots(1, len(seen), figsize=(9.2, 3.3), layout="constrained", squeeze=False)
     for ax, (kind, sees) in zip(axes[0], seen.items()):
         color = operator_colors()[operator_of(kind)]
         ax.imshow(sees, cmap=ListedColormap(["white", pale(color, 0.3)]), vmin=0, vmax=1,

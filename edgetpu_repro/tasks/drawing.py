@@ -39,9 +39,7 @@ def draw_labelled(
     return fig
 
 # %% ../../nbs/tasks/03_drawing.ipynb #dr08
-def palette(
-    classes:int,
-) -> np.ndarray: # (classes, 3) uint8
+def palette(classes:int) -> np.ndarray: # (classes, 3) uint8
     "Colours that are far apart for neighbouring classes, those of PASCAL VOC's masks."
     number = np.arange(classes)
     colours = np.zeros((classes, 3), int)

@@ -328,9 +328,7 @@ def task_of(
                      "--task numbers gives them as they are")
 
 
-def can_be(
-    found:Outputs,
-) -> str|None: # Name of a task
+def can_be(found:Outputs) -> str|None: # Name of a task
     "What an output would be if there are classes to compare it with: for an evaluation."
     if _of_one(found): return Classification.name
     return Segmentation.name if _of_grid(found) else None

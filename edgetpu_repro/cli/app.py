@@ -41,7 +41,7 @@ def _normalized(name:str) -> str:
     name = name.replace("_", "-")
     return OTHER_NAMES.get(name, name)
 
-
+# %% ../../nbs/cli/00_app.ipynb #c005p
 app = typer.Typer(
     no_args_is_help=False, add_completion=True,
     pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -54,7 +54,7 @@ def _version(wanted:bool):
     say(f"edgetpu-repro {__version__}")
     raise typer.Exit()
 
-
+# %% ../../nbs/cli/00_app.ipynb #c005q
 VERSION = typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
 
 
@@ -76,7 +76,7 @@ def option(
     "The annotation of an option."
     return Annotated[kind, typer.Option(*names, help=text, **how)]
 
-
+# %% ../../nbs/cli/00_app.ipynb #hs02p
 def flag(
     name:str, # As '--quantize'
     text:str, # Its help
@@ -103,7 +103,7 @@ OutputTask = option(str, "What the outputs are, where a file does not say: class
                          "segmentation, detection, picture or numbers.")
 Json = option(bool, "One JSON document on stdout, and nothing else there.", "--json")
 
-
+# %% ../../nbs/cli/00_app.ipynb #hs02bp
 def _folder_there(path):
     "Refuse a folder that is missing, before anything is looked for in it."
     if path is not None and not path.is_dir(): raise UsageError(f"{path} is not a folder")
@@ -122,7 +122,7 @@ def _say_meant(given):
         if found != name and found not in name: warn(f"{name} is taken for {found}")
     return given
 
-
+# %% ../../nbs/cli/00_app.ipynb #hs02dp
 def named_models(
     kind, # Text, or a list of it
     text:str, # Help
@@ -132,7 +132,7 @@ def named_models(
     "The annotation of an option for names of models."
     return option(kind, text, *names, callback=_say_meant, **how)
 
-
+# %% ../../nbs/cli/00_app.ipynb #hs02dq
 def model_argument(
     kind, # Text, or a list of it
     text:str, # Help
@@ -153,7 +153,7 @@ def warn(line:str):
     "One line to the user that is no result: it goes to stderr."
     typer.echo(printable(line), err=True)
 
-
+# %% ../../nbs/cli/00_app.ipynb #hs04p
 def _plain(value):
     "A value as JSON has it."
     if isinstance(value, dict): return {str(k): _plain(v) for k, v in value.items()}
@@ -167,7 +167,7 @@ def say_json(value):
     "A result as one JSON document; numbers that are not finite become null."
     typer.echo(json.dumps(_plain(value), indent=1))
 
-
+# %% ../../nbs/cli/00_app.ipynb #hs04q
 @contextmanager
 def answering(
     as_json:bool, # The answer is to be one document
@@ -177,7 +177,7 @@ def answering(
     else:
         with redirect_stdout(sys.stderr): yield
 
-
+# %% ../../nbs/cli/00_app.ipynb #hs04r
 def say_written(
     as_json:bool,
     path, # What was written
@@ -197,7 +197,7 @@ def writable_folder(
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path): return path
 
-
+# %% ../../nbs/cli/00_app.ipynb #a005p
 @contextmanager
 def output_folder(
     path, # Folder; made if it is not there
@@ -213,7 +213,7 @@ def output_folder(
         except OSError: pass # it holds something, or was never made
         raise
 
-
+# %% ../../nbs/cli/00_app.ipynb #a005q
 def refuse_other(path):
     "Say of a model in another format what it is, and what to give instead."
     from edgetpu_repro.core.formats import other_format
@@ -229,7 +229,7 @@ def open_options(
     from edgetpu_repro.data.input_range import parse_range
     return dict(input_range=parse_range(input_range) if input_range else None, task=task)
 
-
+# %% ../../nbs/cli/00_app.ipynb #a005r
 def check_model_file(path):
     "Raise a `UsageError` unless a path is a model file; .tflite is tried in a child process."
     refuse_other(path)
@@ -246,7 +246,7 @@ def _open_weights(path):
     from edgetpu_repro.weights.start import open_weights
     open_weights(path)
 
-
+# %% ../../nbs/cli/00_app.ipynb #a005s
 def check_there(path):
     "Raise a `UsageError` unless a path is a file, a folder or the prefix of a checkpoint."
     refuse_other(path)
@@ -262,7 +262,7 @@ def check_weights(path):
     run_isolated(_open_weights, path, seconds=OPEN_SECONDS, memory=OPEN_MEMORY, what=path,
                  anew=True)
 
-
+# %% ../../nbs/cli/00_app.ipynb #a005t
 def check_finalize(
     model:str, # Registry name, or the JSON file of a spec
     finalize_method:str|None, # As the user gave it

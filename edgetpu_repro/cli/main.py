@@ -34,7 +34,7 @@ def _quiet():
     os.dup2(nowhere, 2)
     os.close(nowhere)
 
-
+# %% ../../nbs/cli/13_main.ipynb #c016p
 INTERRUPTED = "interrupted; nothing half-written was left"
 
 
@@ -73,7 +73,7 @@ def _plain(word:str) -> str:
     if not found or found[1].replace("_", "-") not in _flags(): return word
     return f"--{'' if found[2].lower() in ('true', '1') else 'no-'}{found[1]}"
 
-
+# %% ../../nbs/cli/13_main.ipynb #hs00p
 def as_options(
     words:list, # Of the command line
 ) -> list: # As the commands take them
@@ -101,7 +101,7 @@ def answer(
     if code == 130: return _fail(INTERRUPTED, 130) # Typer turns Ctrl-C into this code
     return code
 
-
+# %% ../../nbs/cli/13_main.ipynb #hs01p
 def main(
     args=None, # As `answer` takes it
 ): # Does not return

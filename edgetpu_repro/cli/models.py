@@ -32,7 +32,7 @@ def _row(name) -> dict:
                classes=spec.num_classes, pixels=spec.image_size)
     return row | (count(spec) if has_layout(spec) else NOT_COUNTED)
 
-
+# %% ../../nbs/cli/01_models.ipynb #c006p
 @app.command("list")
 def list_command(
     family: option(str, "Only this family.") = None,
@@ -67,7 +67,7 @@ def _say_total(name, c):
     params = f"{c['params']:,} parameters, {c['trainable']:,} of them trainable"
     say(f"{name}: {params}; {c['macs'] / 1e6:,.1f} M MACs")
 
-
+# %% ../../nbs/cli/01_models.ipynb #hs02p
 def _head(first:str, *names) -> str:
     "The head of a table of layers."
     shape = f"{'kernel':>6}{'stride':>7}{''.join(names)}"
@@ -100,7 +100,7 @@ def _built(spec, image_size, num_classes) -> tuple: # (layers, totals)
     network = build_model(spec, num_classes, image_size)
     return conv_layers(network), count_model(network)
 
-
+# %% ../../nbs/cli/01_models.ipynb #hs03p
 def _info_built(spec, image_size, num_classes):
     "`info` for a model of keras.applications, whose layers only Keras knows."
     layers, counted = _built(spec, image_size, num_classes)
@@ -117,7 +117,7 @@ def _operator(o) -> dict:
     return dict(name=o.name, kind=o.kind, kernel=o.kernel, stride=o.stride, groups=o.groups,
                 output=o.output, params=o.params, macs=o.macs)
 
-
+# %% ../../nbs/cli/01_models.ipynb #hs03q
 def _info_json(spec, *size) -> dict:
     "`info` as data: totals, and every convolution."
     if has_layout(spec): layers, counted = convolutions(spec, *size), count(spec, *size)

@@ -32,14 +32,14 @@ def _model_card(name:str) -> str:
     except UsageError: profiles = ()
     return model_card(name, profiles)
 
-
+# %% ../../nbs/cli/09_publish.ipynb #p005p
 def _file_card(path:Path, records) -> str:
     "The card of a file, with its own modelled latency."
     from edgetpu_repro.show.cards import file_card, file_latency
     if not path.is_file(): raise UsageError(f"{path} is not a file")
     return file_card(path, records, file_latency(path))
 
-
+# %% ../../nbs/cli/09_publish.ipynb #p005q
 @app.command()
 def card(
     target: CardTarget,

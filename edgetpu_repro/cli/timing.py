@@ -46,7 +46,7 @@ def _head(width:int, columns):
     "The head of a table whose first column is `width` wide."
     say(" " * width + "".join(f"{name:>{size}}" for name, size in columns))
 
-
+# %% ../../nbs/cli/04_timing.ipynb #c012p
 def _table(results):
     "What was timed, a line a file."
     width = max(map(len, results)) + 2
@@ -88,7 +88,7 @@ def _ready_phones(serials, binary) -> list:
     raise UsageError(f"--benchmark_binary {binary} is not a file; "
                      f"TFLite's benchmark_model for Android: {TOOL_PAGE}")
 
-
+# %% ../../nbs/cli/04_timing.ipynb #k001p
 def _write_records(folder, files, phones, results, accelerator, threads):
     "A record a phone and file, as `records add` takes it."
     from edgetpu_repro.measure.devices import phone_record
@@ -100,7 +100,7 @@ def _write_records(folder, files, phones, results, accelerator, threads):
             path = folder/f"{name}.json"
             write_text(path, json.dumps(record, indent=1) + "\n")
 
-
+# %% ../../nbs/cli/04_timing.ipynb #k001q
 def _on_phones(files, phones, settings, as_json, **given) -> dict:
     "`benchmark --device adb`: a table a phone."
     from edgetpu_repro.measure.phone import benchmark_phone
@@ -144,7 +144,7 @@ def _checked_targets(targets, pair, device, phone_options) -> list:
     if not found: raise UsageError("nothing to time; give .tflite files or registry names")
     return found
 
-
+# %% ../../nbs/cli/04_timing.ipynb #k002p
 def _as_file_or_name(target:str):
     "The path of a file, a registry name, or the name of a spec's JSON file."
     path = Path(target)
@@ -154,7 +154,7 @@ def _as_file_or_name(target:str):
     if path.is_dir(): raise UsageError(f"{target} is a folder, not a .tflite file")
     return get_spec(target).name
 
-
+# %% ../../nbs/cli/04_timing.ipynb #k002q
 def _checked_files(targets, image_size, finalize_method) -> dict: # {target: path or registry name}
     "Files are tried in a child process, names are looked up, before anything is timed."
     from edgetpu_repro.measure.benchmark import finalize_of
@@ -280,7 +280,7 @@ Argmax = option(str, "For segmentation models by name: none, default, fused2 or 
 LatencyJson = option(bool, "One JSON document: ms with its intervals, parts, extrapolated of each.",
                      "--json")
 
-
+# %% ../../nbs/cli/04_timing.ipynb #n001p
 @app.command()
 def latency(
     targets: Modelled,

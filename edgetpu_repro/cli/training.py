@@ -33,7 +33,7 @@ Set = option(list[str], "Change a field of the experiment, e.g. epochs=3; "
                         "may be given several times.",
              "--set", metavar="FIELD=VALUE")
 
-
+# %% ../../nbs/cli/02_training.ipynb #n004p
 def _experiment_lines(name, e):
     "An experiment for people."
     t, size = e.train, e.data.image_size
@@ -49,7 +49,7 @@ def _experiment_lines(name, e):
     yield f"    takes: {e.cost}"
     yield f"    expect: {e.expect}"
 
-
+# %% ../../nbs/cli/02_training.ipynb #n004q
 @app.command()
 def experiments(
     profile: Profile = "paper",
@@ -87,7 +87,7 @@ def _chosen(kind, name, profile, changes, data_dir, images=None, annotations=Non
     data = dataclasses.replace(e.data, data_dir=str(data_dir.absolute()))
     return dataclasses.replace(e, data=data)
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x1p
 def _check_folder(images, annotations, data_dir=None):
     "Refuse a folder, or a file of annotations, that is not there, or two kinds of data at once."
     if annotations and not images:
@@ -97,7 +97,7 @@ def _check_folder(images, annotations, data_dir=None):
     if images and not images.exists(): raise UsageError(f"{images} is not there")
     if images and not images.is_dir(): raise UsageError(f"{images} is not a folder")
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x1q
 def _counted(e, dataset, profile, with_eval):
     """An experiment with what its data have: what it takes, and a batch that they fill.
 
@@ -119,7 +119,7 @@ def _counted(e, dataset, profile, with_eval):
         f"{len(names)} classes; {e.cost}; expect: {e.expect}")
     return e
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x1r
 def _model_dir(given, e) -> Path:
     "Where a training goes: as given, or runs/NAME."
     if given: return given
@@ -161,7 +161,7 @@ def _train(e, path, start, devices_of, with_eval):
     say(f"{path}: trained, curve in {record}")
     return True
 
-
+# %% ../../nbs/cli/02_training.ipynb #hs02p
 def _evaluate_trained(e, path) -> dict:
     "Evaluate what was trained, and write the record."
     from edgetpu_repro.measure.evaluate import evaluate_model
@@ -173,7 +173,7 @@ def _evaluate_trained(e, path) -> dict:
     say(record)
     return result
 
-
+# %% ../../nbs/cli/02_training.ipynb #hs02q
 LOCK = ".lock" # of a folder that is trained in
 
 
@@ -183,7 +183,7 @@ def _one_at_a_time(folder, distribution):
     if distribution == "jax" and next(filter(None, numbers), "0") != "0": return nullcontext()
     return hold(folder/LOCK, f"training in {folder}")
 
-
+# %% ../../nbs/cli/02_training.ipynb #hs02r
 @contextmanager
 def _held(folder, e, dataset):
     "A folder that holds an experiment; one that fails before its first step leaves no note there."
@@ -282,7 +282,7 @@ def _evaluate_annotated(file, annotations, images, opened, how):
     result = evaluate_annotated(model, annotations, images, **how)
     return result, dict(name=annotations.name, annotations=annotations.name)
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x3bp
 def _say_assumed(result):
     "Say so where the file does not say what black and white are."
     from edgetpu_repro.data.input_range import ASSUMED, SOURCES
@@ -304,7 +304,7 @@ def _say_classes(result):
     line = mistake_line(result["confusion"], [r["class"] for r in rows])
     if line: say(line)
 
-
+# %% ../../nbs/cli/02_training.ipynb #n0x3dp
 def _as_json(file, name, result, written) -> dict:
     "What `evaluate --json` answers."
     counts = result.get("confusion")

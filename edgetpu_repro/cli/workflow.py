@@ -41,7 +41,7 @@ def progress(
         elif found := COUNT.search(line): yield f"{found[1]} steps done: {step}"
         elif "Nothing to be done" in line: yield "everything is there and up to date"
 
-
+# %% ../../nbs/cli/06_workflow.ipynb #hs01p
 def _last_line(path) -> str:
     "The last line of a text that says something."
     if not path.is_file(): return "it printed nothing"
@@ -76,7 +76,7 @@ def _alone(root):
     with hold(root/"build"/".lock", f"reproduce in {root}") as lock, family(root/"build") as names:
         yield lock, names
 
-
+# %% ../../nbs/cli/06_workflow.ipynb #c014p
 def _end(child):
     "End Snakemake and its jobs: by itself it would wait for them, a training for minutes."
     import psutil # Jupyter brings it
@@ -86,7 +86,7 @@ def _end(child):
         try: job.terminate()
         except psutil.NoSuchProcess: pass
 
-
+# %% ../../nbs/cli/06_workflow.ipynb #c014q
 def _run(command, root, lock, handle) -> int: # Exit code
     "Run Snakemake, and give `handle` its lines; stopped, it ends its jobs and cleans up."
     beside = str(Path(sys.executable).parent) # where this Python and papermill are
@@ -116,7 +116,7 @@ def _refuse_unknown(step, command, root):
     steps = subprocess.run(listing, cwd=root, capture_output=True, text=True).stdout.split()
     if steps and step not in steps: raise unknown("step", step, steps)
 
-
+# %% ../../nbs/cli/06_workflow.ipynb #c014bp
 def _explain(said, code, root):
     "Why it ended: the steps that failed, or Snakemake's last words."
     failed = failures("".join(said), root)
@@ -138,7 +138,7 @@ Cores = option(int, "Cores to use; all if not given.", min=1)
 DryRun = option(bool, "Only say what would run.", "--dry-run")
 Step = option(str, "A step that is not part of all, such as search or training_speed; see docs.")
 
-
+# %% ../../nbs/cli/06_workflow.ipynb #hs04p
 @app.command()
 def reproduce(
     profile: Profile = "default",

@@ -36,7 +36,7 @@ def own_variable(
     "The model's variable behind one that an update is given (`Optimizer._get_variable_index`)."
     return optimizer._trainable_variables[optimizer._get_variable_index(variable)]
 
-
+# %% ../../nbs/core/07_compat.ipynb #c003p
 def adam_moments(
     optimizer, # Keras's Adam
     variable, # As `update_step` is given it
@@ -45,7 +45,7 @@ def adam_moments(
     index = optimizer._get_variable_index(variable)
     return optimizer._momentums[index], optimizer._velocities[index]
 
-
+# %% ../../nbs/core/07_compat.ipynb #c003q
 def draw_from(
     layer, # A random preprocessing layer of Keras
     generator, # A `keras.random.SeedGenerator`
@@ -54,7 +54,7 @@ def draw_from(
     layer._get_seed_generator = lambda backend=None: generator
     return layer
 
-
+# %% ../../nbs/core/07_compat.ipynb #c003r
 class OnOneDevice:
     """An optimiser that updates its variables one by one (`Optimizer._backend_update_step`).
 
@@ -80,14 +80,14 @@ def consumers(
     "The layers that take the output of another (`Operation._outbound_nodes`)."
     return [node.operation for node in layer._outbound_nodes]
 
-
+# %% ../../nbs/core/07_compat.ipynb #c007p
 def calls(
     operation, # Of a functional model: a layer, or a model inside of it
 ) -> list: # of (input tensors, output tensors)
     "Where an operation is called (`Operation._inbound_nodes`)."
     return [(node.input_tensors, node.output_tensors) for node in operation._inbound_nodes]
 
-
+# %% ../../nbs/core/07_compat.ipynb #c007q
 def functional(
     model, # A Keras model: functional or sequential
 ): # A functional one with the same layers
@@ -118,14 +118,14 @@ def has_tensorflow() -> bool:
     try: return importlib.util.find_spec("tensorflow") is not None
     except ModuleNotFoundError: return False
 
-
+# %% ../../nbs/core/07_compat.ipynb #c010p
 def tensorflow_has_run() -> bool:
     "Whether TensorFlow has run here (`Context._initialized`), and so survives no fork."
     if "tensorflow" not in sys.modules: return False
     from tensorflow.python.eager.context import context
     return context()._initialized
 
-
+# %% ../../nbs/core/07_compat.ipynb #c010q
 def quantize_by_ranges(
     content:bytes, # Of a float `.tflite` file whose tensors carry their ranges
     float_output:bool=False, # Leave the output as it is
@@ -136,7 +136,7 @@ def quantize_by_ranges(
     output = tf.float32 if float_output else tf.int8
     return mlir_quantize(content, input_data_type=tf.int8, output_data_type=output)
 
-
+# %% ../../nbs/core/07_compat.ipynb #c010r
 def operator_details(
     interpreter, # Of LiteRT
 ) -> list: # of dicts: op_name, inputs, outputs (numbers of tensors)
@@ -173,7 +173,7 @@ class _OnlyWhatIsUsed:
                 raise ModuleNotFoundError(f"{name} is not needed here", name=name)
         return None
 
-
+# %% ../../nbs/core/07_compat.ipynb #sp02p
 def load_less():
     "Let TensorFlow and Keras load without what only their adapters need, in this process."
     sys.meta_path.insert(0, _OnlyWhatIsUsed())
@@ -194,14 +194,14 @@ class _Empty(type):
 class _Nothing(metaclass=_Empty):
     "What a package that is not needed has under any name."
 
-
+# %% ../../nbs/core/07_compat.ipynb #wt02p
 class _Package(ModuleType):
     "A package that is not needed."
     def __getattr__(self, name):
         if name.startswith("__"): raise AttributeError(name)
         return _Nothing
 
-
+# %% ../../nbs/core/07_compat.ipynb #wt02q
 class _NotNeeded:
     "Finder: packages that are not needed in this process, installed or not."
     PACKAGES = "tensorflow", "keras", "tensorflow_datasets", "sklearn", "ai_edge_quantizer"
@@ -214,7 +214,7 @@ class _NotNeeded:
     def create_module(self, spec): return _Package(spec.name)
     def exec_module(self, module): pass
 
-
+# %% ../../nbs/core/07_compat.ipynb #wt02r
 def without_tensorflow(
     resize, # Function of (batch (n, height, width, channels), (height, width), 'bilinear')
 ):

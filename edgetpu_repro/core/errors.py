@@ -87,7 +87,7 @@ def why(
     "What an exception says; its type where it says nothing."
     return " ".join(str(error).split())[:length] or type(error).__name__
 
-
+# %% ../../nbs/core/00_errors.ipynb #wy01p
 @contextmanager
 def readable(
     name, # What is read, such as a path
@@ -113,7 +113,7 @@ EXTRAS = { # extra: what it is for people, and the packages of it that we import
     "publish": ("huggingface_hub", ("huggingface_hub",)),
 }
 
-
+# %% ../../nbs/core/00_errors.ipynb #x001p
 def missing(
     module:str, # As it is imported, such as 'keras.layers'
     what:str, # What needs it, such as 'export'
@@ -124,7 +124,7 @@ def missing(
         return UsageError(f"{what} needs {title}: pip install 'edgetpu-repro[{extra}]'")
     return None
 
-
+# %% ../../nbs/core/00_errors.ipynb #x001q
 def need(
     module:str, # Of one of `EXTRAS`
     what:str, # What needs it

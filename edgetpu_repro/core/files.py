@@ -33,7 +33,7 @@ def _begin(path:Path) -> tuple: # (its path, its descriptor)
         if is_at(file, tmp): return tmp, file # else it was removed before it was locked
         os.close(file)
 
-
+# %% ../../nbs/core/02_files.ipynb #c005p
 def _remove_left(path:Path, own:bool):
     "Remove a temporary file that no process has locked."
     try: file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -45,7 +45,7 @@ def _remove_left(path:Path, own:bool):
         if is_at(file, path): path.unlink(missing_ok=True)
     finally: os.close(file)
 
-
+# %% ../../nbs/core/02_files.ipynb #c005q
 def remove_stale(
     folder, # Where `atomic_write` writes
 ):
@@ -62,7 +62,7 @@ def _finish(tmp:Path, path:Path):
     finally: os.close(file)
     os.replace(tmp, path)
 
-
+# %% ../../nbs/core/02_files.ipynb #c006p
 @contextmanager
 def atomic_write(
     path, # Final place of the file; its folder is made
@@ -87,7 +87,7 @@ def atomic_write(
             e.filename, e.filename2 = str(path), None
         raise
 
-
+# %% ../../nbs/core/02_files.ipynb #c006q
 def write_text(
     path, # Where to
     text:str, # What
@@ -114,13 +114,13 @@ def _busy(what:str, who:dict) -> UsageError:
     if _is_dead(who): return UsageError(f"{done}; it is dead, what it started is not: end that")
     return UsageError(f"{done}; wait for it, or end it (kill {who['pid']})")
 
-
+# %% ../../nbs/core/02_files.ipynb #h002p
 def _is_dead(who:dict) -> bool:
     "Whether the owner of a lock has ended, and only its children have it."
     try: return Identity(*(who[f.name] for f in fields(Identity))).is_alive is False
     except (KeyError, TypeError): return False
 
-
+# %% ../../nbs/core/02_files.ipynb #h002q
 def _acquire(path, what:str, wait_s:float) -> int: # Descriptor
     "Lock a file that lies at a path."
     start = time.monotonic()
@@ -135,7 +135,7 @@ def _acquire(path, what:str, wait_s:float) -> int: # Descriptor
         if waited > max(wait_s, LEFT_S if _is_dead(who) else 0): raise _busy(what, who)
         time.sleep(0.1)
 
-
+# %% ../../nbs/core/02_files.ipynb #h002r
 @contextmanager
 def hold(
     path, # Of the lock's file, which is removed at the end
@@ -182,7 +182,7 @@ def read_text(
         raise UsageError(f"{what} {path} is not UTF-8 text (byte {e.start}){advice}") from None
     except ValueError: raise UsageError(f"{what} {brief(str(path))} is no file name") from None
 
-
+# %% ../../nbs/core/02_files.ipynb #c011p
 def _expect(value, kind, path, what:str, advice:str):
     "Refuse a document of another kind than its reader needs."
     if isinstance(value, kind): return value
@@ -212,7 +212,7 @@ class _PlainLoader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
         return super().compose_node(parent, index)
 
-
+# %% ../../nbs/core/02_files.ipynb #c013p
 def parse_yaml(
     text:str, # A document
 ): # What it holds
@@ -222,7 +222,7 @@ def parse_yaml(
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as e:
         raise ValueError(" ".join(str(e).split())) from None
 
-
+# %% ../../nbs/core/02_files.ipynb #c013q
 def read_yaml(
     path, # The file
     what:str="file", # How an error calls it

@@ -25,7 +25,7 @@ def lock(
     except OSError: return None
     return True
 
-
+# %% ../../nbs/core/01_processes.ipynb #p005p
 def is_at(
     file:int, # Descriptor
     path,
@@ -51,7 +51,7 @@ def _space() -> str:
     try: return os.readlink("/proc/self/ns/pid")
     except OSError: return ""
 
-
+# %% ../../nbs/core/01_processes.ipynb #p008p
 def _began(pid:int) -> str|None:
     "When a process began; None: there is no such process, or it is dead; empty: not to be seen."
     try: fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -84,7 +84,7 @@ class Identity:
         began = _began(self.pid)
         return None if began == "" or not self.began else began == self.began
 
-
+# %% ../../nbs/core/01_processes.ipynb #p009p
 def identity() -> Identity:
     "Of this process."
     return Identity(platform.node(), _boot(), _space(), os.getpid(), _began(os.getpid()))
@@ -104,7 +104,7 @@ def _watch(parent:int):
     while os.getppid() == parent: time.sleep(1)
     os._exit(1)
 
-
+# %% ../../nbs/core/01_processes.ipynb #p012p
 def end_with(
     parent:int, # Number of the parent of this process
     number:int=signal.SIGKILL, # What the kernel sends

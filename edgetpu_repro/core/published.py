@@ -34,7 +34,7 @@ SOURCES = {
     "tsukamoto": "Latency on a Jetson Nano, github NobuoTsukamoto/benchmarks, MIT License",
 }
 
-
+# %% ../../nbs/core/06_published.ipynb #c005p
 @dataclass(frozen=True)
 class Published:
     "One published number."

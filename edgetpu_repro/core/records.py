@@ -40,7 +40,7 @@ def _git(root, *words) -> str:
     options = dict(capture_output=True, text=True, check=True, cwd=root, env=plain)
     return subprocess.run(["git", *words], **options).stdout
 
-
+# %% ../../nbs/core/05_records.ipynb #c008p
 def checked_out() -> str|None:
     """The commit that is checked out, with '+' where the tree differs; None outside a git checkout.
 
@@ -64,7 +64,7 @@ def _cpu_name() -> str:
     if found := re.search(r"^model name\s*:\s*(.+)$", text, re.M): return found[1].strip()
     return platform.processor() or platform.machine()
 
-
+# %% ../../nbs/core/05_records.ipynb #u8b0cp
 def host() -> dict: # cpu, cores, memory_gib, system
     "What machine this is, without its name."
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -81,7 +81,7 @@ def _version(package:str) -> str|None:
     try: return metadata.version(package)
     except metadata.PackageNotFoundError: return None
 
-
+# %% ../../nbs/core/05_records.ipynb #u8b0cq
 def provenance() -> dict: # versions, host, commit, time
     "Where and with what a number was measured."
     versions = {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}}
@@ -125,7 +125,7 @@ RANGES = { # pattern of a number's name: (lowest, highest, what it is)
         (-1e300, 1e300, "a number"),
 }
 
-
+# %% ../../nbs/core/05_records.ipynb #sc02p
 def _wrong_number(path:tuple, value) -> str:
     "What is wrong with a value, by its name; empty where nothing is. Parameters are finite."
     if isinstance(value, (int, float)) and not abs(value) < float("inf"): return "a finite number"
@@ -135,7 +135,7 @@ def _wrong_number(path:tuple, value) -> str:
         return "" if plain and low <= value <= high else what
     return ""
 
-
+# %% ../../nbs/core/05_records.ipynb #sc02q
 def _wrong_numbers(value, path:tuple=("numbers",)):
     "What is wrong with the numbers of a record, in words, one after the other."
     if isinstance(value, dict):
@@ -165,7 +165,7 @@ def _wrong_origin(origin:dict):
     try: datetime.fromisoformat(when)
     except (TypeError, ValueError): yield f"provenance.time is {brief(when, 40)}, not a time"
 
-
+# %% ../../nbs/core/05_records.ipynb #sc03p
 COMMIT = r"[0-9a-f]{7,40}\+?"
 
 # %% ../../nbs/core/05_records.ipynb #uc4ac
@@ -184,7 +184,7 @@ def read_record(
     if faults: raise UsageError(f"record {path}: {faults[0]}; run its step again")
     return record
 
-
+# %% ../../nbs/core/05_records.ipynb #uc4acp
 def _of_step(path, profile:str, step:str, name:str) -> dict:
     "A record that is of the step, profile and name that its place says."
     record = read_record(path)
@@ -195,7 +195,7 @@ def _of_step(path, profile:str, step:str, name:str) -> dict:
         raise UsageError(f"record {path} is of {brief(record['name'])}")
     return record
 
-
+# %% ../../nbs/core/05_records.ipynb #uc4acq
 def read_records(
     profile:str, # Which profile
     step:str, # Which step
@@ -215,7 +215,7 @@ def _number(numbers:dict, name:str) -> float:
     if lacking: raise unknown("number", lacking[0], numbers)
     return numbers[above] / numbers[below] if below else numbers[above]
 
-
+# %% ../../nbs/core/05_records.ipynb #c014p
 def unexpected(
     profile:Profile,
     records, # Of its `evaluate` step
@@ -230,7 +230,7 @@ def unexpected(
             broken.append(f"{r['name']}: {name} {value:.4g}, not {low:g} to {high:g}")
     return broken
 
-
+# %% ../../nbs/core/05_records.ipynb #c014q
 def broken_promises(
     profile:Profile,
     committed:bool=False, # Of committed records, whatever was run here
@@ -254,7 +254,7 @@ def _assigned(source:str) -> dict: # name -> value
         for name in names: found[name] = ast.literal_eval(node.value)
     return found
 
-
+# %% ../../nbs/core/05_records.ipynb #c017p
 def compare_parameters(
     declared:dict, # The notebook's own parameters with their defaults
     given:dict, # Those that somebody passes
@@ -267,7 +267,7 @@ def compare_parameters(
         kind = type(default).__name__
         raise UsageError(f"parameter {name} must be {kind} like {default!r}, not {brief(value)}")
 
-
+# %% ../../nbs/core/05_records.ipynb #c017q
 def check_parameters():
     """Refuse parameters that this notebook does not have.
 

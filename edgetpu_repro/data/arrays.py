@@ -82,7 +82,7 @@ def record_places(
             at = end
     return places, at == size
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar08p
 def shortage(
     found:int, # Records that could be read
     whole:bool, # Whether the file ends with one
@@ -92,7 +92,7 @@ def shortage(
     if not whole: return f"is damaged after {found} of {wanted} examples"
     return "" if found == wanted else f"holds {found} of {wanted} examples"
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar08q
 def _records(path, wanted:int) -> list: # of (path, offset, bytes)
     "The records of a file that should hold so many; `UsageError` where it does not."
     try: places, whole = record_places(path)
@@ -119,7 +119,7 @@ def _drawn(split:str, features:tuple): # `Examples`
 
     return Examples(get, SCENES[split])
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar10p
 def _chosen(builder, split:str) -> list: # of records, in the order of the files
     "The records of a split, or of a slice of one."
     found, lengths = [], {}
@@ -130,14 +130,14 @@ def _chosen(builder, split:str) -> list: # of records, in the order of the files
         found += records[part.skip:part.skip + part.take if part.take >= 0 else None]
     return found
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar10q
 def in_colour(
     image, # (height, width, 1 or 3)
 ) -> np.ndarray: # (height, width, 3)
     "Grey pixels in three channels."
     return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar10r
 def open_split(
     builder, # A TFDS builder; prepared, or the embedded one
     split:str, # 'train', 'test', or any TFDS slice
@@ -177,7 +177,7 @@ def _between(given:int, wanted:int) -> tuple: # (lower, upper, share of the uppe
     upper = np.ceil(at).astype(int).clip(0, given - 1)
     return lower, upper, at - low
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar14p
 def bilinear(
     image, # (height, width, channels)
     hw:tuple, # (height, width) wanted
@@ -195,7 +195,7 @@ def bilinear(
     upper, lower = line(top), line(bottom)
     return upper + (lower - upper) * down
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar14q
 def nearest(
     image, # (height, width, channels)
     hw:tuple, # (height, width) wanted
@@ -206,14 +206,14 @@ def nearest(
         for given, wanted in zip(image.shape, hw)]
     return image[rows][:, columns]
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar14r
 def bytes_of(
     pixels, # Floats
 ) -> np.ndarray: # uint8
     "Rounded, and cut to 0..255."
     return np.round(pixels.clip(0, 255)).astype("uint8")
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar14s
 def resize(
     image, # (height, width, channels) uint8
     hw:tuple, # (height, width) wanted
@@ -228,7 +228,7 @@ def resize(
         image = image[top:top + side, left:left + side]
     return bytes_of(bilinear(image, hw))
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar14t
 def normalize(
     image, # 0..255, any shape
 ) -> np.ndarray: # float32 in [-1, 1]
@@ -256,7 +256,7 @@ def _rectangle(rng, hw, area, aspect) -> tuple: # (top, left, height, width)
         return top, left, rows, columns
     return 0, 0, height, width
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar17p
 def augment_images(
     settings, # `TrainSettings`
     hw:tuple, # (height, width) of the result
@@ -275,7 +275,7 @@ def augment_images(
 
     return augment
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar17q
 def mix_batch(
     alpha:float, # Of the beta distribution
     num_classes:int,
@@ -312,7 +312,7 @@ def _placed(values, hw, corner, fill):
         for share, given, wanted in zip(corner, padded.shape, hw)]
     return padded[top:top + hw[0], left:left + hw[1]]
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar18p
 def augment_masks(
     flip:bool, # Mirror half of the images
     scale_jitter:tuple, # (low, high) of the random factor
@@ -338,7 +338,7 @@ def _stacked(pairs) -> tuple: # (float32 images in [-1, 1], targets)
     images, targets = zip(*pairs)
     return normalize(np.stack(images)), keras.tree.map_structure(lambda *t: np.stack(t), *targets)
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar21p
 class Training:
     "Endless batches; `training_batches` makes one."
     def __init__(self, make, start, cut=None): self._make, self._start, self._cut = make, start, cut
@@ -359,7 +359,7 @@ class Training:
                 ahead.append(pool.submit(self._make, step, self._cut))
                 if len(ahead) > AHEAD: yield ahead.popleft().result()
 
-
+# %% ../../nbs/data/07_arrays.ipynb #ar21q
 def training_batches(
     images, # `Examples` of (image uint8, target)
     batch_size:int,

@@ -34,7 +34,7 @@ def solarize_add(image, addition):
     lighter = tf.minimum(tf.cast(image, tf.int32) + int(addition), 255)
     return tf.where(image < 128, tf.cast(lighter, tf.uint8), image)
 
-
+# %% ../../nbs/data/09_augment.ipynb #c007p
 def posterize(image, bits):
     "Keep the upper `bits` of every value."
     kept = 256 - 2**(8 - int(bits)) if bits >= 1 else 0
@@ -50,7 +50,7 @@ def _through(image, table_of):
         channels.append(tf.cast(tf.gather(table, values), tf.uint8))
     return tf.stack(channels, -1)
 
-
+# %% ../../nbs/data/09_augment.ipynb #c010p
 def autocontrast(image, level=None):
     "Stretch each channel to 0..255."
     def table(histogram):
@@ -89,7 +89,7 @@ def color(image, factor):
     "Between grey (0), the image (1) and more colourful."
     return _mix(_grey(image), image, factor)
 
-
+# %% ../../nbs/data/09_augment.ipynb #c013p
 def brightness(image, factor):
     "Between black (0), the image (1) and brighter."
     return _mix(tf.zeros_like(image), image, factor)
@@ -100,7 +100,7 @@ def contrast(image, factor):
     grey = tf.cast(_grey(image), tf.float64)
     return _mix(tf.floor(tf.reduce_mean(grey) + 0.5), image, factor)
 
-
+# %% ../../nbs/data/09_augment.ipynb #c013q
 def sharpness(image, factor):
     "Between smoothed (0), the image (1) and sharper; the border stays."
     weights = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13
@@ -158,7 +158,7 @@ def translate_y(image, share):
     "Upwards by a share of the height."
     return _affine(image, (1, 0, 0, 0, 1, share * _side(image, 0)))
 
-
+# %% ../../nbs/data/09_augment.ipynb #udef8p
 def rotate(image, degrees):
     "Counter-clockwise, around the middle."
     angle = -degrees * math.pi / 180
@@ -236,7 +236,7 @@ def apply_operation(
     function, argument, signed = OPERATIONS[name]
     return function(image, argument(level) * sign if signed else argument(level))
 
-
+# %% ../../nbs/data/09_augment.ipynb #x019p
 def autoaugment(
     image, # (height, width, 3) uint8
     seed, # (2,) integers: the same seed, the same draw
@@ -318,7 +318,7 @@ def _randaugment():
 
     return apply
 
-
+# %% ../../nbs/data/09_augment.ipynb #u1456p
 POLICIES = ("autoaugment", "randaugment")
 
 
@@ -367,7 +367,7 @@ def _scale(both, size):
     classes = tf.image.resize(both[..., 3:], size, "nearest")
     return tf.concat([pixels, classes], -1)
 
-
+# %% ../../nbs/data/09_augment.ipynb #c026p
 def _place(scaled, size, hw, draw):
     "Pad with 0 up to `hw` where the scaled image is smaller, then cut `hw` out at a random place."
     height, width = hw

@@ -26,7 +26,7 @@ def _area(boxes, size):
     top, left, bottom, right = tf.unstack(boxes, axis=-1)
     return (bottom - top) * (right - left) * size[0] * size[1]
 
-
+# %% ../../nbs/data/11_boxes.ipynb #d008p
 def _padded(rows, room):
     "So many rows of zeros more: `ROWS` in all."
     padding = [[0, room]] + [[0, 0]] * (len(rows.shape) - 1)
@@ -121,7 +121,7 @@ def mirror(
     real = target["columns"][:, None] > 0
     return image[:, ::-1], dict(target, boxes=tf.where(real, boxes, 0.0))
 
-
+# %% ../../nbs/data/11_boxes.ipynb #d011cp
 def augment_boxes(
     hw:tuple, # (height, width) wanted
     flip:bool, # Mirror half of the pictures

@@ -50,7 +50,7 @@ def _key(value): # int or str; None where it is no id
     if isinstance(value, float) and value.is_integer(): return int(value)
     return value if isinstance(value, (int, str)) else None
 
-
+# %% ../../nbs/data/05_coco.ipynb #cj08p
 def _found(table:dict, value): # None where there is nothing
     "What a table has for an id that stands in a file, where '7' may be meant by 7."
     key = _key(value)
@@ -65,7 +65,7 @@ def _table(content, key:str, path) -> list:
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows): return rows
     raise UsageError(f"{path}: {key} must be a list of objects")
 
-
+# %% ../../nbs/data/05_coco.ipynb #cj08q
 def _side(value) -> int|None: # Pixels
     "A side of a picture, where one is given."
     if isinstance(value, str) and value.isdigit(): value = int(value)
@@ -83,7 +83,7 @@ def _outline_box(a:dict): # [x, y, width, height], or None
     y = [v for part in parts for v in part[1::2]]
     return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
 
-
+# %% ../../nbs/data/05_coco.ipynb #cj11p
 def _box_problem(a:dict, box, width:int, height:int) -> str: # '' where there is none
     "What is wrong with a box in a picture of a size."
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
@@ -122,7 +122,7 @@ class _Folder:
             except OSError: return None # too long to be a name
         return self._anywhere(parts[-1])
 
-
+# %% ../../nbs/data/05_coco.ipynb #cj13p
 def _sized(picture:dict, path) -> tuple|None: # (width, height)
     "The size that annotations give a picture, or that it has."
     given = tuple(_side(picture.get(side)) for side in ("width", "height"))
@@ -163,7 +163,7 @@ def _categories(content, path) -> dict: # {id: dict}
     if not found: raise UsageError(f"{path} has no categories")
     return found
 
-
+# %% ../../nbs/data/05_coco.ipynb #cj16p
 def _whole_annotation(a:dict, box, picture:dict, where:str, problems:Problems) -> dict:
     "An annotation with its box inside of the picture, its area and whether it is a crowd."
     x, y, w, h = box
@@ -179,7 +179,7 @@ def _whole_annotation(a:dict, box, picture:dict, where:str, problems:Problems) -
         area=box[2] * box[3] if _is_missing(area) else area,
         iscrowd=0 if _is_missing(crowd) else int(crowd))
 
-
+# %% ../../nbs/data/05_coco.ipynb #cj16q
 def read_coco(
     annotations, # Path of a JSON file as COCO has it
     images, # Folder of the pictures
@@ -219,7 +219,7 @@ def _order(category:dict) -> tuple:
     key = category["id"]
     return isinstance(key, str), key if isinstance(key, int) else 0, str(key)
 
-
+# %% ../../nbs/data/05_coco.ipynb #cj19p
 def without_root(
     categories, # From `read_coco`
     used, # Ids that annotations have
@@ -235,7 +235,7 @@ def without_root(
     one_too_many = classes is not None and classes == len(rest)
     return rest if of_others or named or one_too_many else ordered
 
-
+# %% ../../nbs/data/05_coco.ipynb #cj19q
 def category_columns(
     categories, # From `read_coco`
     classes:int|None, # Of the model, without background; None: it does not say

@@ -39,7 +39,7 @@ def _how_to_prepare(
     return (f'run: python -c "import tensorflow_datasets as tfds; '
             f'tfds.builder({name!r}{where}).download_and_prepare()"')
 
-
+# %% ../../nbs/data/08_datasets.ipynb #c005p
 def _how_to_remake(name:str, folder, data_dir) -> str:
     "What makes a damaged dataset anew."
     if name == EMBEDDED: return f"delete {folder}, and the next command makes it anew"
@@ -81,7 +81,7 @@ def _quiet_tfds():
         try: yield
         finally: tfds.enable_progress_bar()
 
-
+# %% ../../nbs/data/08_datasets.ipynb #c006p
 def _prepare_embedded(builder):
     "Make the embedded dataset; without TensorFlow its scenes are drawn when they are asked for."
     if not has_tensorflow(): return builder
@@ -95,7 +95,7 @@ def _shards(builder) -> list: # (path, records it should hold)
     return [(Path(path), records) for split in builder.info.splits.values()
             for path, records in zip(split.filepaths, split.shard_lengths)]
 
-
+# %% ../../nbs/data/08_datasets.ipynb #u2646p
 def _open_builder(name:str, data_dir):
     "TFDS's builder of a dataset, prepared or not."
     place = dict(data_dir=str(data_dir)) if data_dir else {}
@@ -110,7 +110,7 @@ def _open_builder(name:str, data_dir):
         _refuse_damaged(name, data_dir, why(e))
         raise UsageError(f"dataset {name!r}: {why(e)}") from None
 
-
+# %% ../../nbs/data/08_datasets.ipynb #u2646q
 def dataset_builder(
     name:str=EMBEDDED, # TFDS name, with configuration if any: 'cifar10', 'imagenette/160px-v2'
     data_dir=None, # Where TFDS keeps its datasets; None: TFDS's own default
@@ -145,7 +145,7 @@ def resize(
     image = tf.image.resize(image, hw, "bilinear")
     return tf.cast(tf.round(tf.clip_by_value(image, 0, 255)), tf.uint8)
 
-
+# %% ../../nbs/data/08_datasets.ipynb #c009p
 def normalize(
     image, # 0..255, any shape
 ): # float32 in [-1, 1]
@@ -164,7 +164,7 @@ def _in_colour(image): # (height, width, 3) uint8
     shown = tf.cast(image[..., :3], tf.float32) * share + 255 * (1 - share)
     return tf.cast(tf.round(shown), tf.uint8)
 
-
+# %% ../../nbs/data/08_datasets.ipynb #fd02p
 def _seen(
     feature, # TFDS's, of the image
     in_file:bool, # Whether the example holds the bytes of a file
@@ -196,7 +196,7 @@ def _specs(shapes:dict) -> dict:
     return {name: _specs(s) if isinstance(s, dict) else tf.TensorSpec(s[1], s[0])
             for name, s in shapes.items()}
 
-
+# %% ../../nbs/data/08_datasets.ipynb #fd04p
 def _of_folder(folder:PictureFolder, split:str, features:tuple, limit:int|None, encoded:bool):
     "A split of a folder, as `open_split` gives it."
     rows = rows_of(folder, split, features)[:limit]
@@ -231,7 +231,7 @@ def _without_tensorflow(builder, split:str, features:tuple): # `Examples`
     if not len(found): raise _empty(builder, split, "it holds no example")
     return found
 
-
+# %% ../../nbs/data/08_datasets.ipynb #c012p
 def open_split(
     builder, # From `dataset_builder`
     split:str, # 'train', 'test', or any TFDS slice
@@ -280,7 +280,7 @@ def _damage_of(path:Path, records:int) -> str: # Empty where there is none
     except tf.errors.OpError: return arrays.shortage(found, False, records)
     return arrays.shortage(found, True, records)
 
-
+# %% ../../nbs/data/08_datasets.ipynb #c014p
 def damage(
     builder, # From `dataset_builder`
 ) -> str: # Empty where all files are sound
@@ -311,7 +311,7 @@ def _cause(
         return f"bad example in {builder.name}: {undecodable[0].strip(' ,.:')}"
     return ""
 
-
+# %% ../../nbs/data/08_datasets.ipynb #u49eep
 def _tensorflow_errors() -> tuple:
     "What TensorFlow raises while it reads; nothing where it is not installed."
     return (tf.errors.OpError,) if has_tensorflow() else ()

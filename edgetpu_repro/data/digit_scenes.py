@@ -33,7 +33,7 @@ def _enlarged(channel, size): # float32, (size, size)
     "A small square of numbers as a smooth large one."
     return Image.fromarray(channel).resize((size, size), Image.BICUBIC)
 
-
+# %% ../../nbs/data/00_digit_scenes.ipynb #c008p
 def texture(rng) -> np.ndarray: # (128, 128, 3) float in 0..1
     "A background: a dark colour, smooth noise at two scales and, half of the time, stripes."
     colour = rng.uniform(0.05, 0.35, 3)

@@ -25,7 +25,7 @@ from .pictures import picture_fault, picture_size, picture_suffixes
 # %% ../../nbs/data/06_folders.ipynb #fo06
 def _digest(path) -> str: return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo06p
 @lru_cache(maxsize=8)
 def _looked_through(files:tuple) -> tuple: # ({path: what is wrong}, {path: its first copy})
     "Read pictures (path, size, time), find those that cannot be read and those of the same bytes."
@@ -40,7 +40,7 @@ def _looked_through(files:tuple) -> tuple: # ({path: what is wrong}, {path: its 
         else: firsts[digest] = path
     return faults, copies
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo06q
 def _known(paths) -> tuple:
     "Files with what changes when they change."
     stats = [(path, path.stat()) for path in paths]
@@ -110,7 +110,7 @@ def _splits(folder) -> dict: # {split: folder}
              for split, known in SPLITS.items()}
     return {split: path for split, path in found.items() if path}
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo09p
 def _in_order(names) -> tuple:
     "Names of classes: numbers by their size, else the alphabet."
     numbers = all(n.isascii() and n.isdigit() for n in names)
@@ -152,7 +152,7 @@ def _classes(reader:_Reader) -> PictureFolder:
     if len(names) < 2: return _plain(reader, f"all its pictures are of one class, {names[0]}")
     return replace(made, lines=tuple(reader.problems.lines()))
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo10p
 def _plain(reader:_Reader, why:str="") -> PictureFolder:
     "Pictures alone."
     rows = {"": [(path, None) for path in find_pictures(reader.folder)]}
@@ -177,7 +177,7 @@ def _listed(folder) -> list: # of (file name or None, class), or nothing
     named = [row for row in rows if Path(row[0]).suffix.lower() in endings]
     return named if named and len(named) >= len(lines) - 1 else [] # a header is no row
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo12p
 def _flat(reader:_Reader, listed:list) -> PictureFolder:
     "Pictures with a list of their classes."
     found = find_pictures(reader.folder)
@@ -226,7 +226,7 @@ def _pair(folder) -> tuple: # (folder of pictures, folder of masks), or nothing
     pictures, masks = ([names[n] for n in known if n in names] for known in (IMAGES, TARGETS))
     return (pictures[0], masks[0]) if pictures and masks else ()
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo16p
 def _refuse_others(masks):
     "Say which annotations these are that are no masks."
     others = {".txt": "YOLO's", ".xml": "Pascal VOC's", ".json": "JSON's"}
@@ -239,7 +239,7 @@ def _refuse_others(masks):
                          "(--annotations)")
     raise UsageError(f"{masks} holds no masks")
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo16q
 def _paired(reader:_Reader, pictures, masks) -> list: # of (path, path of the mask)
     "The pictures of a folder that have a mask; others are named."
     _refuse_others(masks)
@@ -272,7 +272,7 @@ def _mask_fact(row) -> tuple: # (numbers in the mask, what is wrong)
 @lru_cache(maxsize=8)
 def _masks_looked_through(files:tuple, pairs:tuple) -> tuple: return tuple(each(_mask_fact, pairs))
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo17p
 def check_numbers(
     numbers:set, # In masks, without that of void
     where, # Whose masks they are
@@ -283,7 +283,7 @@ def check_numbers(
     raise UsageError(f"the masks of {where} hold {held} (beside {VOID}, void); "
                      "number the classes 0, 1, 2, ...")
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo17q
 def _class_names(folder, numbers:set) -> tuple:
     "The names of the classes of masks, one for each number; raises `UsageError` where they differ."
     path = next((folder/n for n in ("labels.txt", "classes.txt") if (folder/n).is_file()), None)
@@ -296,7 +296,7 @@ def _class_names(folder, numbers:set) -> tuple:
     raise UsageError(f"{path} names {len(names)} classes, 0 to {len(names) - 1}; "
                      f"the masks hold {max(numbers)}")
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo17r
 def _masks(reader:_Reader, pairs:dict) -> PictureFolder: # {split: (pictures, masks)}
     "Pictures with masks."
     rows = {}
@@ -326,7 +326,7 @@ def _of_one_file(reader:_Reader, path, folder) -> dict:
         reader.problems.counts[what] += count - len(found["problems"].first[what])
     return found
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo19p
 def _box_rows(found:dict, folder, columns:dict) -> list: # of (path, objects)
     "The pictures of annotations with their boxes as TFDS has them."
     boxes = defaultdict(list)
@@ -342,7 +342,7 @@ def _box_rows(found:dict, folder, columns:dict) -> list: # of (path, objects)
         rows.append((folder/picture["file_name"], objects))
     return rows
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo19q
 def _boxes(reader:_Reader, files:dict) -> PictureFolder: # {split: (JSON, folder of its pictures)}
     "Pictures with boxes."
     found = {split: _of_one_file(reader, *place) for split, place in files.items()}
@@ -358,7 +358,7 @@ def _boxes(reader:_Reader, files:dict) -> PictureFolder: # {split: (JSON, folder
     if not any(rows) and (parts := _by_folder(reader, rows[""])): rows = parts
     return reader.made(BOXES, reader.sound(rows), names)
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo19r
 def _by_folder(reader:_Reader, rows) -> dict: # {split: rows}; empty where folders are no splits
     "Rows by the split whose folder a picture is in."
     tops = {path: split for split, path in _splits(reader.folder).items()}
@@ -379,7 +379,7 @@ def _inner(folder) -> Path:
         if len(_folders(inside[0])) < 2: return folder
         folder = inside[0]
 
-
+# %% ../../nbs/data/06_folders.ipynb #fo21p
 def open_folder(
     images, # Folder of pictures
     annotations=None, # JSON file as COCO has it

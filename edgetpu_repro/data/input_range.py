@@ -62,7 +62,7 @@ NOMINAL = {
     "caffe": _normalized((123.68, 116.78, 103.94), (1.0, 1.0, 1.0), "assumed"),
 }
 
-
+# %% ../../nbs/data/10_input_range.ipynb #r008p
 def parse_range(
     text:str, # Key of `NOMINAL`, or 'LOW,HIGH'
 ) -> InputRange:
@@ -88,7 +88,7 @@ def range_of_metadata(
     wide = [side if len(side) == count else side * count for side in (mean, std)]
     return _normalized(*wide, "metadata")
 
-
+# %% ../../nbs/data/10_input_range.ipynb #r011p
 def normalization(found:InputRange) -> tuple: # (mean, std), each one number or one a channel
     "A range as metadata have it."
     pairs = list(zip(found.low, found.high))
@@ -109,7 +109,7 @@ def overlap(
     either = max(a[1], b[1]) - min(a[0], b[0])
     return max(both, 0.0) / either if either > 0 else 0.0
 
-
+# %% ../../nbs/data/10_input_range.ipynb #r014p
 def nearest_range(
     low:float, # The lowest number that a tensor holds
     high:float, # The highest
@@ -119,7 +119,7 @@ def nearest_range(
     near = {name: s for name, s in shares.items() if s >= CLOSE.get(name, HALF)}
     return NOMINAL[max(near, key=near.get)] if near else None
 
-
+# %% ../../nbs/data/10_input_range.ipynb #r014q
 def range_of_tensor(
     dtype:str, # Of the tensor, an integer type
     scale:float, # 0: not quantised
@@ -149,7 +149,7 @@ def _fits(a, b, name:str) -> float:
     own = SPREAD[0] <= made[1] - made[0] <= SPREAD[1] and made[0] <= 0 < made[1]
     return 0.5 if own and name != "-1,1" else 0.0
 
-
+# %% ../../nbs/data/10_input_range.ipynb #r019p
 def range_of_graph(
     inner, # Function of a number, of all pixels -> what is made of it, a channel each
 ) -> InputRange|None: # None where they change nothing, or are no scale and offset
@@ -193,7 +193,7 @@ def said_range(found:InputRange) -> str:
     "A range and who says so, in words."
     return f"black and white as {found}, {SOURCES[found.source]}"
 
-
+# %% ../../nbs/data/10_input_range.ipynb #r022p
 def range_for_json(found:InputRange) -> dict: # low, high (a number, or one a channel), source
     "A range as JSON has it."
     low, high = (side[0] if len(set(side)) == 1 else list(side) for side in (found.low, found.high))

@@ -38,7 +38,7 @@ class Labelled:
 
     def __len__(self): return len(self.paths)
 
-
+# %% ../../nbs/data/12_labelled.ipynb #pb08p
 def _imagenet(folder:Path) -> Labelled:
     lines = (folder/"labels.txt").read_text().splitlines()
     rows = [line.split() for line in lines if line.strip()]
@@ -54,7 +54,7 @@ def _ade20k(folder:Path) -> Labelled:
     photos = [p for p in found if p.stem in masks]
     return Labelled("ade20k", tuple(photos), tuple(masks[p.stem] for p in photos))
 
-
+# %% ../../nbs/data/12_labelled.ipynb #pb08q
 def _coco(folder:Path) -> Labelled:
     annotations = sorted(folder.glob("*.json"))
     if not annotations: return Labelled("coco", (), None)
@@ -71,7 +71,7 @@ class PictureSet:
     where:str                # a user gets some, and how they have to lie
     read:Callable            # function of its folder -> `Labelled`
 
-
+# %% ../../nbs/data/12_labelled.ipynb #pb08bp
 SETS = {
     "imagenet": PictureSet(
         "imagenet/labels.txt",
@@ -89,7 +89,7 @@ SETS = {
         _coco),
 }
 
-
+# %% ../../nbs/data/12_labelled.ipynb #pb08bq
 def open_pictures(
     kind:str, # Key of `SETS`
     data, # Folder with the pictures, or above it
@@ -135,7 +135,7 @@ def read_input(
     out[:inner[0], :inner[1]] = normalize(image)
     return out
 
-
+# %% ../../nbs/data/12_labelled.ipynb #pb09bp
 def as_bytes(
     images, # (..., 3) float32 in [-1, 1]
     entry:dict, # An input as `describe` has it

@@ -60,7 +60,7 @@ class MaskLabels:
         table[list(self.void)] = VOID
         return table
 
-
+# %% ../../nbs/data/02_labels.ipynb #c008p
 CAMVID = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
     "bicyclist")

@@ -96,7 +96,7 @@ def read_mask(
                          "the classes of a mask are 0 to 254, and 255 is void")
     return values.astype("uint8")
 
-
+# %% ../../nbs/data/04_picture_folder.ipynb #pf09p
 def example_of(
     folder:PictureFolder,
     row:tuple, # (path, target)
@@ -112,7 +112,7 @@ def example_of(
     if "objects" in features: out["objects"] = target
     return out
 
-
+# %% ../../nbs/data/04_picture_folder.ipynb #pf09q
 def rows_of(
     folder:PictureFolder,
     split:str, # 'train', 'test', or a slice of one as TFDS has it
@@ -149,7 +149,7 @@ def mixed_rows(
     "Rows in an order in which the first so many are of all kinds."
     return sorted(rows, key=lambda row: _rank(folder, row[0], seed))
 
-
+# %% ../../nbs/data/04_picture_folder.ipynb #pf11p
 def draw_splits(
     folder, # Where the pictures are
     rows:list, # (path, target)

@@ -30,7 +30,7 @@ def _float_picture(image, name) -> Image.Image:
     scale = 255 if values.max() <= 1 else 1
     return Image.fromarray((values * scale).round().astype("uint8"))
 
-
+# %% ../../nbs/data/01_pictures.ipynb #pc05p
 def _deep_picture(image, name, bits:int) -> Image.Image:
     "A picture of one channel of more than 8 bits, of which `bits` are used, as one of 8."
     values = np.asarray(image, "float64")
@@ -61,7 +61,7 @@ def _on_white(image, format:str) -> Image.Image:
     if empty and format in FORGETFUL: return image.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
-
+# %% ../../nbs/data/01_pictures.ipynb #pc07p
 def _eight_bits(image, name, bits:int, format:str) -> Image.Image:
     "A picture in RGB or in a mode that converts to it."
     if image.mode == "F": return _float_picture(image, name)
@@ -77,7 +77,7 @@ def _refuse_large(image, name):
     raise UsageError(f"{name} has {image.width}x{image.height} pixels; "
                      f"{MOST_PIXELS:,} are allowed")
 
-
+# %% ../../nbs/data/01_pictures.ipynb #pc09p
 PICTURE = "a picture that can be read"
 
 
@@ -118,7 +118,7 @@ def _is_plain(image, content:bytes) -> bool:
     if not any(word in content for word in TURNS): return True
     return image.format != "PNG" and image.getexif().get(ORIENTATION, 1) == 1
 
-
+# %% ../../nbs/data/01_pictures.ipynb #pc14p
 def plain_bytes(
     content:bytes, # Of a picture's file
     name="a picture", # What an error calls it
@@ -131,7 +131,7 @@ def plain_bytes(
     Image.fromarray(read_picture(content, name)).save(out, "png", compress_level=1)
     return out.getvalue()
 
-
+# %% ../../nbs/data/01_pictures.ipynb #pc14q
 def upright_bytes(
     content:bytes, # Of a picture's file
 ) -> bytes: # The same, or as `plain_bytes` where it may not be upright
@@ -172,7 +172,7 @@ def picture_suffixes() -> set: # of text, such as '.jpg'
     known = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     return known - NO_PICTURES | {".heic", ".heif"}
 
-
+# %% ../../nbs/data/01_pictures.ipynb #pc19p
 def find_files(
     folder, # Is there
 ) -> list: # of `Path`, sorted, at any depth
@@ -185,7 +185,7 @@ def find_files(
         seen.add(place)
     return sorted(found)
 
-
+# %% ../../nbs/data/01_pictures.ipynb #pc19q
 def find_pictures(
     folder, # Of pictures, at any depth
 ) -> list: # of `Path`, sorted
@@ -214,7 +214,7 @@ def picture_fault(
     except UsageError as e: return str(e)
     return ""
 
-
+# %% ../../nbs/data/01_pictures.ipynb #pc21p
 def each(
     function, # Of a path
     paths, # Many

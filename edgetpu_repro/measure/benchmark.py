@@ -36,7 +36,7 @@ def _left_out(
     while (outside := outside + 2 * comb(n, k) / 2**n) <= 0.05: k += 1
     return max(0, k - 1)
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #b001p
 def median_interval(
     values, # Independent of each other; at least six for 95 %
 ) -> tuple: # (low, high): 95 % confidence interval of the median
@@ -64,13 +64,13 @@ def _opened(path, settings):
     for _ in range(settings.warmup_runs): interpreter.invoke()
     return interpreter
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #c005p
 def _burst(first:float, settings) -> int:
     "Timed runs of a turn, by the milliseconds of its first: of slow files, no more than needed."
     in_time = ceil(settings.seconds * 1e3 / first)
     return min(BURST, max(settings.min_runs, in_time))
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #c005q
 def time_here(
     files:dict, # {name: path or content of a '.tflite' file}
     settings:BenchmarkSettings=BenchmarkSettings(), # threads, warm-up, runs and seconds a file
@@ -100,7 +100,7 @@ def _answer_from_here():
     times = time_here(asked["files"], BenchmarkSettings(**asked["settings"]), asked["together"])
     json.dump(times, sys.stdout)
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #b004p
 def _time_there(files, settings, together) -> dict:
     "`time_here` in a process of its own."
     asked = dict(files={n: str(f) for n, f in files.items()}, settings=settings, together=together)
@@ -165,7 +165,7 @@ def summarize(
     rounded = {name: round(float(ms), 4) for name, ms in numbers.items()}
     return dict(rounded, runs=len(runs), processes=len(medians))
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #b007p
 def time_tflite(
     files:dict, # As `time_processes` takes it
     settings:BenchmarkSettings=BenchmarkSettings(),
@@ -214,7 +214,7 @@ def finalize_of(
     takes_none = set(task.variants(hw).values()) == {"none"}
     return task.check_finalize(None if takes_none else method, hw)
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #b018p
 def timed_file(
     name:str, # Registry name, or the JSON file of a spec
     folder, # Where the file goes
@@ -250,7 +250,7 @@ def _peak(path, threads):
     for _ in range(2): interpreter.invoke()
     return round((_kilobytes("VmHWM") - before) / 1024, 2)
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #n003p
 def peak_memory_mb(
     path, # A '.tflite' file
     threads:int=1,
@@ -278,7 +278,7 @@ def parse_profile(
     whole = [dict(zip(head, row)) for row in rows[1:] if len(row) == len(head)]
     return [_profiled(row) for row in whole]
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #n006p
 def _profiled(row) -> dict:
     "One line of the profiler's table."
     name = row["[Name]"].rpartition("]")[0].strip("[")
@@ -327,7 +327,7 @@ def operator_times(
         named.append(dict(op=r["op"], name=name, ms=ms))
     return named, "graphs cut after each operator"
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #b016bp
 def by_kind(
     rows:list, # From `operator_times`
 ) -> dict: # {operator: (count, ms)}, the longest first
@@ -346,7 +346,7 @@ def timed_files(
     "Files of registered models."
     return {target: timed_file(name, folder, *how) for target, name in names.items()}
 
-
+# %% ../../nbs/measure/02_benchmark.ipynb #hs02p
 def operators_timed(
     path, # A '.tflite' file
     threads:int=1,

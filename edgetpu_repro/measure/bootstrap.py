@@ -35,7 +35,7 @@ def samples_of(
     rng = np.random.default_rng(0)
     return np.array([rng.integers(0, n, n) for _ in range(resamples)])
 
-
+# %% ../../nbs/measure/06_bootstrap.ipynb #pb12bp
 def resampled(
     scores:Scores,
     name:str, # Of a metric

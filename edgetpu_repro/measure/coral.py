@@ -50,7 +50,7 @@ class Cell:
         "How often each of its rows comes: five cells are a stage."
         return self._rows[1]
 
-
+# %% ../../nbs/measure/08_coral.ipynb #k005p
 def edges_text(names) -> str:
     "A cell as NAS-Bench-201 writes it."
     parts = ["".join(f"|{n}~{a}" for (a, b), n in zip(EDGES, names) if b == target)
@@ -73,7 +73,7 @@ def _names(row, what) -> tuple:
         return tuple(CELL_OPERATIONS[int(d)] for d in digits)
     raise UsageError(f"{what}: {digits[:40]!r} is no cell; six digits from 0 to 4 are one")
 
-
+# %% ../../nbs/measure/08_coral.ipynb #k006p
 def read_cells(
     path=None, # CSV with arch_str and edgetpu_ms, as HW-NAS-Bench's; None: what lies here
 ) -> list: # of `Cell`, those that were timed
@@ -122,7 +122,7 @@ def padded_bytes(o:Operator, lanes:int=64) -> int:
     outputs = o.output[-1]
     return o.weights // outputs * (-(-outputs // lanes) * lanes) if o.weights else 0
 
-
+# %% ../../nbs/measure/08_coral.ipynb #k011p
 def with_streaming(
     operators:list, # of `Operator`
     memory:int=MEMORY_BYTES,
@@ -154,7 +154,7 @@ def coral_hash() -> str:
     text = repr((CORAL_ENSEMBLE, latency.POWERS, latency.UNITS_MS.tolist())).encode()
     return hashlib.sha256(text + data).hexdigest()
 
-
+# %% ../../nbs/measure/08_coral.ipynb #k014p
 def coral_fits_as_json() -> str:
     "The fits to a fifth of the cells, computed now, as the text of `coral.json`."
     known, _ = split(read_cells())
@@ -169,7 +169,7 @@ def coral_ensemble() -> Ensemble:
             for s, row in zip(CORAL_ENSEMBLE, kept["fits"], strict=True)]
     return Ensemble.of(fits)
 
-
+# %% ../../nbs/measure/08_coral.ipynb #k014q
 @cache
 def coral_point() -> Fit:
     "The structure of most evidence, for point values."
@@ -198,7 +198,7 @@ def outside_cells(
     if streamed: found.append(f"{streamed:.1f} MB of weights that do not fit on the chip")
     return found
 
-
+# %% ../../nbs/measure/08_coral.ipynb #k024p
 def predict_coral(
     operators:list, # of `Operator`, from `workload`
     with_interval:bool=True, # False: the point value alone

@@ -98,7 +98,7 @@ def chosen_data(
     if not data.images: check_place(data.name, data_dir)
     return data
 
-
+# %% ../../nbs/measure/01_evaluate.ipynb #hs02p
 def evaluate_file(
     path, # A '.keras' or a '.tflite' file
     choice:dict, # Arguments of `chosen_data`
@@ -122,7 +122,7 @@ def _trained_on(path) -> str|None:
         return read_json(card, "card").get("trained_on")
     return read_experiment(path).get("pictures")
 
-
+# %% ../../nbs/measure/01_evaluate.ipynb #fo04p
 def unseen(
     file:ModelFile, # From `open_model`
     data:DataSettings, # That name a folder
@@ -150,7 +150,7 @@ def _annotated(file:ModelFile, found:dict, folder, columns:dict):
             found["problems"].add("pictures of another size than annotated", picture["file_name"])
         yield model_input(pixels, file.hw)[0], coco_target(picture, boxes[picture["id"]], columns)
 
-
+# %% ../../nbs/measure/01_evaluate.ipynb #ev2p
 def _batched(pairs, size:int):
     "Batches of (images, targets as a list of dicts)."
     images, targets = [], []

@@ -33,7 +33,7 @@ class Coefficient:
     median:float             # of the prior
     log_sd:float             # standard deviation of the prior of the logarithm
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l005p
 COEFFICIENTS = (
     Coefficient("array", "TMAC/s", "rate of the array with every lane at work", 3.3, 0.25),
     Coefficient("depthwise", "", "rate of depthwise convolutions as a share of it", 0.05, 1.0),
@@ -66,7 +66,7 @@ POWERS = { # quantity: {coefficient: power} of the time that a unit takes
 EXPONENTS = np.array([[POWERS[q].get(name, 0) for name in NAMES] for q in QUANTITIES])
 PART_EXPONENTS = np.vstack([EXPONENTS, np.eye(len(NAMES))[-1]]) # of a time's parts: also the fixed
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l005q
 def unit_times(
     logs:np.ndarray, # (..., 12): logarithms of the coefficients
 ) -> np.ndarray: # (..., 11): ms for a unit of each quantity
@@ -110,7 +110,7 @@ class Structure:
         if "copy" not in self.free: matrix[NAMES.index("copy")] = matrix[NAMES.index("operator")]
         return constants, matrix
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l008p
 POINT = Structure()
 ENSEMBLE = tuple(Structure(64, simd, copies, overlap, NINE)
                  for simd in (1, 4, 8) for copies in (True, False) for overlap in OVERLAPS)
@@ -178,7 +178,7 @@ def noise_of(points, structure:Structure) -> np.ndarray:
     rounding = np.array([p.rounding_ms / p.ms for p in points])
     return np.hypot(structure.noise, rounding)
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l013bp
 def fit(
     points:list, # of `workload.Point`
     structure:Structure=POINT,
@@ -305,7 +305,7 @@ def sample(
         out.append(np.exp(mean + steps @ slopes))
     return np.concatenate(out)
 
-
+# %% ../../nbs/measure/05_latency.ipynb #g021cp
 def interval(
     known, # `Mixture` or `Draws`
 ) -> tuple: # (median, low, high)
@@ -321,7 +321,7 @@ def problem_hash(
     text = repr((COEFFICIENTS, UNITS_MS, EXPONENTS, POINT, ENSEMBLE, points))
     return hashlib.sha256(text.encode()).hexdigest()
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l023bp
 def listed_fits(
     points, # As `fit` takes them
     structures, # Each fitted to them
@@ -336,7 +336,7 @@ def listed_fits(
     listed = ",\n".join(rows)
     return f'{{"problem": "{problem}",\n"fits": [\n{listed}]}}\n'
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l023bq
 def fits_as_json() -> str:
     "The fits to all published points, computed now, as the text of `latency.json`."
     points = published_points()
@@ -353,7 +353,7 @@ def kept_fits() -> tuple: # of `Fit`: that of POINT, then those of ENSEMBLE; emp
     return tuple(Fit(s, np.array(row["free"]), np.array(row["covariance"]), row["log_evidence"])
                  for s, row in structures)
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l023cp
 @cache
 def ensemble(
     *without:str, # Registry names of models whose latencies the fits shall not know
@@ -363,7 +363,7 @@ def ensemble(
     points = [p for p in published_points() if p.model not in without]
     return Ensemble.of([fit(points, s) for s in ENSEMBLE])
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l023cq
 @cache
 def point_fit(
     *without:str, # As for `ensemble`
@@ -386,7 +386,7 @@ class Draws:
         "The one below which a share p lies."
         return float(np.quantile(self.values, p))
 
-
+# %% ../../nbs/measure/05_latency.ipynb #g024p
 @dataclass(frozen=True)
 class Priors:
     "Structures with coefficients drawn from their priors; as `Ensemble`."
@@ -419,7 +419,7 @@ def ratio(self:Priors, one, other, fixed:bool=False) -> Draws:
     "How much of the time of `other` the operators `one` take; `fixed`: of two networks."
     return Draws(self.time(one, fixed).values / self.time(other, fixed).values)
 
-
+# %% ../../nbs/measure/05_latency.ipynb #g024bp
 @cache
 def prior() -> Priors:
     "The eighteen structures before any latency is known."
@@ -433,7 +433,7 @@ def predictive(
     "What a measurement of a time gives: with its own noise and rounding."
     return time.with_noise(math.hypot(POINT.noise, rounding_ms / time.quantile(0.5)))
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l031p
 def predict(
     operators:list, # of `Operator`, from `workload`
     without:str|None=None, # Registry name of a model whose latency the fit shall not know
@@ -450,7 +450,7 @@ def predict(
     named = dict(zip((*QUANTITIES, "fixed"), parts.tolist()))
     return result | dict(parts=named, extrapolated=outside(operators))
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l031q
 def modelled(
     model, # Name, spec or JSON file of one
     argmax:str|None=None, # For segmentation: one of `tasks.plans.ARGMAX`; None: default
@@ -479,7 +479,7 @@ def words(
     tail = (1 - LEVEL) / 2
     return "faster" if p_faster >= 1 - tail else "slower" if p_faster <= tail else "undecided"
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l031bp
 def compare(
     one:list, # of `Operator`
     other:list, # of `Operator`
@@ -492,7 +492,7 @@ def compare(
     p = known.below(1)
     return dict(ratio=ratio, low=low, high=high, p_faster=p, verdict=words(p))
 
-
+# %% ../../nbs/measure/05_latency.ipynb #l031bq
 def compare_with_prior(one:list, other:list, fixed:bool=False) -> dict:
     "`compare`, and under `prior` what the priors alone say; `by_prior`: whether that decides it."
     found = compare(one, other, fixed=fixed)

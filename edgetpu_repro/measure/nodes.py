@@ -23,7 +23,7 @@ def _read_file(path):
     file = TFLiteFile.open(path)
     return [t.shape for t in file.inputs], file.operators
 
-
+# %% ../../nbs/measure/07_nodes.ipynb #n005p
 def operator_ms(
     path, # A '.tflite' file that takes one image
 ) -> dict: # {name of the output tensor: ms}
@@ -50,7 +50,7 @@ def _decibels(row, where) -> float:
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"{where} is no table of `export --report`") from None
 
-
+# %% ../../nbs/measure/07_nodes.ipynb #n006p
 def operator_sqnr(
     path, # A '.tflite' file
     names, # Of its operators' output tensors, as `operator_ms` has them
@@ -80,7 +80,7 @@ def node_data(
     return dict(name=NAMES[kind], results={name: dict(value=v) for name, v in values.items()},
                 gradient=[dict(stop=stop, bgColor=colour) for stop, colour in colours])
 
-
+# %% ../../nbs/measure/07_nodes.ipynb #n007p
 def write_node_data(
     path, # A '.tflite' file
     output, # JSON file for ms; the SQNR goes to NAME_sqnr.json beside it

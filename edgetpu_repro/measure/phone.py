@@ -41,7 +41,7 @@ def _number(pattern:str, text:str, scale:float=1.0) -> float|None:
     found = re.search(pattern + FLOAT, text)
     return float(found[1]) * scale if found else None
 
-
+# %% ../../nbs/measure/03_phone.ipynb #c005p
 REPLACED = r"Replacing (\d+) out of (\d+) node\(s\) with delegate .*yielding (\d+) partition"
 
 
@@ -51,7 +51,7 @@ def _shares(text:str) -> dict: # delegated_nodes, nodes, partitions; None where 
     names = ("delegated_nodes", "nodes", "partitions")
     return dict(zip(names, map(int, found[-1]))) if found else dict.fromkeys(names)
 
-
+# %% ../../nbs/measure/03_phone.ipynb #c005q
 def parse_benchmark(
     text:str, # What `benchmark_model` printed
 ) -> dict: # latency_ms, its kind, ..., init_ms, memory_mb, delegated, delegated_nodes, partitions
@@ -97,7 +97,7 @@ def adb(
         raise UsageError(f"adb {words[0]}{on} failed (exit code {code}): {_tail(text)}")
     return text
 
-
+# %% ../../nbs/measure/03_phone.ipynb #c008p
 def shell(
     *words, # Of a command on the phone
     serial:str, # Of the phone
@@ -114,7 +114,7 @@ class Phone:
     state:str                # 'device' where it can be used
     model:str = ""
 
-
+# %% ../../nbs/measure/03_phone.ipynb #p001p
 STATES = "device|offline|unauthorized|no permissions|recovery|sideload|authorizing|bootloader"
 WHY = {"unauthorized": "it has not allowed this computer: unlock it "
                        "and accept the question about USB debugging",
@@ -180,7 +180,7 @@ def _folder_on(serial):
         try: shell("rm", "-rf", folder, serial=serial, seconds=20)
         except UsageError: pass # gone with the phone
 
-
+# %% ../../nbs/measure/03_phone.ipynb #p004p
 def _flags(remote, runs, threads, nnapi, accelerator, gpu, profiles) -> list:
     "The command line of `benchmark_model`."
     flags = [f"--graph={remote}", f"--num_threads={threads}", f"--num_runs={runs}"]
@@ -210,7 +210,7 @@ def said_share(
     if n is None: return words
     return f"{words}, {timed['delegated_nodes']} of {timed['nodes']} operators in {n} partitions"
 
-
+# %% ../../nbs/measure/03_phone.ipynb #p005bp
 def check_delegated(name:str, timed:dict, whole:bool):
     "Raise `UsageError` where a time is the CPU's: all of it, or with `whole` a part."
     if timed["delegated"] in (None, "none"):
@@ -220,7 +220,7 @@ def check_delegated(name:str, timed:dict, whole:bool):
         raise UsageError(f"{name}: the delegate took {said_share(timed)}; the CPU did the rest, "
                          "which --require_delegate refuses")
 
-
+# %% ../../nbs/measure/03_phone.ipynb #p005bq
 def benchmark_phone(
     files:dict, # {name: path of a '.tflite' file}
     serial:str, # Of the phone

@@ -33,7 +33,7 @@ def with_logits(
     file.model.signatureDefs = []
     return file.pack()
 
-
+# %% ../../nbs/measure/11_picture_runs.ipynb #pb16p
 def mask_methods(
     steps:str, # The `finalize_method` of the released file
     hw:tuple, # (height, width) of the image
@@ -45,7 +45,7 @@ def mask_methods(
             methods[name] = method.replace("resize", "corner", 1)
     return methods
 
-
+# %% ../../nbs/measure/11_picture_runs.ipynb #pb16q
 def masks_of(
     logits, # (n, height, width, classes)
     method:str, # As `finalize` takes it
@@ -61,7 +61,7 @@ def _nearest(classes, hw) -> np.ndarray: # hw, uint8
     picture = Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(picture)
 
-
+# %% ../../nbs/measure/11_picture_runs.ipynb #pb17p
 class Pixels:
     "Counts pixels by label and prediction, at the model's size and at the picture's own."
     def __init__(self, hw:tuple, reading:str):
@@ -120,7 +120,7 @@ def whole_boxes(found:Detections, inner:tuple, hw:tuple) -> Detections:
     boxes = found.boxes / np.array(share * 2, "float32")
     return Detections(boxes.clip(0, 1), found.classes, found.scores)
 
-
+# %% ../../nbs/measure/11_picture_runs.ipynb #pb18p
 def run_boxes(
     pictures:Labelled,
     hw:tuple, # (height, width) of the image
@@ -137,7 +137,7 @@ def run_boxes(
             ways.setdefault(way, []).append(whole_boxes(found, inner, hw))
     return {way: box_scores(pictures.truth, found) for way, found in ways.items()}
 
-
+# %% ../../nbs/measure/11_picture_runs.ipynb #pb18q
 def run_labels(
     pictures:Labelled,
     hw:tuple, # (height, width) of the image

@@ -44,7 +44,7 @@ def _in_order(there:dict, key:str, order) -> np.ndarray: # (thresholds, detectio
     rows = np.concatenate([found[key] for found in there.values()], 1)
     return rows[:, order].astype(bool)
 
-
+# %% ../../nbs/measure/10_picture_scores.ipynb #pb19bp
 def _categories(matched, images:int) -> list: # of (hits, counted, pictures, boxes by picture)
     "What COCO's matching found, by category."
     out = []
@@ -103,7 +103,7 @@ def label_scores(
     answers = np.asarray(probabilities).argmax(-1)
     return Scores(len(labels), metrics, answers)
 
-
+# %% ../../nbs/measure/10_picture_scores.ipynb #pb13p
 def mean_iou(
     counts, # (classes, classes): pixels by label and prediction
 ) -> float: # A fraction
@@ -113,7 +113,7 @@ def mean_iou(
     there = np.flatnonzero(union[1:]) + 1
     return float((hits[there] / union[there]).mean())
 
-
+# %% ../../nbs/measure/10_picture_scores.ipynb #pb13q
 def mask_scores(
     counts:dict, # {metric: (n, classes, classes) from `confusion`}
     masks, # (n, height, width)
@@ -149,7 +149,7 @@ def alike(a:Scores, b:Scores) -> np.ndarray: # (n, 2): what is alike, and out of
     same = (one == other) & inside
     return np.stack([same.sum(1), inside.sum(1)], 1)
 
-
+# %% ../../nbs/measure/10_picture_scores.ipynb #pb13cp
 def agreement(
     a:Scores,
     b:Scores,
@@ -158,7 +158,7 @@ def agreement(
     again, wanted = alike(a, b).sum(0)
     return float(again / wanted) if wanted else 1.0
 
-
+# %% ../../nbs/measure/10_picture_scores.ipynb #pb13cq
 def follows_better(
     reference:Scores, # Float
     a:Scores,

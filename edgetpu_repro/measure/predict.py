@@ -39,7 +39,7 @@ def _by_shapes(file) -> Task:
     shapes, dtypes = zip(*((t.shape, t.dtype) for t in file.outputs))
     return next((task for task in TASKS.values() if task.matches(shapes, dtypes)), Task())
 
-
+# %% ../../nbs/measure/00_predict.ipynb #x005p
 def predictor(
     model, # A Keras model, a `TFLiteFile`, or path or content of a '.tflite' file
     threads:int=1, # For a '.tflite' file, of one worker
@@ -111,7 +111,7 @@ def _described(model, path) -> tuple: # (shapes of the inputs, `Outputs`)
         return [t.shape for t in model.inputs], Outputs(tuple(shapes), tuple(dtypes), **ways)
     return [tuple(d.shape) for d in model.inputs], described_outputs(model)
 
-
+# %% ../../nbs/measure/00_predict.ipynb #x007bp
 def _check_image(path, inputs, outputs):
     "Refuse what does not take one image of a fixed size."
     one = len(inputs) == 1 and len(inputs[0]) == 4
@@ -124,7 +124,7 @@ def _check_image(path, inputs, outputs):
         raise UsageError(f"{path} takes {inputs[0]} and gives {list(outputs)}; "
                          "a fixed size without zeros is needed")
 
-
+# %% ../../nbs/measure/00_predict.ipynb #x007bq
 def _told(path, found:Outputs, asked, evaluated:bool) -> Task:
     "The task of a file; errors name it."
     try: return task_of(found, asked)
@@ -133,7 +133,7 @@ def _told(path, found:Outputs, asked, evaluated:bool) -> Task:
         if guess is None: raise UsageError(f"{path}: {e}") from None
     return task_of(found, guess)
 
-
+# %% ../../nbs/measure/00_predict.ipynb #x007br
 def open_model(
     path, # A '.keras' or a '.tflite' file
     input_range:InputRange|None=None, # What it takes for black and white; None: as it says
@@ -188,7 +188,7 @@ def predict_pictures(
             yield path, task.show(picture, _first(outputs), names, top, file.hw), picture
         except UsageError as e: yield path, e, None
 
-
+# %% ../../nbs/measure/00_predict.ipynb #x013p
 def _first(outputs):
     "The outputs of the first image of a batch."
     if isinstance(outputs, dict): return {name: y[0] for name, y in outputs.items()}
@@ -205,7 +205,7 @@ def _fitted(names, file:ModelFile, what:str) -> tuple:
     if len(fitted) == classes: return fitted
     raise UsageError(f"{what}, the model {classes} classes")
 
-
+# %% ../../nbs/measure/00_predict.ipynb #hs02p
 def names_of(
     file:ModelFile, # From `open_model`
     labels=None, # Text file with a name a line
@@ -217,7 +217,7 @@ def names_of(
     carried = f"{file.path} carries {len(file.labels)} names; --labels gives others"
     return _fitted(file.labels, file, carried)
 
-
+# %% ../../nbs/measure/00_predict.ipynb #hs02q
 def mask_paths(
     paths, # Of pictures
     folder=None, # Where masks go; None: the current one

@@ -104,7 +104,7 @@ def what_to_get(
     about = f"{released.origin}; SHA-256 {released.sha256[:16]}..."
     return f"{released.file} ({about}) and {SETS[released.pictures].where}"
 
-
+# %% ../../nbs/measure/12_released_files.ipynb #pb06p
 def find_file(
     name:str, # Key of `RELEASED_FILES`
     data, # Folder with the files and the pictures
@@ -203,7 +203,7 @@ def together(
             return dict(zip(runs, found))
     return run
 
-
+# %% ../../nbs/measure/12_released_files.ipynb #pb22p
 def label_ways(imported:Imports):
     "Function of images -> {way: probabilities} of a classifier."
     return together({
@@ -290,7 +290,7 @@ def file_runner(imported:Imports, reading:str):
         return {reading: outputs}
     return run
 
-
+# %% ../../nbs/measure/12_released_files.ipynb #pb24p
 def measure_readings(
     imported:Imports,
     pictures:Labelled,
@@ -322,7 +322,7 @@ def fusion_costs(
         out[kind] = paired(found[default], found[fused], "miou")
     return out
 
-
+# %% ../../nbs/measure/12_released_files.ipynb #pb24bp
 def counterpart(
     way:str, # One of ours, such as 'int8 default'
     found, # The ways that there are
@@ -331,7 +331,7 @@ def counterpart(
     own = f"file {way.split()[-1]}"
     return own if own in found else "file"
 
-
+# %% ../../nbs/measure/12_released_files.ipynb #pb24bq
 def measure_ways(imported:Imports, pictures:Labelled) -> dict: # ways, fusion, better, readings
     "The released file and what we make of it: metrics, difference to float, agreement with it."
     kind, reading = imported.released.pictures, imported.released.reading
@@ -360,7 +360,7 @@ def kernel_sqnr(
     error = np.mean(np.square(step, dtype="float64")) / 12
     return decibels(power, error)
 
-
+# %% ../../nbs/measure/12_released_files.ipynb #pb31p
 def layer_kind(layer) -> str:
     "'depthwise', 'grouped' or the size of the kernel."
     if isinstance(layer, keras.layers.DepthwiseConv2D): return "depthwise"
@@ -389,7 +389,7 @@ def _layer_of(name:str, layers) -> str|None:
             if known in layers: return known
     return None
 
-
+# %% ../../nbs/measure/12_released_files.ipynb #pb31cp
 def layer_rows(
     imported:Imports,
     images, # A few of those that calibrate
@@ -419,7 +419,7 @@ def published_figure(
     table, model, metric = figure
     return published(table)[model][metric] / 100
 
-
+# %% ../../nbs/measure/12_released_files.ipynb #pb25p
 REPORTED = 2 # photographs that the SQNR of layers is taken on
 
 

@@ -73,7 +73,7 @@ def window(o:Operator) -> int: # How many numbers of its input go into one of it
     if o.weights: return o.weights * o.groups // (into[-1] * out[-1])
     return max(prod(o.kernel), prod(into[:-1]) // max(prod(out[:-1]), 1))
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w008bp
 def operator_table(
     operators, # of `Operator`
     others:bool=False, # With pooling, additions and padding
@@ -114,7 +114,7 @@ def quantities(
         by_channel * any_of(*POOLS) / 1e9, (into + out) * any_of(*ELEMENTWISE) / 1e6,
         weights * is_a["stream"] / 1e6])
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w008bbp
 def _round_up(numbers, multiple):
     return -(-numbers // multiple) * multiple
 
@@ -179,7 +179,7 @@ def _read_file(content):
     file = TFLiteFile.open(content)
     return [t.shape for t in file.inputs], file.operators
 
-
+# %% ../../nbs/measure/04_workload.ipynb #hs02p
 def operators_in_file(
     content, # Path or content of a `.tflite` file
     what:str="the file", # How an error calls it
@@ -199,7 +199,7 @@ def _exported(spec, image_size) -> bytes:
     from edgetpu_repro.tflite.quantize import to_tflite
     return to_tflite(freeze(build_model(spec, image_size=image_size)))
 
-
+# %% ../../nbs/measure/04_workload.ipynb #hs02bp
 def operators_of(
     target, # Registered name, path of a spec's JSON file, or path of a `.tflite` file
     image_size:int|None=None, # Pixels, for names and specs; None: the spec's
@@ -246,7 +246,7 @@ def family_of(model:str) -> str:
     starts = [start for start in FAMILIES if model.startswith(start)]
     return FAMILIES[max(starts, key=len)]
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w021bp
 def published_points() -> list: # of `Point`
     "The 23 published latencies."
     points = [Point(m, family_of(m), None, row["edgetpu_ms"], HUNDREDTHS)
@@ -279,7 +279,7 @@ def unknown_operators(
     "Operators that none of the published models has."
     return dict(Counter(o.kind for o in operators if o.kind not in KNOWN))
 
-
+# %% ../../nbs/measure/04_workload.ipynb #w031p
 def outside(
     operators:list, # of `Operator`
 ) -> list: # of str; empty where nothing is

@@ -51,7 +51,7 @@ def anchor_boxes(
         out.append(corners.reshape(-1, 4))
     return np.concatenate(out).astype("float32")
 
-
+# %% ../../nbs/models/12_anchors.ipynb #d005bp
 def anchors_of(
     model, # Registry name, spec, JSON file, or the `Layout` of a detector
     image_size=None, # Pixels; None: the spec's

@@ -24,7 +24,7 @@ def halve(
     window = tuple(s + 1 if s > 1 else 1 for s in strides)
     return g.average_pool(x, window, strides, "same", name=name)
 
-
+# %% ../../nbs/models/09_bifpn.ipynb #c005p
 def pyramid(
     g:Layout, # To append to
     maps:list, # Feature maps of the backbone from stride 8 on
@@ -56,7 +56,7 @@ def resample(
     strides = tuple(-(-s // t) for s, t in zip(size, hw))
     return halve(g, x, strides, name=name)
 
-
+# %% ../../nbs/models/09_bifpn.ipynb #c007p
 def merge(
     g:Layout, # To append to
     inputs:list, # of `Op`: maps of any size, of the same width

@@ -87,7 +87,7 @@ def groups(self:Block, channels:int) -> int:
         raise UsageError(f"{self}: {filtered} input channels are not divisible by {n} groups")
     return n
 
-
+# %% ../../nbs/models/00_block.ipynb #b014p
 @patch
 def has_skip(self:Block, channels:int) -> bool:
     "Whether the block adds its input of `channels` channels to its output."

@@ -65,7 +65,7 @@ def corner_resize(
     if (done := corner_operator(x, hw)) is not None: return done
     return corner_by_index(x, hw)
 
-
+# %% ../../nbs/models/13_blocks.ipynb #c010p
 def corner_by_index(
     x, # (batch, height, width, channels)
     hw:tuple, # (height, width) wanted
@@ -113,7 +113,7 @@ def keras_initializer(
     if initializer is None: return "zeros"
     return getattr(keras.initializers, initializer.name)(**dict(initializer.options))
 
-
+# %% ../../nbs/models/13_blocks.ipynb #c013p
 def conv_layer(
     op:Op, # 'conv' or 'depthwise'
     group_conv:str, # Implementation of group convolution
@@ -172,7 +172,7 @@ def _options(g, op) -> dict:
         case "identity": return dict(dtype=op.dtype)
     return {}
 
-
+# %% ../../nbs/models/13_blocks.ipynb #c015p
 LAYERS = {
     "add": layers.Add, "concat": layers.Concatenate, "average_pool": layers.AveragePooling2D,
     "max_pool": layers.MaxPooling2D, "global_pool": layers.GlobalAveragePooling2D,
@@ -231,7 +231,7 @@ def build(
     if len(outputs) == 1: outputs = tensors[g.outputs[0]]
     return keras.Model(_single(inputs), outputs, name=g.name)
 
-
+# %% ../../nbs/models/13_blocks.ipynb #c019p
 def _single(values:list): return values[0] if len(values) == 1 else values
 
 # %% ../../nbs/models/13_blocks.ipynb #c024

@@ -90,7 +90,7 @@ def operators(
     g = model if isinstance(model, Layout) else layout(model, image_size, num_classes)
     return [operator_of(g, op) for op in g if op.kind not in NO_OPERATORS]
 
-
+# %% ../../nbs/models/06_costs.ipynb #uf2e2p
 def convolutions(
     model, # Registry name, spec, JSON file or `Layout`
     image_size=None, # Pixels; None: the spec's
@@ -109,7 +109,7 @@ def block_operators(
     "The operators of one block; raises `UsageError` where the group size does not divide."
     return operators(block_layout(block, hw, channels, name))
 
-
+# %% ../../nbs/models/06_costs.ipynb #c008p
 def total(
     operators:list, # of `Operator`
 ) -> dict: # trainable, params (all of them), macs
@@ -119,7 +119,7 @@ def total(
         for key in costs: costs[key] += getattr(o, key)
     return costs
 
-
+# %% ../../nbs/models/06_costs.ipynb #c008q
 def count(
     model, # Registry name, spec, JSON file or `Layout`
     image_size=None, # Pixels; None: the spec's

@@ -22,7 +22,7 @@ WORDS = { # of a block's word: (kind, kind with a group size)
 }
 OPTIONS = dict(r="repeats", k="kernel", s="stride", e="expand", c="out", gs="group_size")
 
-
+# %% ../../nbs/models/01_families.ipynb #f005p
 def parse_word(
     word:str, # Such as 'er_r3_e4_c32_gs64'
 ) -> tuple: # of equal `Block`s, but for the stride
@@ -37,7 +37,7 @@ def parse_word(
     first = Block(WORDS[kind]["group_size" in fields], **fields, id_skip=skips)
     return first, *(repeats - 1) * (replace(first, stride=1),)
 
-
+# %% ../../nbs/models/01_families.ipynb #f005q
 def parse_blocks(text:str) -> tuple: # of `Block`
     "The blocks of words between spaces."
     return sum(map(parse_word, text.split()), ())

@@ -19,7 +19,7 @@ class Norm:
     momentum:float = 0.99    # of the moving averages
     epsilon:float = 1e-3     # added to the variance
 
-
+# %% ../../nbs/models/04_layout.ipynb #c005p
 @dataclass(frozen=True)
 class Initializer:
     "How weights start."
@@ -35,7 +35,7 @@ class Initializer:
         if "scale" in options: options["scale"] *= groups
         return replace(self, options=tuple(options.items()))
 
-
+# %% ../../nbs/models/04_layout.ipynb #c005q
 FAN_OUT = Initializer(
     "VarianceScaling", (("scale", 2.0), ("mode", "fan_out"), ("distribution", "truncated_normal")))
 GLOROT = Initializer("GlorotUniform")
@@ -225,7 +225,7 @@ def upsample(self:Layout, x:Op, factor, *, name:str) -> Op:
     shape = (h * down, w * across, channels)
     return self.append("upsample", name, (x,), shape, stride=(down, across))
 
-
+# %% ../../nbs/models/04_layout.ipynb #ly015bp
 @patch
 def crop(self:Layout, x:Op, hw:tuple, *, name:str) -> Op: # (*hw, channels)
     "Cut off the bottom and the right; the operator itself where there is nothing to cut."

@@ -30,7 +30,7 @@ def cell_edges(
     raise UsageError(f"{str(text)[:80]!r} is no cell of NAS-Bench-201; operations are "
                      f"{', '.join(CELL_OPERATIONS)}")
 
-
+# %% ../../nbs/models/14_references.ipynb #r005p
 def live_edges(
     names:tuple, # From `cell_edges`
 ) -> list: # of (source, target, operation) that carry something to the output
@@ -77,7 +77,7 @@ def _reduction(g, x, channels, name):
     return g.add([g.conv(down, channels, activation=None, name=f"{name}_down"), y],
                  name=f"{name}_add")
 
-
+# %% ../../nbs/models/14_references.ipynb #r009p
 def nasbench201(
     text:str, # As `cell_edges` takes it
     num_classes:int=10,
@@ -106,7 +106,7 @@ def _efficient_block(g, x, kernel, stride, wide, out, full, name):
     else: y = g.depthwise(g.conv(x, wide, name=f"{name}_expand"), kernel, stride, name=f"{name}_dw")
     return g.conv(y, out, 1, stride if full else 1, activation=None, name=f"{name}_project")
 
-
+# %% ../../nbs/models/14_references.ipynb #r012p
 def efficientnet_edgetpu(
     size:str, # 's' or 'm'
     num_classes:int=1000,
@@ -142,7 +142,7 @@ def resnet50(hw:tuple=(224, 224), num_classes:int=1000) -> Layout:
     x = g.conv(g.global_pool(x, name="pool"), num_classes, name="classifier", **PLAIN)
     return g.finish(g.flatten(x, name="logits"))
 
-
+# %% ../../nbs/models/14_references.ipynb #r015p
 def vgg16(hw:tuple=(224, 224), num_classes:int=1000) -> Layout:
     "VGG16; `hw`: height and width of the image."
     g = Layout("vgg16", **MOBILENET_V2_USUAL)
@@ -154,7 +154,7 @@ def vgg16(hw:tuple=(224, 224), num_classes:int=1000) -> Layout:
     x = g.conv(g.conv(x, 4096, name="dense1"), num_classes, name="classifier", **PLAIN)
     return g.finish(g.flatten(x, name="logits"))
 
-
+# %% ../../nbs/models/14_references.ipynb #r015q
 def filter_net(filters:int, layers:int, side:int=64) -> Layout:
     "So many 3x3 convolutions of so many filters on an image of `side` pixels."
     g = Layout("filters", **MOBILENET_V2_USUAL)

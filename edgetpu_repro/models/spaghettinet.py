@@ -17,7 +17,7 @@ NORMAL = Initializer("RandomNormal", (("stddev", 0.03),))
 HEAD_L2 = 2e-5 # as Keras counts it: TF1's 4e-5 is halved there
 BODY_L2 = 5e-6
 
-
+# %% ../../nbs/models/10_spaghettinet.ipynb #d005p
 def spaghetti_layer(
     g:Layout, # To append to
     x:Op,

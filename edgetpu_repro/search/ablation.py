@@ -32,7 +32,7 @@ def scaled_widths(
         grain[before.out] = max(grain[before.out], GROUP_KINDS[kind] // b.expand)
     return {width: max(g, round(width * factor / g) * g) for width, g in grain.items()}
 
-
+# %% ../../nbs/search/07_ablation.ipynb #z005p
 def exchange(
     model, # Name, spec or JSON file of a classifier
     kind:str, # One of `EXCHANGES`

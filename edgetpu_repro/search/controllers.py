@@ -76,7 +76,7 @@ def population_size(
     "How many a population holds: a quarter of the budget at most, or it would never evolve."
     return min(50, max(2, budget // 4))
 
-
+# %% ../../nbs/search/02_controllers.ipynb #x007p
 class Evolution(Controller):
     "Regularized evolution (Real et al. 2019)."
     several_objectives = False
@@ -154,7 +154,7 @@ def reinforce_step(
     step = self.RATE * slope / (np.sqrt(self.second / (1 - 0.999 ** self.steps)) + 1e-8)
     self.logits[self.open] += step[self.open]
 
-
+# %% ../../nbs/search/02_controllers.ipynb #x010p
 Reinforce._step = reinforce_step
 
 # %% ../../nbs/search/02_controllers.ipynb #x014

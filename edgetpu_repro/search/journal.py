@@ -26,7 +26,7 @@ def _sound_end(file) -> int:
         tail = os.pread(file.fileno(), length, start - length) + tail
     return end - len(tail) + tail.rfind(b"\n") + 1
 
-
+# %% ../../nbs/search/04_journal.ipynb #j005p
 def _end_line(file) -> int:
     "End a last line that is whole, cut off one that is not; where the journal ends now."
     end, whole = file.seek(0, os.SEEK_END), _sound_end(file)
@@ -138,7 +138,7 @@ def _remote(address:str, create:bool):
         why = getattr(e, "orig", None) or e
         raise UsageError(f"{address} is no storage: {brief(str(why))}") from None
 
-
+# %% ../../nbs/search/04_journal.ipynb #j011p
 PROXY_S = 10 # seconds for a proxy to answer
 
 

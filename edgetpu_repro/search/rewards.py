@@ -31,7 +31,7 @@ class Costs:
     params:int
     macs:int
 
-
+# %% ../../nbs/search/01_rewards.ipynb #x005p
 def costs_of(
     spec, # From `Space.decode`
     argmax:str|None=None, # For segmentation, see `Space`
@@ -59,7 +59,7 @@ def _task(point) -> str:
     if point.argmax: return "segmentation"
     return "detection" if point.family == "SpaghettiNet" else "classification"
 
-
+# %% ../../nbs/search/01_rewards.ipynb #x008p
 def check_target(
     space:Space,
     ms:float,
@@ -79,7 +79,7 @@ def reward_abs(
     "TuNAS's reward."
     return q + b * abs(ms / target_ms - 1)
 
-
+# %% ../../nbs/search/01_rewards.ipynb #x013p
 def reward_mnas(
     q:float, # Accuracy in [0, 1]
     ms:float, target_ms:float,
@@ -88,7 +88,7 @@ def reward_mnas(
     "MnasNet's soft reward."
     return q * (ms / target_ms) ** w
 
-
+# %% ../../nbs/search/01_rewards.ipynb #x013q
 def reward_mnas_hard(
     q:float, # Accuracy in [0, 1]
     ms:float, target_ms:float,
@@ -119,7 +119,7 @@ def _toy_terms(params, macs) -> np.ndarray: # (n, 3)
     "What the toy accuracy is linear in."
     return np.column_stack([np.ones_like(params), np.log(params), np.log(macs)])
 
-
+# %% ../../nbs/search/01_rewards.ipynb #x016p
 LEFT_OUT = ("mobilenet_edgetpu_dm1p5",) # of the fit below
 
 
@@ -134,7 +134,7 @@ def toy_coefficients(
     errors = np.log([100 - row["top1"] for row in rows.values()])
     return tuple(np.linalg.lstsq(terms, errors, rcond=None)[0].tolist())
 
-
+# %% ../../nbs/search/01_rewards.ipynb #x016q
 def toy_accuracy(
     costs:Costs,
 ) -> float: # in [0, 1]

@@ -48,7 +48,7 @@ def _convolution(ax, y, width, conv, last):
     for at, words in ((y + STEP / 2, slices), (y - STEP / 2, "concatenate")):
         ax.text(0.15, at, words, va="center", fontsize=7.5)
 
-
+# %% ../../nbs/show/07_blocks.ipynb #b006p
 def _residual(ax, y, half):
     "The connection from the input to the sum below the last box, at y."
     plus, left = y - 0.75, -2.25
@@ -101,7 +101,7 @@ def draw_strip(
         ax.annotate(text, (i, b.out), fontsize=7, linespacing=0.95, **above)
     ax.set(ylabel="channels", ylim=(0, 1.75 * most)) # room for the words
 
-
+# %% ../../nbs/show/07_blocks.ipynb #b010p
 def name_kinds(fig):
     "A legend of the kinds of blocks below a figure."
     colors = operator_colors()
@@ -120,7 +120,7 @@ def _points(ax, rows, column, fills):
         mark = BLOCK_MARKS[operator_of(r.kind)]
         ax.plot(r.trainable / 1e3, r[column], mark, ms=5, mfc=fill, mec="black", mew=0.8, zorder=3)
 
-
+# %% ../../nbs/show/07_blocks.ipynb #b013p
 def draw_measured(ax, rows):
     "Median latency with the 5th and the 95th percentile; `rows` may hold no number."
     known = rows.dropna(subset=["latency_ms"])
@@ -167,7 +167,7 @@ def parameter_axis(ax, rows):
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(""); ax.tick_params(axis="x", which="minor", length=0)
 
-
+# %% ../../nbs/show/07_blocks.ipynb #b015p
 def name_groups(ax, rows, column):
     "Write group sizes beside their points; a star where no published model has groups so small."
     gc = rows[rows.kind.str.startswith("gc")].dropna(subset=[column])
@@ -187,7 +187,7 @@ def _mark(shape, fill, label):
     "A mark for the legend."
     return plt.Line2D([], [], ls="", marker=shape, mfc=fill, mec="black", label=label)
 
-
+# %% ../../nbs/show/07_blocks.ipynb #b016p
 def _tradeoff_legend(fig, level):
     "Every mark of the figure, below it."
     kinds = [_mark(BLOCK_MARKS[k], GREY, KIND_NAMES[k]) for k in ("depthwise", "grouped", "full")]

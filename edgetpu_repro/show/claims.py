@@ -51,7 +51,7 @@ class Comparison:
         if self.low == self.high: return f"{self.what} {self.low:.2f} {self.unit}".rstrip()
         return f"{self.what} {self.low:.2f} to {self.high:.2f} {self.unit}".rstrip()
 
-
+# %% ../../nbs/show/02_claims.ipynb #c005p
 @dataclass(frozen=True)
 class Unjudged:
     "What cannot be judged here."
@@ -72,7 +72,7 @@ def _judged(parts) -> list:
     "The parts that have a verdict of their own."
     return [p for p in parts if p.verdict != NOT_JUDGED]
 
-
+# %% ../../nbs/show/02_claims.ipynb #c008p
 @dataclass(frozen=True)
 class Every:
     "Holds where all parts hold that were judged."
@@ -146,7 +146,7 @@ def _summary(finding) -> str:
     counts = [f"{verdicts.count(v)} {word}" for v, word in said.items() if v in verdicts]
     return f"{', '.join(counts)}: {told}"
 
-
+# %% ../../nbs/show/02_claims.ipynb #c012p
 @dataclass(frozen=True)
 class Evidence:
     "What speaks for or against a claim."
@@ -232,7 +232,7 @@ def ratio_interval(
     up = math.hypot(math.log(high / value), math.log(below / below_low))
     return ratio * math.exp(-down), ratio * math.exp(up)
 
-
+# %% ../../nbs/show/02_claims.ipynb #c018p
 def printed_latency(
     ms:float, # As the page prints it
     step:float=0.01, # Of its last digit
@@ -249,7 +249,7 @@ def share_error(
     "The standard error of a share."
     return math.sqrt(share * (1 - share) / images)
 
-
+# %% ../../nbs/show/02_claims.ipynb #c018q
 def difference(
     a:float, # A share
     b:float, # Likewise
@@ -259,7 +259,7 @@ def difference(
     half = Z * math.hypot(*errors)
     return 100 * (a - b - half), 100 * (a - b + half)
 
-
+# %% ../../nbs/show/02_claims.ipynb #c018r
 SESSION = 0.08 # half of the 95 % interval of what another session adds, relative
 
 

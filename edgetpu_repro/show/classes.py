@@ -23,7 +23,7 @@ def _written(value) -> str:
     if value is None: return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
 
-
+# %% ../../nbs/show/22_classes.ipynb #p002p
 def class_lines(
     rows, # `per_class` of `Task.evaluate`
     shown:int=SHOWN, # Of more classes, the worst so many
@@ -54,7 +54,7 @@ def mistakes(
     pairs = [np.unravel_index(i, wrong.shape) for i in best]
     return [(int(wrong[i, j]), names[i], names[j]) for i, j in pairs if wrong[i, j]]
 
-
+# %% ../../nbs/show/22_classes.ipynb #p005p
 def mistake_line(counts, names) -> str: # Empty where there are none
     "The most frequent mistakes in a line."
     found = mistakes(counts, names, 5)
@@ -78,7 +78,7 @@ def _matrix(ax, counts, names):
         colour = "white" if shares[i, j] > 0.5 else "black"
         if counts[i, j]: ax.text(j, i, f"{shares[i, j]:.0%}", ha="center", va="center", c=colour)
 
-
+# %% ../../nbs/show/22_classes.ipynb #p008p
 def _bars(ax, rows, names):
     "A bar a class, of the first score."
     score = [*rows[0]][2]
@@ -88,7 +88,7 @@ def _bars(ax, rows, names):
     else: ax.set_ylabel("class")
     ax.invert_yaxis()
 
-
+# %% ../../nbs/show/22_classes.ipynb #p008q
 def draw_classes(
     result:dict, # Of `Task.evaluate` with details
 ): # A matplotlib figure
@@ -111,7 +111,7 @@ def _write_csv(path, rows):
         csv.writer(file).writerows(rows)
     return path
 
-
+# %% ../../nbs/show/22_classes.ipynb #p011p
 def write_classes(
     result:dict, # Of `Task.evaluate` with details
     folder, # It is there

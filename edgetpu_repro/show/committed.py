@@ -26,7 +26,7 @@ class Stop:
     summary:str              # one sentence
     figure:str               # committed picture, relative to the checkout
 
-
+# %% ../../nbs/show/13_committed.ipynb #k005p
 def _stop(path:Path, root:Path) -> Stop:
     "A stop as its first cell describes it; raises `UsageError` where something lacks."
     first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
@@ -38,7 +38,7 @@ def _stop(path:Path, root:Path) -> Stop:
     words["figure"] = str((path.parent/words["figure"]).resolve().relative_to(root.resolve()))
     return Stop(path.relative_to(root), int(path.stem.partition("_")[0]), **words)
 
-
+# %% ../../nbs/show/13_committed.ipynb #k005q
 def stops(
     root=None, # Of the checkout
 ) -> list: # of `Stop`
@@ -61,7 +61,7 @@ def table(
     "A committed table, as a notebook shows it."
     return Markdown(_table(name, "md", profile).read_text())
 
-
+# %% ../../nbs/show/13_committed.ipynb #k008p
 def table_frame(
     name:str, # Of the file, without ending
     profile:str="default", # Whose results
@@ -83,7 +83,7 @@ def deciding(
     if not same: return numbers
     return f"{counts}; {same[0].rpartition(': ')[0]}"
 
-
+# %% ../../nbs/show/13_committed.ipynb #k011p
 def verdicts(
     *claims:str, # 'C1' ...
     profile:str="default", # Whose results

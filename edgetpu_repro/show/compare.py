@@ -58,7 +58,7 @@ def records_of(paths:Paths, step:str) -> dict: # {name: record}
     files = sorted(paths.record(step, "x").parent.glob("*.json"))
     return {path.stem: read_record(path) for path in files}
 
-
+# %% ../../nbs/show/21_compare.ipynb #c008p
 def training_spread(
     kept:Paths, # Of committed results
 ) -> dict: # {model: what 95 % of the differences of two of its trainings stay below, a share}
@@ -74,13 +74,13 @@ def training_spread(
         found[model] = float(t.ppf(0.975, len(part) - 1) * math.sqrt(2) * deviation)
     return found
 
-
+# %% ../../nbs/show/21_compare.ipynb #c008q
 def tolerance(value:float, spread:float|None, bounds) -> tuple|None:
     "(low, high, why) of what another run may give; None where nothing says."
     if spread is not None: return value - spread, value + spread, "rounding of its training"
     return (*bounds, "expected of the profile") if bounds else None
 
-
+# %% ../../nbs/show/21_compare.ipynb #c008r
 def accuracy_rows(profile:Profile, name:str, kept:dict, mine:dict, spread): # Iterator of `Row`
     "Accuracies of one model, and what int8 keeps."
     expected = profile.expected(name, get_spec(name).task)
@@ -107,7 +107,7 @@ def count_rows(name:str, kept:dict, mine:dict): # Iterator of `Row`
             bounds = 0.99 * value, 1.01 * value
             yield Row("count", f"{name}: {key}", value, mine[key], *bounds, "1 %")
 
-
+# %% ../../nbs/show/21_compare.ipynb #c011p
 def ratio_row(what:str, kept:tuple, mine:tuple, same_host:bool) -> Row:
     "The ratio of two latencies; each of (numbers of one record, numbers of the other)."
     pairs = [[latency_interval(n) for n in pair] for pair in (kept, mine)]
@@ -136,7 +136,7 @@ def verdicts(path) -> dict: # {(what is said, against what, kind): verdict}
         found[first, r.get("against", r.get("ours", "")), r.get("kind", "")] = word
     return found
 
-
+# %% ../../nbs/show/21_compare.ipynb #c014p
 def verdict_rows(name:str, kept:dict, mine:dict, same_host:bool): # Iterator of `Row`
     "Verdicts of one table; those about a host are compared on the same one."
     for key, verdict in kept.items():
@@ -152,7 +152,7 @@ def is_same_host(kept:dict, mine:dict) -> bool:
     hosts = cpus(kept), cpus(mine)
     return bool(hosts[1]) and hosts[0] == hosts[1]
 
-
+# %% ../../nbs/show/21_compare.ipynb #c017p
 def number_rows(profile:Profile, kept:Paths, mine:Paths): # Iterator of `Row`
     "Every number of the records that both have."
     spreads = training_spread(kept)
@@ -169,7 +169,7 @@ def number_rows(profile:Profile, kept:Paths, mine:Paths): # Iterator of `Row`
             for a, b in ratio_pairs(common).items():
                 yield ratio_row(f"{a} / {b}", *zip(numbers[a], numbers[b]), same)
 
-
+# %% ../../nbs/show/21_compare.ipynb #c017q
 def compared(
     profile:str, # Name
     root=None, # Of the checkout
@@ -197,7 +197,7 @@ def allowed(kind:str, numbers:int) -> int:
     from scipy.stats import binom
     return int(binom.ppf(0.95, numbers, 0.05)) if numbers and kind != "count" else 0
 
-
+# %% ../../nbs/show/21_compare.ipynb #c019p
 @dataclass(frozen=True)
 class Summary:
     "How a run compares."
@@ -220,7 +220,7 @@ class Summary:
         return (f"{word}: {self.numbers - self.outside} of {self.numbers} numbers inside{many}, "
                 f"{self.verdicts - self.different} of {self.verdicts} verdicts the same{rest}")
 
-
+# %% ../../nbs/show/21_compare.ipynb #c019q
 def summary(
     rows:list, # From `compared`
 ) -> Summary:
@@ -233,7 +233,7 @@ def summary(
     return Summary(len(judged) - words, sum(outside.values()), many, words, different,
                    len(rows) - len(judged))
 
-
+# %% ../../nbs/show/21_compare.ipynb #c019r
 def as_data(
     rows:list, # From `compared`
 ) -> dict:

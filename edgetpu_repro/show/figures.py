@@ -38,7 +38,7 @@ STYLE = {
     "svg.fonttype": "none",
 }
 
-
+# %% ../../nbs/show/00_figures.ipynb #c005p
 def use_style():
     "Set the style of all figures."
     sns.set_theme("paper", "ticks", palette="colorblind", rc=STYLE)
@@ -60,7 +60,7 @@ def _named(ax, side:str) -> bool:
     if _label(ax, side) or getattr(ax.figure, f"get_sup{side}label")(): return True
     return any(_label(other, side) for other in ax.figure.axes if _in_line(ax, other, side))
 
-
+# %% ../../nbs/show/00_figures.ipynb #s002p
 def _unnamed(ax) -> list:
     "The axes with numbers at their ticks and no name."
     if not ax.axison: return []
@@ -86,7 +86,7 @@ def on_screen(line): # (n, 2)
     "The points of a line in display coordinates."
     return line.get_transform().transform(line.get_xydata())
 
-
+# %% ../../nbs/show/00_figures.ipynb #s003p
 def _crosses(box, points) -> bool:
     "Whether a polyline, (n, 2) points, passes through a box."
     steps = np.linspace(0, 1, 200)[:, None]
@@ -110,7 +110,7 @@ def marks_of(ax) -> list: # of (x, y) in display coordinates
     with_marks = [line for line in ax.lines if line.get_marker() not in NO_LINE]
     return [point for line in with_marks for point in on_screen(line)]
 
-
+# %% ../../nbs/show/00_figures.ipynb #u31c7p
 def _is_astray(text, box, marks) -> bool:
     "Whether a label of `label_points` stands closer to a mark that is not its own."
     if not hasattr(text, "labelled"): return False
@@ -149,7 +149,7 @@ def _is_plain(text) -> bool:
     "Whether a text is shown, without a box around it."
     return bool(text.get_text() and text.get_visible() and not text.get_bbox_patch())
 
-
+# %% ../../nbs/show/00_figures.ipynb #f0103p
 def _misplaced(ax) -> list: # A sentence each
     "As `label_faults`, for an axes that has its place."
     frame, marks, legend = ax.get_window_extent(), marks_of(ax), ax.get_legend()
@@ -167,7 +167,7 @@ def _misplaced(ax) -> list: # A sentence each
     if crossing := crossing_ties(ax): out.append(f"{crossing} pairs of ties cross")
     return out
 
-
+# %% ../../nbs/show/00_figures.ipynb #f0103q
 def label_faults(
     ax, # Matplotlib axes; its figure is drawn first
 ) -> list: # A sentence each; empty where every label is well placed
@@ -197,7 +197,7 @@ def _digits(values) -> list:
     value = float(values)
     return float(f"{value:.4g}") if np.isfinite(value) else None
 
-
+# %% ../../nbs/show/00_figures.ipynb #dr01p
 def _panel(ax) -> dict:
     "The numbers and words of one panel."
     lines = [_digits(np.asarray(line.get_xydata())) for line in ax.lines]
@@ -215,7 +215,7 @@ def drawn(
     "What is drawn in a figure, as numbers."
     return [_panel(ax) for ax in fig.axes]
 
-
+# %% ../../nbs/show/00_figures.ipynb #dr02p
 def drawn_text(
     fig, # A matplotlib figure
 ) -> str:
@@ -240,7 +240,7 @@ def figure_faults(
         out += [f"panel {number}: {fault}" for fault in _misplaced(ax)]
     return out + _small_print(fig) + _too_large(fig, height)
 
-
+# %% ../../nbs/show/00_figures.ipynb #s004p
 def save_figure(
     fig, # A matplotlib figure
     paths:Paths, # Of the profile
@@ -280,7 +280,7 @@ def _beats(other, row, cost:str, value:str) -> bool:
     as_good = other[cost] <= row[cost] and other[value] >= row[value]
     return as_good and (other[cost] < row[cost] or other[value] > row[value])
 
-
+# %% ../../nbs/show/00_figures.ipynb #uae84p
 def dominated(
     ours, # `pandas.DataFrame` of the rows to be beaten
     others, # `pandas.DataFrame` of the rows that may beat them
@@ -342,7 +342,7 @@ def family_colors() -> dict: # {family: colour}
     colors = palette()
     return {family: colors[i] for family, i in zip(FAMILIES, FAMILY_HUES)}
 
-
+# %% ../../nbs/show/00_figures.ipynb #u6dbep
 def short_name(model:str) -> str:
     "What the literature calls a registered model."
     if model in NAMES: return NAMES[model]
@@ -374,7 +374,7 @@ def operator_colors() -> dict: # {'1x1', 'full', 'depthwise', 'grouped': colour}
     "One colour a kind of convolution in every figure."
     return _colored(OPERATORS)
 
-
+# %% ../../nbs/show/00_figures.ipynb #f0202p
 def verdict_colors() -> dict: # {'faster', 'undecided', 'slower': colour}
     "One colour a verdict in every figure."
     return _colored(VERDICTS)

@@ -26,7 +26,7 @@ def human_bytes(n) -> str:
     "A number of bytes as one reads it."
     return f"{n / 1e6:.2f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"
 
-
+# %% ../../nbs/show/09_flows.ipynb #w005p
 def _flow_arrow(ax, start, end):
     "From the right of a box to the left of the next; a long way ends on top of it."
     (x0, y0), (x1, y1) = start, end
@@ -71,7 +71,7 @@ def node_text(node) -> str:
         layers = layers[n:]
     return "\n".join(lines)
 
-
+# %% ../../nbs/show/09_flows.ipynb #w009p
 def _edge(ax, places, source, node):
     "The edge between two nodes: bent and dashed where the map is resampled."
     style = dict(arrowstyle="-|>", color="0.35", lw=1, shrinkA=20, shrinkB=22)

@@ -34,7 +34,7 @@ def shown(evidence) -> Comparison|None:
     if not isinstance(found, Comparison) or found.verdict == NOT_JUDGED: return None
     return found
 
-
+# %% ../../nbs/show/19_forest.ipynb #c005p
 def kept(comparison:Comparison) -> tuple: # (low, high)
     "The part of the axis where the bound is kept."
     low, high = RANGES.get(comparison.unit, RANGES["points"])
@@ -59,13 +59,13 @@ def draw_interval(ax, y:float, comparison:Comparison, color, decides:bool):
     for x, edge, mark in ((comparison.low, low, "<"), (comparison.high, high, ">")):
         if (x < edge) if mark == "<" else (x > edge): ax.plot(edge, y, mark, ms=4, **look)
 
-
+# %% ../../nbs/show/19_forest.ipynb #c008p
 def row_words(evidence) -> str:
     "What a row of evidence is, in a few words."
     beside = " (beside)" if not evidence.decides else ""
     return f"{evidence.kind}: {evidence.against}{beside}"
 
-
+# %% ../../nbs/show/19_forest.ipynb #c008q
 def write_row(ax, y:float, evidence):
     "The words of a row of evidence, and its numbers or why it has none."
     found = shown(evidence)
@@ -94,7 +94,7 @@ def _axis(ax, unit:str, rows:int):
     ax.set_yticks([])
     for side in ("left", "right", "top"): ax.spines[side].set_visible(False)
 
-
+# %% ../../nbs/show/19_forest.ipynb #c009p
 def _legend(fig, colors):
     "Kinds by colour, verdicts by mark."
     handles = [Patch(color=color, label=kind) for kind, color in colors.items()]
@@ -103,7 +103,7 @@ def _legend(fig, colors):
     handles.append(Patch(color="#e3f0e3", label="the bound is kept"))
     fig.legend(handles=handles, loc="outside upper center", ncols=5, fontsize=7, frameon=False)
 
-
+# %% ../../nbs/show/19_forest.ipynb #c009q
 def draw_forest(
     claims:list, # of `Claim`
 ): # A matplotlib figure
@@ -128,7 +128,7 @@ def draw_forest(
     _legend(fig, colors)
     return fig
 
-
+# %% ../../nbs/show/19_forest.ipynb #c009r
 def _heading(words, axes, y:float, claim:Claim):
     "A claim's sentence and verdict over its rows."
     verdict = claim.words if claim.verdict != NOT_JUDGED else NOT_JUDGED

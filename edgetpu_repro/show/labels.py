@@ -25,7 +25,7 @@ def _places(point, size, scale): # (n, 4): x0, y0, x1, y1
     middle = point + way * (reach[:, None] * scale + np.asarray(size) / 2)
     return np.concatenate([middle - np.asarray(size) / 2, middle + np.asarray(size) / 2], 1)
 
-
+# %% ../../nbs/show/04_labels.ipynb #n008p
 def _gaps(boxes, points): # (boxes, points) in pixels
     "Distances from boxes to points; 0 within."
     x, y = np.asarray(points, float).reshape(-1, 2).T
@@ -46,7 +46,7 @@ def _dots(ends, n:int=25): # (..., n, 2)
     start, end = ends[..., :1, :], ends[..., 1:, :]
     return start + steps * (end - start)
 
-
+# %% ../../nbs/show/04_labels.ipynb #f0301p
 def _along(ax): # (n, 2)
     "Points along all drawn lines of an axes, over their width, and in its legend."
     out = [np.zeros((0, 2))]
@@ -60,7 +60,7 @@ def _along(ax): # (n, 2)
         out += [dots + half * np.array(way) for way in WIDENED]
     return np.concatenate(out)
 
-
+# %% ../../nbs/show/04_labels.ipynb #f0301q
 def _alone(boxes, point, ax, marks, along, scale): # (n,)
     "What each place costs in itself."
     cost = np.repeat(REACH, len(TURNS)) + np.tile(np.arange(len(TURNS)) / 10, len(REACH))
@@ -87,7 +87,7 @@ def _clash(boxes, ties, box, tie): # (n,)
     bad |= ((mine >= box[:2]) & (mine <= box[2:])).all(2).any(1)
     return bad | (_gaps(boxes, other) == 0).any(1)
 
-
+# %% ../../nbs/show/04_labels.ipynb #f0302p
 def _settle(places, ties, alone) -> list: # The index of a place, a label
     "Let each label in turn take its best place among the others, until none moves."
     chosen = [int(cost.argmin()) for cost in alone]
@@ -109,7 +109,7 @@ def _sizes(ax, names, fontsize:float) -> list: # of (width, height) in pixels
     for text in texts: text.remove()
     return [(box.width, box.height) for box in found]
 
-
+# %% ../../nbs/show/04_labels.ipynb #n012p
 def _write(ax, name, point, box, tie, fontsize:float, scale:float): # The text
     "A label in its place, with its tie if it is far from its mark."
     data = ax.transData.inverted()
@@ -121,7 +121,7 @@ def _write(ax, name, point, box, tie, fontsize:float, scale:float): # The text
     ax.plot(*data.transform(tie).T, color="0.6", lw=0.5, zorder=0, gid=TIE)
     return text
 
-
+# %% ../../nbs/show/04_labels.ipynb #n012q
 def label_points(
     ax, # Matplotlib axes whose limits are final and whose lines and points are drawn
     x, # Of the points, in data units

@@ -13,7 +13,7 @@ from .figures import operator_colors, operator_of, way_colors
 # %% ../../nbs/show/11_layers.ipynb #y005
 def _way(name) -> str: return next(way for way in ("file", "float", "int8") if name.startswith(way))
 
-
+# %% ../../nbs/show/11_layers.ipynb #y005p
 def draw_file(
     ax, # Matplotlib axes
     ways:dict, # {way: (value, standard error)} in %
@@ -29,7 +29,7 @@ def draw_file(
     ax.set_yticks(range(len(ways)), ways, fontsize=7)
     ax.set_ylim(len(ways) - 0.4, -0.6)
 
-
+# %% ../../nbs/show/11_layers.ipynb #y005q
 def draw_files(
     files:list, # of dicts: name, metric, pictures, ways and published as `draw_file` takes them
     sides:list, # Two lists of metrics: what stands left, what right
@@ -71,7 +71,7 @@ def _kinds(kinds):
     return [plt.Line2D([], [], marker="o", ls="", ms=4, color=colors[k], label=words.get(k, k))
             for k in colors if k in kinds]
 
-
+# %% ../../nbs/show/11_layers.ipynb #y008p
 def draw_kept(
     layers, # A row a convolution: model, kind, tensor_db, channel_db, sqnr_db, from input to output
 ): # The figure

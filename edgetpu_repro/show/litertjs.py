@@ -42,7 +42,7 @@ def variant_files(
     "The script and the WebAssembly of a variant."
     return tuple(f"litert_wasm{VARIANTS[variant]}_internal.{end}" for end in ("js", "wasm"))
 
-
+# %% ../../nbs/show/15_litertjs.ipynb #lj07p
 WASM = {f"package/wasm/{name}": f"wasm/{name}" for v in VARIANTS for name in variant_files(v)}
 CORE = Package(
     "@litertjs/core",
@@ -70,7 +70,7 @@ def unpack_package(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(archive.extractfile(inside).read())
 
-
+# %% ../../nbs/show/15_litertjs.ipynb #lj09p
 def _received(package:Package) -> bytes:
     "A tarball from the registry."
     try:
@@ -89,7 +89,7 @@ def link_modules(
         raise UsageError(f"LiteRT.js imports wasm-utils {len(found)} times, not once")
     return text.replace(found[0], 'from "./wasm-utils.js"')
 
-
+# %% ../../nbs/show/15_litertjs.ipynb #lj12p
 def cache_folder() -> Path:
     "Where it is kept: build/ of a checkout, or the user's cache."
     try: place = repo_root()/"build"
@@ -97,7 +97,7 @@ def cache_folder() -> Path:
         place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"edgetpu-repro"
     return place/f"litertjs-{VERSION}"
 
-
+# %% ../../nbs/show/15_litertjs.ipynb #lj12q
 def litertjs(
     folder=None, # Where it is kept; None: `cache_folder`
     say=print, # Called with a line before something is fetched

@@ -36,7 +36,7 @@ def published_numbers(
         if name: found.setdefault(f"published_{name}", p.value)
     return found
 
-
+# %% ../../nbs/show/17_overview.ipynb #o005p
 def modelled_numbers(
     model:str, # Registry name
 ) -> dict: # {column: ms}; empty for a model without a layout
@@ -60,7 +60,7 @@ def _pixels(size) -> str:
     sides = [size] if isinstance(size, int) else list(size)
     return "x".join(map(str, dict.fromkeys(sides)))
 
-
+# %% ../../nbs/show/17_overview.ipynb #o006p
 def _quality(numbers:dict) -> dict:
     "Accuracy of the float and the int8 file in %, with the standard error of a top-1."
     metric = next(m for m in METRICS for key in numbers if key.endswith(f"_{m}"))
@@ -76,14 +76,14 @@ def _quality(numbers:dict) -> dict:
     error = sqrt(top * (1 - top) / numbers["test_images"])
     return dict(found, measured_int8_se=100 * error)
 
-
+# %% ../../nbs/show/17_overview.ipynb #o006q
 def _by_model(profile:str, step:str, variant=None) -> dict: # {name of a record: record}
     "The records of a step; of exports those of a variant."
     kept = [r for r in read_records(profile, step, committed=True)
             if not variant or r["parameters"]["variant"] == variant]
     return {r["name"]: r for r in kept}
 
-
+# %% ../../nbs/show/17_overview.ipynb #o006r
 def _timed(name, benchmarks) -> dict:
     "Latency on the host that the profile ran on."
     plain = benchmarks.get(name) or benchmarks.get(f"{name}_default")
@@ -116,7 +116,7 @@ def measured_numbers(
         if row: out[name] = row
     return out
 
-
+# %% ../../nbs/show/17_overview.ipynb #o007p
 def counts(
     model:str, # Registry name
     profiles=(), # Whose export records know a model that has no layout
@@ -145,7 +145,7 @@ def profiles_with_records(root) -> list:
     "Profiles whose models were evaluated."
     return sorted(p.parent.parent.name for p in Path(root).glob("results/*/records/evaluate"))
 
-
+# %% ../../nbs/show/17_overview.ipynb #o008p
 def overview(
     profiles=None, # Whose records; None: all of this checkout
 ) -> list: # of dicts, all with the same keys
@@ -164,7 +164,7 @@ def overview(
     columns = sorted(dict.fromkeys(names), key=lambda n: order.get(n.split("_")[0], 0))
     return [{c: _rounded(c, row.get(c)) for c in columns} for row in rows]
 
-
+# %% ../../nbs/show/17_overview.ipynb #o008q
 def overview_csv(
     rows:list, # From `overview`
 ) -> str:

@@ -24,7 +24,7 @@ def quicker(new:dict, old:dict, at_most:float=1) -> Comparison:
     found = ratio_interval(new["latency"], old["latency"])
     return Comparison("latency", *found, at_most=at_most)
 
-
+# %% ../../nbs/show/20_page.ipynb #c005p
 def beaten_by(
     old:dict, # Of one model: name, accuracy (a share), error (its standard error), latency
     new:list, # Of dictionaries like it
@@ -34,7 +34,7 @@ def beaten_by(
     parts = [Every(n["name"], (gain(n, old), quicker(n, old, at_most))) for n in new]
     return Some(old["name"], tuple(parts))
 
-
+# %% ../../nbs/show/20_page.ipynb #c005q
 def dominance(
     old:list, # Models, as `beaten_by` takes them
     new:list, # Likewise
@@ -65,7 +65,7 @@ def faster_somewhere(
         out.append(Some(shape, tuple(parts)))
     return Some("at some shape", tuple(out))
 
-
+# %% ../../nbs/show/20_page.ipynb #c008p
 def expensive_late(
     shapes:dict, # As `faster_somewhere` takes them: the late ones
     key:str="to_depthwise", # Or 'bytes'
@@ -76,7 +76,7 @@ def expensive_late(
              for shape, blocks in shapes.items() if "full" in blocks]
     return Every("late shapes", tuple(parts))
 
-
+# %% ../../nbs/show/20_page.ipynb #c008q
 def depends_on_shape(
     shapes:dict, # As `faster_somewhere` takes them
     kind:str, # One of them
@@ -92,7 +92,7 @@ def _size(kind:str) -> int:
     "The group size in a kind such as 'GC-64'."
     return int(kind.partition("-")[2])
 
-
+# %% ../../nbs/show/20_page.ipynb #c009p
 def gradual(
     shapes:dict, # As `faster_somewhere` takes them
 ) -> Every:
@@ -116,7 +116,7 @@ def saves_time(
     parts = [Comparison(f"{m}, time of the default", *r, at_most=1) for m, r in ratios.items()]
     return Every("saves time", tuple(parts))
 
-
+# %% ../../nbs/show/20_page.ipynb #c012p
 def keeps(
     what:str, # Whose accuracy
     base:float, # The accuracy that is to be kept, a share
@@ -128,7 +128,7 @@ def keeps(
     middle, half = 1 + change / base, 1.96 * error / base
     return Comparison(f"{what} keeps", middle - half, middle + half, at_least=share)
 
-
+# %% ../../nbs/show/20_page.ipynb #c012q
 def worth(
     ratios:dict, # {model: (low, high)} of a part of the time, or of what is left without it
     share:float=0.02,
@@ -149,7 +149,7 @@ def meets(
     return Comparison(f"{what}, of the published", low, high, at_least=1 - within,
                       at_most=1 + within)
 
-
+# %% ../../nbs/show/20_page.ipynb #c015p
 def same_difference(
     what:str, # Of which two
     published:float, # Difference, in points
@@ -160,7 +160,7 @@ def same_difference(
     return Comparison(what, *found, at_least=published - error, at_most=published + error,
                       unit="points")
 
-
+# %% ../../nbs/show/20_page.ipynb #c015q
 def is_exact(
     what:str,
     largest, # Difference of outputs, in units of the last place or levels; None: not measured

@@ -33,7 +33,7 @@ def _mask(ax, mask, colors):
     style = dict(vmin=-0.5, vmax=len(colors) - 0.5, interpolation="nearest")
     ax.imshow(shown, cmap=ListedColormap(colors), **style)
 
-
+# %% ../../nbs/show/10_pictures.ipynb #p008p
 def draw_gallery(
     columns:dict, # {title: images (n, height, width, 3) uint8, or masks (n, height, width)}
     names, # Of the classes

@@ -26,7 +26,7 @@ def _row(model, kind, number, numbers) -> dict:
               for label in ("keras", "int8")}
     return dict(model=model, task=task, kind=kind, number=number, metric=metric, **points)
 
-
+# %% ../../nbs/show/06_repeats.ipynb #sr05p
 def repeats_frame(
     records, # Of the step `repeat`
     evaluated=(), # Of the step `evaluate`: trainings that nothing was rounded in
@@ -98,7 +98,7 @@ def pooled_deviation(
     apart = values - values.groupby(models).transform("mean")
     return (float(np.sqrt((apart**2).sum() / free)) if free else float("nan")), free
 
-
+# %% ../../nbs/show/06_repeats.ipynb #sr14p
 STUDIED = ("keras", "int8", "change") # what int8 changes is a column of its own
 
 
@@ -116,7 +116,7 @@ def study_accuracies(
         out[f"{key}_half"] = width / np.sqrt(out.trainings)
     return out
 
-
+# %% ../../nbs/show/06_repeats.ipynb #sr14q
 def read_study(
     profile:str, # Whose committed trainings say how accurate the models are
     seeds:int=1, # Models with fewer trainings are left out

@@ -31,7 +31,7 @@ def draw_trainings(
         ax.errorbar([ms], [values.mean()], yerr=[error], label=label, **style)
     ax.axvspan(*band, color="0.95", zorder=0, label="latencies that the search allows")
 
-
+# %% ../../nbs/show/12_searches.ipynb #s005p
 def draw_progress(
     ax, # Matplotlib axes
     curves:dict, # {label: (search, accuracies in %, one a training)}
@@ -84,7 +84,7 @@ def _band(runs):
     drawn = np.random.default_rng(0).integers(len(runs), size=(1000, len(runs)))
     return runs.mean(0), *np.quantile(runs[drawn].mean(1), [0.025, 0.975], axis=0)
 
-
+# %% ../../nbs/show/12_searches.ipynb #s012p
 CONTROLLERS = {"random": "random", "evolution": "evolution", "reinforce": "REINFORCE",
                "nsga2": "NSGA-II", "tpe": "TPE"}
 

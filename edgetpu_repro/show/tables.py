@@ -27,7 +27,7 @@ def records_frame(
         rows.append({"name": record["name"], **parameters, **record["numbers"]})
     return pd.DataFrame(rows).set_index("name") if rows else pd.DataFrame()
 
-
+# %% ../../nbs/show/01_tables.ipynb #c008p
 def _origin(record:dict) -> tuple: # (machine, software)
     "Where a record comes from, in words."
     host, versions = record["provenance"]["host"], record["provenance"]["versions"]
@@ -35,7 +35,7 @@ def _origin(record:dict) -> tuple: # (machine, software)
     tensorflow, litert = versions.get("tensorflow"), versions.get("ai-edge-litert")
     return machine, f"TensorFlow {tensorflow}, LiteRT {litert}"
 
-
+# %% ../../nbs/show/01_tables.ipynb #c008q
 def host_line(
     profile:str, # Which profile
     step:str, # Which step's records
@@ -61,7 +61,7 @@ def _written(value, form:str) -> str:
     "A number in its format, and a dash where there is none."
     return "-" if pd.isna(value) else form.format(value)
 
-
+# %% ../../nbs/show/01_tables.ipynb #c010p
 def _markdown(frame, formats:dict) -> str:
     "A frame as a table, whose columns say their kind; numbers to the right."
     columns, align = {}, []

@@ -24,7 +24,7 @@ def _spread(ax, row, color):
     style = dict(arrowstyle="-|>", color=color, lw=1, shrinkA=0, shrinkB=0)
     ax.annotate("", (row.high, row.quality), (row.ms, row.quality), arrowprops=style, zorder=1)
 
-
+# %% ../../nbs/show/08_tradeoffs.ipynb #t005p
 def draw_models(
     ax, # Matplotlib axes
     frame, # A row a model: family, kind, ms, quality; low, high and at_least where it is modelled
@@ -43,7 +43,7 @@ def draw_models(
 # %% ../../nbs/show/08_tradeoffs.ipynb #t006
 def _sample(label, **style): return plt.Line2D([], [], ls="", label=label, **style)
 
-
+# %% ../../nbs/show/08_tradeoffs.ipynb #t006p
 def name_models(
     ax, # Matplotlib axes, or a figure
     frame, # As `draw_models` takes it
@@ -76,7 +76,7 @@ def _same_limits(axes):
         low, high = min(end[0] for end in ends), max(end[1] for end in ends)
         for ax in axes: getattr(ax, f"set_{side}lim")(low, high)
 
-
+# %% ../../nbs/show/08_tradeoffs.ipynb #t009p
 def _draw_newer(ax, frame, edge, where):
     "Models of the MobileNetV4 paper on a newer chip, against a logarithmic latency."
     ax.plot(edge.ms, edge.quality, **EDGE)
@@ -214,7 +214,7 @@ def draw_steps(
     ax.set_yticks(range(len(values)), [short_name(m) for m in values])
     ax.set_ylim(len(values) - 0.4, -0.6)
 
-
+# %% ../../nbs/show/08_tradeoffs.ipynb #t017p
 def name_steps(ax, steps, **style):
     "A legend of the conditions, in their order."
     handles = [
@@ -249,7 +249,7 @@ def draw_accuracy(
         draw_curves(axes[name], rows, family_colors()[family])
     return fig
 
-
+# %% ../../nbs/show/08_tradeoffs.ipynb #t020p
 def draw_fusion(
     ax, # Matplotlib axes
     points:dict, # {registry name: [(ms, mIoU) of the default, of the fused where there is one]}
@@ -266,7 +266,7 @@ def draw_fusion(
     ax.margins(x=0.25, y=0.15)
     label_points(ax, *zip(*(pair[0] for pair in points.values())), map(short_name, points))
 
-
+# %% ../../nbs/show/08_tradeoffs.ipynb #t020q
 def draw_losses(
     ax, # Matplotlib axes
     curves:dict, # {registry name: loss after each epoch}

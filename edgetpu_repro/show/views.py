@@ -57,7 +57,7 @@ def seen_channels(
     answers = np.abs(np.asarray(layer(lit))).max((1, 2)) # (inputs, outputs)
     return answers.T > 0
 
-
+# %% ../../nbs/show/14_views.ipynb #w008p
 def draw_views(
     seen:dict, # {kind of convolution: array of `seen_channels`}
 ): # The figure
@@ -114,7 +114,7 @@ def kind_words(kind:str) -> str:
     "A kind of block as one says it."
     return f"groups of {kind[2:]}" if kind.startswith("gc") else {"fused": "full"}.get(kind, kind)
 
-
+# %% ../../nbs/show/14_views.ipynb #w015p
 def draw_parts(
     ax, # Matplotlib axes
     parts:dict, # {what is timed: {part: us}}
@@ -130,7 +130,7 @@ def draw_parts(
     ax.invert_yaxis()
     ax.set_xlabel("modelled time (us), Pixel 6 Edge TPU")
 
-
+# %% ../../nbs/show/14_views.ipynb #w015q
 def draw_group_sizes(
     frame, # From `group_sizes`
 ): # The figure
@@ -169,7 +169,7 @@ def _point(model:str, chip:str, row) -> dict:
     at_least = bool(unknown_operators(operators))
     return dict(kind="modelled", ms=ms, low=low, high=high, at_least=at_least)
 
-
+# %% ../../nbs/show/14_views.ipynb #w018p
 def frontier_points(
     chip:str="pixel6", # One of `CHIPS`
 ): # `pandas.DataFrame`: model, family, quality, kind, ms, low, high, at_least
@@ -190,7 +190,7 @@ def needed_quality(
     as_fast = points[(points.ms <= ms) & ~points.at_least]
     return float(as_fast.quality.max()) if len(as_fast) else 0.0
 
-
+# %% ../../nbs/show/14_views.ipynb #w019p
 def draw_frontier(
     points, # From `frontier_points`; some rows may be left out
     chip:str="pixel6", # One of `CHIPS`
@@ -223,7 +223,7 @@ def draw_kept_values(
         ax.set(title=title, xlabel="float", ylabel="int8")
     return fig
 
-
+# %% ../../nbs/show/14_views.ipynb #w022p
 def draw_channel_ranges(
     kernels:dict, # {title: kernel, channels last}
 ): # The figure
@@ -256,7 +256,7 @@ def searched_choices(
     places = [d.name.removesuffix(".kind") for d in space.decisions if d.name.endswith(".kind")]
     return [kind_choice("yes" if v.get(f"{p}.skip") == "yes" else v[f"{p}.kind"]) for p in places]
 
-
+# %% ../../nbs/show/14_views.ipynb #w025p
 def choice_shares(
     networks:list, # of lists of text, one a place, all equally long
 ): # `pandas.DataFrame`: kinds by places, shares that add up to 1 at each place
@@ -268,7 +268,7 @@ def choice_shares(
     places = [[column.count(kind) / len(networks) for kind in kinds] for column in zip(*networks)]
     return pd.DataFrame(np.transpose(places), index=kinds)
 
-
+# %% ../../nbs/show/14_views.ipynb #w025q
 def draw_choices(
     shares:dict, # {title: frame of `choice_shares`}
 ): # The figure
@@ -291,7 +291,7 @@ def _verdict_colors() -> dict: # {verdict: colour}
     colors = palette()
     return {HOLDS: colors[2], UNDECIDED: colors[8], FAILS: colors[3], NOT_JUDGED: (0.8, 0.8, 0.8)}
 
-
+# %% ../../nbs/show/14_views.ipynb #w028p
 def draw_evidence(
     evidence, # The table `claims_evidence`
 ): # The figure

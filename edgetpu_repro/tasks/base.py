@@ -36,7 +36,7 @@ def decibels(
     "A ratio of powers in decibels."
     return float(np.clip(10 * np.log10(max(power, 1e-30) / max(noise, 1e-30)), -120, 120))
 
-
+# %% ../../nbs/tasks/02_base.ipynb #c005p
 def sqnr_db(
     signal, # Floats
     noisy, # The same shape
@@ -65,7 +65,7 @@ class OutputInfo:
     labels:str = "what the outputs stand for" # of names of classes; '' where it has none
     kind_of_labels:int = 2   # 1 describes, 2 names columns, 3 values
 
-
+# %% ../../nbs/tasks/02_base.ipynb #c005fp
 @dataclass(frozen=True)
 class CustomOperator:
     "An operator that ends a graph, behind its outputs; converters do not know it."
@@ -105,7 +105,7 @@ def copy_weights(
         else: set_layer(layer, source, model, other)
     return left
 
-
+# %% ../../nbs/tasks/02_base.ipynb #c008bp
 def shapes_of(
     model, # A Keras model
 ) -> list: # of tuples, the batch included
@@ -145,7 +145,7 @@ def samples(self:Task, dataset, split:str, limit:int|None=None, encoded:bool=Fal
     """
     raise NotImplementedError
 
-
+# %% ../../nbs/tasks/02_base.ipynb #tk01p
 @patch
 def encoded(self:Task, train) -> bool:
     "Whether the augmentation of `TrainSettings` takes images as the bytes of their files."
@@ -192,7 +192,7 @@ def loss(self:Task, model, train):
     "As `keras.Model.compile` takes it: one loss, or a dict by the outputs' names."
     raise NotImplementedError
 
-
+# %% ../../nbs/tasks/02_base.ipynb #tk03p
 @patch
 def metrics(self:Task, model):
     "As `keras.Model.compile` takes it."
@@ -221,7 +221,7 @@ def check_finalize(self:Task, method:str|None, hw:tuple) -> str:
         raise UsageError(f"a {self.name} model takes no finalize_method, not {method!r}")
     return self.default_finalize(hw)
 
-
+# %% ../../nbs/tasks/02_base.ipynb #c011p
 @patch
 def variants(self:Task, hw:tuple) -> dict:
     """{name: finalize_method} of the files that are exported and timed.
@@ -237,7 +237,7 @@ def timed_variants(self:Task, hw:tuple) -> dict:
     methods = self.variants(hw)
     return {name: methods[name] for name in self.plan.timed}
 
-
+# %% ../../nbs/tasks/02_base.ipynb #c011q
 @patch
 def finalize(self:Task, outputs, method:str, argmax=None):
     "Finish the graph: Keras or NumPy outputs -> the same, finished."
@@ -268,7 +268,7 @@ def card_fields(self:Task, method:str, max_detections:int) -> dict:
     "What the card of a file says of its end."
     return {}
 
-
+# %% ../../nbs/tasks/02_base.ipynb #tk05p
 @patch
 def output_infos(self:Task, shapes, dtypes) -> list: # of `OutputInfo`
     "What the outputs of a file are, for its metadata."
@@ -317,7 +317,7 @@ def classes_to_choose(self:Task, file) -> int|None:
     "Among how many classes a `TFLiteFile` chooses, as far as its graph shows it: for names."
     return None
 
-
+# %% ../../nbs/tasks/02_base.ipynb #tk07p
 @patch
 def names_for(self:Task, builder, classes:int) -> tuple:
     """Names of so many classes of a TFDS builder's dataset (None: not known), for metadata.
@@ -332,7 +332,7 @@ def fit_names(self:Task, names:tuple, classes:int) -> tuple:
     "Names that a user gave for so many classes, without those that no class has."
     return names
 
-
+# %% ../../nbs/tasks/02_base.ipynb #tk07q
 @patch
 def default_names(self:Task, classes:int) -> tuple:
     "Names of the classes of a model that brings none; empty where they cannot be known."
@@ -349,7 +349,7 @@ def check_float(self:Task, wanted, got) -> dict: # float_error, of the largest o
     raise UsageError(f"the float file differs from Keras by {error:.1e} of the largest output, "
                      f"{self.FLOAT_ERROR} is allowed")
 
-
+# %% ../../nbs/tasks/02_base.ipynb #uafaap
 @patch
 def compare(self:Task, wanted, got) -> dict: # agreement (a fraction), sqnr_db
     "How closely a quantised file follows the float one."
@@ -363,7 +363,7 @@ def compare_finished(self:Task, raw, run, hw:tuple, method:str, max_detections:i
     "How what a whole file gives (`run()`) follows Keras's outputs; empty if `compare` said it."
     return {}
 
-
+# %% ../../nbs/tasks/02_base.ipynb #uafaaq
 @patch
 def degraded(self:Task, check:dict) -> list: # What is too low, in words
     "Whether a quantised file lost too much, from what `compare` found."
@@ -386,7 +386,7 @@ def drawable(self:Task, values, hw:tuple|None=None):
     """
     return np.stack(values) if isinstance(values, (list, tuple)) else np.asarray(values)
 
-
+# %% ../../nbs/tasks/02_base.ipynb #uf3e4p
 @patch
 def draw(self:Task, rows:dict, names:tuple):
     """Examples as a matplotlib figure.
@@ -409,7 +409,7 @@ def evaluate(self:Task, predict, batches, names, method:str|None=None, details=F
     """
     raise NotImplementedError
 
-
+# %% ../../nbs/tasks/02_base.ipynb #c012p
 @patch
 def headline(self:Task, result:dict) -> str:
     "What `evaluate` found, in a line."
@@ -451,7 +451,7 @@ class _Tasks(Mapping):
         if name in self.added: return self.added[name]
         return importlib.import_module(f"edgetpu_repro.tasks.{self.known(name)}").TASK
 
-
+# %% ../../nbs/tasks/02_base.ipynb #c014p
 TASKS = _Tasks()
 
 # %% ../../nbs/tasks/02_base.ipynb #tk08
@@ -468,7 +468,7 @@ def variants_of(
     "What the workflow plans by, without importing the task; `UsageError` for an unknown one."
     return TASKS[task].plan if task in TASKS.added else plan_of(TASKS.known(task))
 
-
+# %% ../../nbs/tasks/02_base.ipynb #tk08p
 def timed_files(
     paths, # `Paths` of a profile
     task:str, # Its name
@@ -489,7 +489,7 @@ def task_of_outputs(
     given, known = ", ".join(map(str, shapes)), ", ".join(TASKS)
     raise UsageError(f"outputs of shape {given} are of no known task ({known})")
 
-
+# %% ../../nbs/tasks/02_base.ipynb #c014bp
 def task_of_model(
     model, # A Keras model
 ) -> Task:

@@ -32,7 +32,7 @@ def encode_boxes(
     "Codes of boxes relative to anchors."
     return bounding_boxes.encode_box_to_deltas(anchors, boxes, encoding_format=CENTERED, **CODING)
 
-
+# %% ../../nbs/tasks/06_boxes.ipynb #d005p
 def decode_boxes(
     codes, # (..., anchors, 4): ty, tx, th, tw
     anchors, # (anchors, 4)
@@ -90,7 +90,7 @@ def box_loss(
     each = huber(wanted[..., :4], ops.cast(codes, "float32"))
     return ops.sum(each * matched) / ops.maximum(ops.sum(matched), 1)
 
-
+# %% ../../nbs/tasks/06_boxes.ipynb #d012bp
 def class_loss(
     columns, # (batch, anchors): 0 where unmatched
     logits, # (batch, anchors, columns)
@@ -136,7 +136,7 @@ def regular_suppression(
         out.append(Detections(b[:n].clip(0, 1), c[:n].astype(int), s[:n]))
     return out
 
-
+# %% ../../nbs/tasks/06_boxes.ipynb #d015bp
 def fast_suppression(
     boxes, # (batch, anchors, 4)
     scores, # (batch, anchors, classes), without background

@@ -75,7 +75,7 @@ def samples(self:Classification, dataset, split, limit=None, encoded=False):
     examples = dataset.split(split, self.features, limit, encoded)
     return examples.map(example, AUTOTUNE)
 
-
+# %% ../../nbs/tasks/04_classification.ipynb #cp01p
 @patch
 def encoded(self:Classification, train):
     "A random crop decodes only its part of a file."
@@ -96,7 +96,7 @@ def mix(self:Classification, train, classes):
     if not has_tensorflow(): return arrays.mix_batch(train.mixup, classes)
     return mix_batch(train.mixup, classes)
 
-
+# %% ../../nbs/tasks/04_classification.ipynb #cp02p
 @patch
 def loss(self:Classification, model, train):
     "Cross-entropy with label smoothing."
@@ -113,7 +113,7 @@ def _is_distribution(scores) -> bool:
     "Whether scores are probabilities, up to what 8 bits round."
     return bool(scores.min() >= 0 and abs(scores.sum() - 1) < 0.2)
 
-
+# %% ../../nbs/tasks/04_classification.ipynb #ub352p
 def _likeliest(
     output, # (classes,) scores
     names,
@@ -147,7 +147,7 @@ def default_names(self:Classification, classes):
     "ImageNet's, where the number of classes fits."
     return imagenet_names(classes)
 
-
+# %% ../../nbs/tasks/04_classification.ipynb #cp03p
 @patch
 def names_for(self:Classification, builder, classes):
     "The names of the dataset's labels."
@@ -169,7 +169,7 @@ def count_pairs(
     np.add.at(counts, (labels, predicted), 1)
     return counts
 
-
+# %% ../../nbs/tasks/04_classification.ipynb #pc02p
 def class_scores(
     counts, # From `count_pairs`
     names, # Of the classes
@@ -200,7 +200,7 @@ def evaluate(self:Classification, predict, batches, names, method=None, details=
     counts = count_pairs(*map(np.concatenate, zip(*seen)), len(names))
     return dict(result, per_class=class_scores(counts, names), confusion=counts.tolist())
 
-
+# %% ../../nbs/tasks/04_classification.ipynb #u5c79p
 @patch
 def headline(self:Classification, result):
     "Top-1 and top-5 in words."

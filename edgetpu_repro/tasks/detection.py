@@ -35,7 +35,7 @@ def _is_coco(dataset) -> bool:
     "Whether TFDS has the dataset, with COCO's 80 classes."
     return dataset.name.split("/")[0] == "coco" and not dataset.settings.images
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d005p
 def box_names(
     dataset, # From `open_dataset`
 ) -> tuple: # of the classes, without background
@@ -82,7 +82,7 @@ def single_targets(
     arrays = [np.asarray(value) for value in targets.values()]
     return [dict(zip(targets, row)) for row in zip(*arrays)]
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #det21p
 def true_boxes(
     target:dict, # As `box_target` makes it, without the batch
 ) -> Detections: # With scores of 1
@@ -136,7 +136,7 @@ def samples(self:Detection, dataset, split, limit=None, encoded=False):
 @patch
 def encoded(self:Detection, train): return train.crop_area is not None
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #dp01p
 @patch
 def augment(self:Detection, train, hw):
     "SSD's crop where the recipe crops, and the mirror."
@@ -183,7 +183,7 @@ def head_names(self:Detection, model):
     "What makes boxes and classes."
     return {layer.name for layer in model.layers if layer.name.startswith(("box", "class"))}
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #dp03p
 @patch
 def loss(self:Detection, model, train):
     "Of the codes of boxes, and of their classes."
@@ -206,7 +206,7 @@ def check_finalize(self:Detection, method, hw):
 @patch
 def variants(self:Detection, hw): return {"": "none", "nms": "nms"}
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d012bp
 @patch
 def finalize(self:Detection, outputs, method, argmax=None):
     "Raw heads as they are; the suppressions take probabilities."
@@ -234,7 +234,7 @@ def postprocess(self:Detection, method, hw, shapes, max_detections):
     anchors = anchors_for(hw, shapes[0][1])
     return suppression_operator(shapes, anchors, max_detections, method == "nms_regular")
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #dp04p
 @patch
 def card_fields(self:Detection, method, max_detections):
     "How many boxes of a picture a file gives, where it suppresses."
@@ -254,7 +254,7 @@ def output_names(self:Detection, shapes, dtypes):
     "As their infos have them."
     return tuple(info.name for info in self.output_infos(shapes, dtypes))
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #dp05p
 @patch
 def matches(self:Detection, shapes, dtypes=()):
     "Two heads with as many rows, or boxes, classes, scores and their count."
@@ -286,7 +286,7 @@ def names_for(self:Detection, builder, classes):
     names = getattr(label, "names", None) or ()
     return tuple(names) if len(names) == classes else self.default_names(classes)
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d012bbp
 @patch
 def default_names(self:Detection, classes):
     "COCO's, where there are as many classes."
@@ -305,7 +305,7 @@ def classes_in_file(self:Detection, file):
     "As the operator says."
     return classes_told_apart(file.graph)
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d012bbq
 @patch
 def fit_names(self:Detection, names, classes):
     "Without background where that is their first."
@@ -320,7 +320,7 @@ def check_float(self:Detection, wanted, got):
     checks = [Task.check_float(self, *pair) for pair in zip(wanted[:2], got[:2])]
     return dict(float_error=max(check["float_error"] for check in checks))
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d012cp
 @patch
 def compare(self:Detection, wanted, got, hw=None, least=0.3):
     "SQNR of the heads, and the share of confident boxes found again (IoU 0.5, same class)."
@@ -331,7 +331,7 @@ def compare(self:Detection, wanted, got, hw=None, least=0.3):
     boxes, others = (detections_of(y, hw, "nms") for y in (wanted, got))
     return dict(agreement_of(boxes, others, least), sqnr_db=sqnr)
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d012cq
 @patch
 def compare_finished(self:Detection, raw, run, hw, method, max_detections):
     "The boxes of a file beside those that the reference finds in Keras's heads."
@@ -352,7 +352,7 @@ def _batch_of_one(output):
     if isinstance(output, dict): return {k: np.asarray(v)[None] for k, v in output.items()}
     return [np.asarray(o)[None] for o in output]
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d012dp
 SEEN = tuple(n for n in COCO_NAMES if n != "unused")
 
 
@@ -366,7 +366,7 @@ def coco_id(
     if len(names) != len(COCO_NAMES) or not all(known): return None
     return int(c) + 1 if c < len(names) else None
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d012dq
 def _described(picture, names, box, c, score) -> dict:
     "A box that was found, in pixels of the picture."
     pixels = [round(v, 1) for v in box_in_pixels(box, picture.shape)]
@@ -394,7 +394,7 @@ def evaluate(self:Detection, predict, batches, names, method=None, details=False
     result = dict(truth.metrics(names), boxes_left_out=lost, suppression=suppression)
     return dict(result, per_class=truth.per_class(names, result["ap"])) if details else result
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #d012dbp
 @patch
 def headline(self:Detection, result):
     "mAP in words."
@@ -416,7 +416,7 @@ def drawable(self:Detection, values, hw=None):
 @patch
 def draw(self:Detection, rows, names): return draw_detections(rows, names)
 
-
+# %% ../../nbs/tasks/08_detection.ipynb #dp06p
 @patch
 def show(self:Detection, picture, output, names, top=5, hw=None):
     "The best boxes in pixels, and the picture with those from a score of 0.3 on."

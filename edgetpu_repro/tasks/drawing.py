@@ -20,7 +20,7 @@ def _class_of(label, names) -> str:
     if np.ndim(label): label = np.argmax(label)
     return class_name(names, int(label))
 
-
+# %% ../../nbs/tasks/03_drawing.ipynb #dr05p
 def draw_labelled(
     rows:dict, # {title: images (n, height, width, 3) uint8, or labels (n,), or scores (n, classes)}
     names:tuple, # Of the classes
@@ -48,7 +48,7 @@ def palette(classes:int) -> np.ndarray: # (classes, 3) uint8
         number = number >> 3
     return colours.astype("uint8")
 
-
+# %% ../../nbs/tasks/03_drawing.ipynb #dr08p
 def color_mask(
     mask, # (height, width) classes
     size:tuple|None=None, # (width, height) of the picture that it belongs to; None: its own
@@ -79,7 +79,7 @@ def _blended(picture, mask, names) -> np.ndarray:
     hidden = bool(names) and names[0].strip().lower() in UNSEEN
     return np.where((mask == 0)[..., None] & hidden, picture, mixed).astype("uint8")
 
-
+# %% ../../nbs/tasks/03_drawing.ipynb #dr11p
 def _entries(mask, names, size) -> tuple: # (font, of (class, text, x, y), height of all)
     "Where the classes of a mask stand in its legend, the largest first."
     font, share = font_of(size), np.bincount(mask.ravel())
@@ -200,7 +200,7 @@ def _draw_rows(ax, rows, least:float):
         size = (x1 - x0) * width, (y1 - y0) * height
         ax.add_patch(Rectangle(corner, *size, fill=False, color=color, lw=1.2, path_effects=halo))
 
-
+# %% ../../nbs/tasks/03_drawing.ipynb #dr24p
 def _name_classes(fig, arrays, names, least:float):
     "The colours of the classes of all boxes that are drawn."
     from matplotlib.patches import Patch

@@ -26,7 +26,7 @@ def step_name(
     height, width = hw
     return f"{step}{height}" if height == width else f"{step}{height}x{width}"
 
-
+# %% ../../nbs/tasks/01_finalize.ipynb #c005p
 _RESIZE = re.compile(r"(resize|corner)([1-9]\d*)(?:x([1-9]\d*))?")
 
 
@@ -67,7 +67,7 @@ def _gathered(x, hw:tuple):
         x = ops.take(x, middles * x.shape[axis] // (2 * n), axis=axis)
     return x
 
-
+# %% ../../nbs/tasks/01_finalize.ipynb #c010p
 def nearest(
     x, # (batch, height, width, 1), classes
     hw:tuple, # (height, width) wanted
@@ -93,7 +93,7 @@ def first_argmax(
     "The class of the highest score, of equal ones the first."
     return ops.expand_dims(ops.argmax(x, axis=-1), -1)
 
-
+# %% ../../nbs/tasks/01_finalize.ipynb #u1625p
 def finalize(
     logits, # (batch, height, width, classes)
     method:str, # As `parse_finalize` takes it

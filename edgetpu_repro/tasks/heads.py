@@ -34,7 +34,7 @@ def raw_heads(
     logits = np.min(classes) < 0 or np.max(classes) > 1
     return codes, classes, bool(logits)
 
-
+# %% ../../nbs/tasks/07_heads.ipynb #d007p
 def finished(
     outputs, # dict with detection_..., or a list: boxes, classes, scores, count
 ) -> list: # of `Detections`
@@ -108,7 +108,7 @@ def suppression_operator(
     boxes = {"anchors": centers(anchors)}
     return CustomOperator(OPERATOR, options, boxes, dict(zip(RESULTS, sizes)), batched=False)
 
-
+# %% ../../nbs/tasks/07_heads.ipynb #h006p
 def classes_told_apart(
     graph, # `TFLiteFile.graph`
 ) -> int|None: # Without background; None where no operator says
@@ -127,7 +127,7 @@ def _by_operator(graph) -> dict: # {number of a tensor: what it is}
     found = [op for op in graph if op.kind == OPERATOR]
     return dict(zip(found[0].outputs, RESULTS)) if len(found) == 1 else {}
 
-
+# %% ../../nbs/tasks/07_heads.ipynb #h009p
 def _by_words(details) -> list|None:
     "What four outputs are by rank, and by their names where there are two of one rank."
     names = [None] * len(details)
@@ -151,7 +151,7 @@ def _result_names(file, outputs) -> list:
     raise UsageError(f"{file.name} puts out boxes, and two outputs of which nothing says "
                      "which are classes and which scores")
 
-
+# %% ../../nbs/tasks/07_heads.ipynb #h010p
 def names_of_outputs(
     file, # `TFLiteFile` of a detector
 ) -> list: # of text
@@ -172,7 +172,7 @@ def _named(name:str, content:str) -> OutputInfo:
     labels = "names of the classes" if name == "category" else ""
     return OutputInfo(name, content=content, labels=labels, kind_of_labels=3)
 
-
+# %% ../../nbs/tasks/07_heads.ipynb #h013p
 RESULT_INFOS = ( # of a file with the operator
     _named("location", "boxes"), _named("category", "feature"),
     _named("score", "feature"), _named("number of detections", "feature"))
@@ -207,7 +207,7 @@ def matched_boxes(
         again += bool((inter >= overlap * union).any())
     return np.array([again, len(sure)])
 
-
+# %% ../../nbs/tasks/07_heads.ipynb #d014p
 def confident(
     found:list, # of `Detections`
 ) -> float: # A score
@@ -215,7 +215,7 @@ def confident(
     best = np.concatenate([f.scores[:10] for f in found])
     return float(min(0.3, np.median(best))) if len(best) else 0.3
 
-
+# %% ../../nbs/tasks/07_heads.ipynb #d014q
 def agreement_of(
     wanted:list, # of `Detections`
     got:list, # of `Detections`
@@ -243,7 +243,7 @@ def box_in_pixels(box, size) -> list: # [x, y, width, height]
     height, width = size[:2]
     return [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
 
-
+# %% ../../nbs/tasks/07_heads.ipynb #d011p
 def coco_rows(
     image_id:int,
     size, # (height, width) of the picture in pixels

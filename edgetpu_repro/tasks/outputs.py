@@ -24,7 +24,7 @@ def kinds() -> tuple:
     "What `--task` may say: the tasks, and what outputs without classes are."
     return *TASKS, "picture", "numbers"
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o005p
 @dataclass(frozen=True)
 class Outputs:
     "What is known of the outputs of a model before it runs."
@@ -63,7 +63,7 @@ def _check_finite(output):
     if not np.isfinite(output).all():
         raise UsageError("the model puts out numbers that are not finite")
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o007p
 class BinaryClassification(Classification):
     "One probability for an image: (batch, 1)."
     def __init__(self, logit:bool=False): self.logit = logit
@@ -97,7 +97,7 @@ class BinaryClassification(Classification):
         row = {"class": 1, "name": name, "probability": p}
         return Prediction(dict(probability=p, classes=[row]), f"probability of {name}: {p:.1%}")
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o007q
 class BinaryMask(Segmentation):
     "One probability for each pixel: (batch, height, width[, 1])."
     def __init__(self, logit:bool=False): self.logit = logit
@@ -148,7 +148,7 @@ class _Unlabelled(Task):
         "Refused."
         raise UsageError(f"outputs that are {self.name} cannot be evaluated: there is no truth")
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o012p
 class Picture(_Unlabelled):
     "A picture: (batch, height, width, 3), or one channel for grey."
     name, drawn = "picture", "picture"
@@ -166,14 +166,14 @@ class Picture(_Unlabelled):
         line = f"a picture of {width}x{height} pixels"
         return Prediction(values, line, Image.fromarray(pixels))
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o012q
 def _within(y, low, high) -> bool:
     "Whether a picture's numbers are in a range, up to what a filter overshoots; outliers aside."
     edge = 0.05 * (high - low)
     inside = (y >= low - edge) & (y <= high + edge)
     return bool(inside.mean() > 0.99)
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o012r
 class Numbers(_Unlabelled):
     "Numbers as they are: an embedding, a regression, heat maps."
     name = "numbers"
@@ -205,7 +205,7 @@ def _unsure(found:Outputs, what:str, **choices) -> UsageError:
     shapes = ", ".join(map(str, found.shapes))
     return UsageError(f"puts out {shapes}: {what}; say which it is with {ways}")
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o015p
 def _of_vector(found:Outputs, asked) -> Task:
     "The task of one number, or of a row of them."
     count = int(np.prod([side or 1 for side in found.shapes[0][1:]]))
@@ -234,7 +234,7 @@ def _is_map(found:Outputs) -> bool:
     height, width = found.hw
     return abs(rows * width - columns * height) <= max(height, width)
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o016p
 def _of_channel(found:Outputs, asked) -> Task:
     "The task of one number a pixel."
     if asked == "picture": return Picture()
@@ -243,7 +243,7 @@ def _of_channel(found:Outputs, asked) -> Task:
     raise _unsure(found, "one number a pixel, which is no probability (a depth, or logits)",
                   segmentation="logits of a mask", picture="grey")
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o016q
 def _of_colours(found:Outputs) -> bool|None: # None where it cannot be told
     "Whether three channels are a picture."
     sides = list(zip(found.shapes[0][1:3], found.hw or (0, 0)))
@@ -253,7 +253,7 @@ def _of_colours(found:Outputs) -> bool|None: # None where it cannot be told
     if any(size < side for size, side in sides) or found.called(MASKS): return False
     return True if found.ending == "LOGISTIC" else None
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o016r
 def _of_map(found:Outputs, asked) -> Task:
     "The task of an output for each pixel, or each cell of a grid."
     shape = found.shapes[0]
@@ -295,7 +295,7 @@ def recognize(self:Classification, found:Outputs, asked):
     "A class, for one output that is no grid."
     if asked in (None, self.name) and _of_one(found): return _of_vector(found, asked)
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o017p
 @patch
 def recognize(self:Segmentation, found:Outputs, asked):
     "A mask, or a picture."
@@ -310,7 +310,7 @@ def recognize(self:Picture, found:Outputs, asked):
 # %% ../../nbs/tasks/09_outputs.ipynb #o017b
 def _shapes(found) -> str: return ", ".join(map(str, found.shapes))
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o017bp
 def task_of(
     found:Outputs,
     asked:str|None=None, # One of `kinds()`; None: as can be told
@@ -327,7 +327,7 @@ def task_of(
     raise UsageError(f"outputs of shape {_shapes(found)} are of no known task ({known}); "
                      "--task numbers gives them as they are")
 
-
+# %% ../../nbs/tasks/09_outputs.ipynb #o017bq
 def can_be(found:Outputs) -> str|None: # Name of a task
     "What an output would be if there are classes to compare it with: for an evaluation."
     if _of_one(found): return Classification.name

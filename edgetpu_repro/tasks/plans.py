@@ -40,7 +40,7 @@ class Plan:
     timed:tuple = ("",)      # those of them that are timed and compared in the tables
     after:Callable|None = None # function of (hw, output, argmax) -> operators behind the network
 
-
+# %% ../../nbs/tasks/00_plans.ipynb #p008p
 PLANS = { # of tasks that make several files, or go on behind the network
     "segmentation": Plan(("default", "fused2", "fused4"), ("default", "fused4"), mask_operators),
     "detection": Plan(("", "nms"), ("", "nms")),

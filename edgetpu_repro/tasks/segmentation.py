@@ -37,7 +37,7 @@ def _numbers_in(dataset) -> frozenset:
     check_numbers(found - {VOID}, f"dataset {dataset.name!r}")
     return frozenset(found - {VOID})
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #c005p
 def mask_labels(
     dataset, # From `open_dataset`
 ) -> MaskLabels:
@@ -58,7 +58,7 @@ def mask_labels(
     if names := getattr(feature, "names", None): return MaskLabels(tuple(names))
     return MaskLabels(tuple(map(str, range(max(_numbers_in(dataset)) + 1))))
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #c005q
 def _check_channels(dataset):
     "Refuse masks that are colour pictures."
     channels = dataset.builder.info.features["segmentation_mask"].shape[-1]
@@ -71,7 +71,7 @@ def _size(image):
     "'HEIGHTxWIDTH' of an image, in the graph."
     return tf.strings.reduce_join(tf.strings.as_string(tf.shape(image)[:2]), separator="x")
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #c005r
 def _check_size(image, mask, name:str):
     "An operation that fails where an image of dataset `name` and its mask differ in size."
     fits = tf.reduce_all(tf.shape(image)[:2] == tf.shape(mask)[:2])
@@ -89,7 +89,7 @@ def _example(x, dataset, table): # (image uint8, mask uint8)
                          f"has a mask of {sizes[1]}")
     return dataset.resize(image), table[arrays.nearest(mask, dataset.hw)[..., 0]]
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #u0b87p
 def load_masks(
     dataset, # From `open_dataset`
     split:str, # As `Dataset.split` takes it
@@ -122,7 +122,7 @@ def masked_cross_entropy(
     losses = ops.sparse_categorical_crossentropy(classes, logits, from_logits=True)
     return ops.sum(losses * valid) / ops.maximum(ops.sum(valid), 1)
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #c008p
 def accuracy(
     masks, # (batch, height, width) classes, 255 for void
     logits, # (batch, smaller height, smaller width, classes)
@@ -141,7 +141,7 @@ def _refuse_others(what:str, values, num_classes:int, ignore_label:int):
     raise UsageError(f"{what} {wrong} is none of {num_classes} classes "
                      f"(0..{num_classes - 1}, {ignore_label} for void)")
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #c011p
 def confusion(
     labels, # Any shape, classes or `ignore_label`
     masks, # Same shape, classes
@@ -172,7 +172,7 @@ def scores_of(
     accuracy = float(hits.sum() / counts.sum())
     return dict(miou=miou, pixel_accuracy=accuracy, iou=dict(zip(names, iou)))
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #u5cf4p
 def pixel_scores(
     counts, # From `confusion`, summed over a split
     names, # Of the classes
@@ -213,7 +213,7 @@ def _pixels(samples) -> np.ndarray: # (256,) how often each number occurs
     for _, mask in samples.as_numpy_iterator(): counts += np.bincount(mask.ravel(), minlength=256)
     return counts
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #lw03p
 def pixel_statistics(task, dataset) -> dict:
     "Images of each split, and the share of each class in the training pixels that are not void."
     names = task.label_names(dataset)
@@ -247,7 +247,7 @@ def samples(self:Segmentation, dataset, split, limit=None, encoded=False):
     "Images and masks (height, width) uint8; images are decoded, whatever `encoded` says."
     return load_masks(dataset, split, limit)
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #sp01p
 @patch
 def augment(self:Segmentation, train, hw):
     "Scale, crop or pad, and mirror, image and mask alike."
@@ -268,7 +268,7 @@ def prepare(self:Segmentation, model, train):
                          f"a mask of 8 bits whose {VOID} is void allows {VOID}")
     if train.freeze_large_filters: freeze_large_filters(model, train.freeze_large_filters)
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #sp02p
 @patch
 def head_names(self:Segmentation, model):
     "All but stem and blocks."
@@ -286,7 +286,7 @@ def metrics(self:Segmentation, model):
     "Accuracy of the cells of the logits."
     return [accuracy]
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #sp02q
 @patch
 def initial_weights(self:Segmentation, model, other):
     "From the same model, or from the classifier on its backbone."
@@ -296,6 +296,8 @@ def initial_weights(self:Segmentation, model, other):
 
 # %% ../../nbs/tasks/05_segmentation.ipynb #ufe0d
 def _is_mask(shape) -> bool: return len(shape) == 3 or shape[-1] == 1
+
+
 def _is_float(dtype) -> bool: return np.issubdtype(dtype, np.floating)
 
 
@@ -312,7 +314,7 @@ def output_names(self:Segmentation, shapes, dtypes):
     whole = np.issubdtype(kind, np.signedinteger) and kind.itemsize > 1
     return ("mask" if whole else "logits",)
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #ufe0dp
 @patch
 def classes(self:Segmentation, shapes, dtypes=()):
     "The channels of logits; a mask does not say."
@@ -338,7 +340,7 @@ def check_finalize(self:Segmentation, method, hw):
     parse_finalize(method)
     return method.replace(" ", "")
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #sp03p
 @patch
 def variants(self:Segmentation, hw):
     "Default argmax, and fused ones."
@@ -363,7 +365,7 @@ def names_for(self:Segmentation, builder, classes):
     known = [m.names for name, m in MASK_LABELS.items() if name.startswith(builder.name)]
     return next((names for names in known if len(names) == classes), ())
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #sp04p
 @patch
 def default_names(self:Segmentation, classes):
     "ADE20K's, for as many classes as its released models have."
@@ -381,7 +383,7 @@ def check_float(self:Segmentation, wanted, got):
     raise UsageError(f"the float file differs from Keras: {agreement:.2%} of the pixels agree, "
                      f"{self.MASK_AGREEMENT:.1%} are needed")
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #sp05p
 @patch
 def compare(self:Segmentation, wanted, got):
     "Logits as always; of masks, which share of the pixels agrees."
@@ -411,7 +413,7 @@ def masks(self:Segmentation,
     if scores: outputs = np.asarray(finalize(outputs, method))
     return outputs[..., 0] if outputs.ndim == 4 else outputs
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #u51cbp
 @patch
 def evaluate(self:Segmentation, predict, batches, names, method=None, details=False):
     "miou and pixel_accuracy (fractions) of a whole split, void ignored; iou by class, images."
@@ -425,7 +427,7 @@ def evaluate(self:Segmentation, predict, batches, names, method=None, details=Fa
     if not details: return result
     return dict(result, per_class=pixel_scores(counts, names), confusion=counts.tolist())
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #u51cbq
 @patch
 def headline(self:Segmentation, result):
     "mIoU and pixel accuracy in words."
@@ -444,7 +446,7 @@ def draw(self:Segmentation, rows, names):
     "Images above their masks."
     return draw_masks(rows, names)
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #sp06p
 @patch
 def show(self:Segmentation, picture, output, names, top=5, hw=None):
     "The largest classes with their shares, and the mask in the size of the picture."

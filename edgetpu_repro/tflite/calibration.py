@@ -84,7 +84,7 @@ class Pictures:
     source:str               # of those: 'held-out' or 'generated'
     problems:list = field(default_factory=list) # what is wrong with the first, in words
 
-
+# %% ../../nbs/tflite/06_calibration.ipynb #k010p
 def divide(
     images, # All that there are: float images in [-1, 1]
     shape, # Of one image of the model
@@ -101,4 +101,3 @@ def divide(
         return Pictures(images[:wanted], other, "generated", problems)
     first, rest = images[:-held], images[-held:]
     return Pictures(first, np.resize(rest, (max(least, held), *rest.shape[1:])), "held-out")
-

@@ -29,7 +29,7 @@ def read_card(path) -> dict:
     card = card_path(path)
     return read_json(card, "card of a model") if card.is_file() else {}
 
-
+# %% ../../nbs/tflite/00_content.ipynb #c005p
 def read_tflite(
     path, # A '.tflite' file
 ) -> bytes:
@@ -61,7 +61,7 @@ def unpack(content:bytes):
         b.offset, b.size = 0, 0
     return model
 
-
+# %% ../../nbs/tflite/00_content.ipynb #c013p
 def pack(model) -> bytes:
     "The schema's objects as a file's content."
     builder = flatbuffers.Builder(1 << 20)
@@ -128,7 +128,7 @@ def _metadata(content:bytes) -> _Table|None:
     raw = model.Buffers(found.Buffer()).DataAsNumpy().tobytes()
     return _Table(bytearray(raw), struct.unpack_from("<I", raw)[0])
 
-
+# %% ../../nbs/tflite/00_content.ipynb #f004mp
 def read_metadata(
     content:bytes, # Of a file
 ) -> dict: # name, description, author, license; empty where the file has no metadata
@@ -139,14 +139,14 @@ def read_metadata(
              dict(name=0, description=1, author=4, license=5).items()}
     return {name: text for name, text in texts.items() if text is not None}
 
-
+# %% ../../nbs/tflite/00_content.ipynb #f004mq
 def _tensors(content:bytes, slot:int) -> list:
     "What metadata say of the inputs (2) or the outputs (3) of the first graph."
     table = _metadata(content)
     graphs = table.tables(3) if table else []
     return graphs[0].tables(slot) if graphs else []
 
-
+# %% ../../nbs/tflite/00_content.ipynb #f004mr
 NORMALIZATION = 1 # of ProcessUnitOptions
 
 
@@ -161,7 +161,7 @@ def read_normalization(
             return options.floats(0), options.floats(1)
     return None
 
-
+# %% ../../nbs/tflite/00_content.ipynb #f004ms
 def read_output_names(
     content:bytes, # Of a file
 ) -> tuple: # of text
@@ -176,7 +176,7 @@ def _few_members(content:bytes) -> bool:
     members, listed = struct.unpack_from("<HI", content, at + 10)
     return members <= 64 and listed <= 2**16
 
-
+# %% ../../nbs/tflite/00_content.ipynb #f004bp
 def read_labels(
     content:bytes, # Of a file
 ) -> tuple: # Names in the order of the classes; () where the file has none
@@ -209,7 +209,7 @@ def _kind(code) -> str:
 
 def _numbers(values) -> tuple: return tuple(values.tolist()) if hasattr(values, "tolist") else ()
 
-
+# %% ../../nbs/tflite/00_content.ipynb #k011p
 def read_operators(
     content:bytes, # Of a file
 ) -> tuple: # (tuple of `GraphOperator`, numbers of the graph's inputs, of its outputs)
@@ -272,7 +272,7 @@ def _ending(makers:dict, tensor:int) -> str:
     if op.kind == "DIV" and before & {"SUM", "EXP"}: return "SOFTMAX"
     return op.kind
 
-
+# %% ../../nbs/tflite/00_content.ipynb #k014p
 def read_endings(
     content:bytes, # Of a file
 ) -> tuple: # of text, an output each
@@ -319,7 +319,7 @@ def _chain(operators, image:int) -> tuple: # (numbers of operators, the tensor t
         at = op.outputs[0]
     return before, chain, at
 
-
+# %% ../../nbs/tflite/00_content.ipynb #k017p
 def first_operators(
     content:bytes, # Of a file
 ) -> bytes|None: # Of a smaller one; None where they scale nothing
@@ -335,7 +335,7 @@ def first_operators(
     model.signatureDefs, model.metadata = [], []
     return pack(model)
 
-
+# %% ../../nbs/tflite/00_content.ipynb #k017q
 def quantized_first(
     content:bytes, # Of a file
 ) -> int|None: # The number of a tensor
@@ -344,7 +344,7 @@ def quantized_first(
     users = [op for op in operators if inputs and inputs[0] in op.inputs]
     return users[0].outputs[0] if len(users) == 1 and users[0].kind == "QUANTIZE" else None
 
-
+# %% ../../nbs/tflite/00_content.ipynb #k017r
 def first_kernel(
     content:bytes, # Of a file
 ) -> int|None: # The number of its tensor, of 16 bits where it is widened first

@@ -33,7 +33,7 @@ def folding_plan(
         plan[conv.name] = norm, after[0] if alone else None
     return plan
 
-
+# %% ../../nbs/tflite/10_convert.ipynb #c005p
 def _folded_weights(conv, norm) -> list: # [kernel, bias]
     "The kernel and bias of a convolution that has absorbed a norm."
     kernel, *bias = conv.get_weights()
@@ -58,7 +58,7 @@ def _folded_config(layer, activation) -> dict:
     after = activation.get_config()["activation"] if activation else None
     return _empty_config(layer) | dict(use_bias=True, activation=after)
 
-
+# %% ../../nbs/tflite/10_convert.ipynb #c0f2p
 class _Repeated(layers.Layer):
     "Nearest-neighbour enlargement by the operator for it, of which Keras makes a tile."
     def __init__(self, size, **kwargs):
@@ -74,7 +74,7 @@ def _is_repetition(layer) -> bool:
     "Whether a layer repeats rows and columns."
     return isinstance(layer, layers.UpSampling2D) and layer.interpolation == "nearest"
 
-
+# %% ../../nbs/tflite/10_convert.ipynb #c0f2q
 def fold_norms(
     model, # A functional Keras model
 ): # The same function at inference, without those norms
@@ -118,7 +118,7 @@ def traced(
     function.owner = owner
     return function
 
-
+# %% ../../nbs/tflite/10_convert.ipynb #c008p
 def freeze(
     model, # A Keras model with one input
     batch_size:int=1, # Images a call of the `.tflite` file
@@ -130,7 +130,7 @@ def freeze(
     run = lambda image: finalize(folded(image, training=False), finalize_method, tflite_argmax)
     return traced(run, (batch_size, *model.input_shape[1:]), folded)
 
-
+# %% ../../nbs/tflite/10_convert.ipynb #c008q
 def converted(
     function, # From `traced`
 ) -> bytes: # A float file's content

@@ -48,7 +48,7 @@ class _Operator:
 
     def has(self, option:str) -> int: return int(getattr(self.options, option, 0) or 0)
 
-
+# %% ../../nbs/tflite/08_edgetpu.ipynb #g007p
 def _axes(op) -> set:
     "The sides along which an operator reduces, counted from the first."
     return {axis % max(len(op.shape(0)), 1) for axis in op.constant(1)}
@@ -61,7 +61,11 @@ def _outer_padding(op) -> bool:
 
 
 def _along_images(op) -> bool: return op.has("axis") % max(len(op.shape(0)), 1) == 0
+
+
 def _activated(op) -> bool: return op.has("fusedActivationFunction") != 0
+
+
 def _uneven(op) -> bool: return op.has("dilationWFactor") != op.has("dilationHFactor")
 
 
@@ -69,12 +73,12 @@ def _split_images(op) -> bool: # the axis is the first input
     shape, axis = op.shape(1), op.constant(0)
     return bool(axis) and axis[0] % max(len(shape), 1) == 0
 
-
+# %% ../../nbs/tflite/08_edgetpu.ipynb #g007q
 def _wide_softmax(op) -> bool:
     size = int(np.prod(op.shape(0)))
     return size != op.shape(0)[-1] or size > SOFTMAX_LIMIT
 
-
+# %% ../../nbs/tflite/08_edgetpu.ipynb #g007r
 LIMITS = { # what is refused of an operator: a test of an `_Operator`, in words
     "AVERAGE_POOL_2D": [(_activated, "a fused activation")],
     "MAX_POOL_2D": [(_activated, "a fused activation")],
@@ -103,7 +107,7 @@ def _versions(file:TFLiteFile) -> list:
         elif version > known: refused.append(f"{op} version {version} (they take {known})")
     return refused
 
-
+# %% ../../nbs/tflite/08_edgetpu.ipynb #g008p
 def _limits(file:TFLiteFile) -> list:
     "Operators that are known and go beyond a limit."
     model, found = unpack(file.content), {}
@@ -112,7 +116,7 @@ def _limits(file:TFLiteFile) -> list:
             if beyond(_Operator(model, op, known.kind)): found[f"{known.kind} over {words}"] = True
     return list(found)
 
-
+# %% ../../nbs/tflite/08_edgetpu.ipynb #g008q
 def not_for_edgetpu(
     file, # `TFLiteFile`, or path or content of a full-integer file
 ) -> list: # What is not, in words

@@ -34,7 +34,7 @@ def _next(model, tensor): # (operation, what it makes); None where there is none
              if any(x is tensor for x in inputs)]
     return found[0] if len(found) == 1 else (None, None)
 
-
+# %% ../../nbs/tflite/09_ends.ipynb #e005p
 def _first_layers(model) -> tuple: # (models to be run in order, kinds, the first of another kind)
     "What happens to the picture first, through models inside of models."
     model = functional(model)
@@ -89,7 +89,7 @@ def _activation(operation) -> str:
     name = keras.activations.serialize(activation)
     return name if isinstance(name, str) else ""
 
-
+# %% ../../nbs/tflite/09_ends.ipynb #e009p
 def _ending(model, tensor) -> str:
     "What a tensor of a model comes from."
     model = functional(model)
@@ -106,7 +106,7 @@ def _ending(model, tensor) -> str:
         if _kind(op) not in PASSED: return WORDS.get(_kind(op).lower(), _kind(op).upper())
         tensor = inputs[0]
 
-
+# %% ../../nbs/tflite/09_ends.ipynb #e009q
 def model_endings(
     model, # A Keras model
 ) -> tuple: # of text, an output each
@@ -123,7 +123,7 @@ def described_outputs(
     hw = tuple(model.inputs[0].shape[1:3])
     return Outputs(shapes, dtypes, model_endings(model), tuple(names), hw=hw)
 
-
+# %% ../../nbs/tflite/09_ends.ipynb #e012p
 def model_task(
     model, # A Keras model of one image
     asked:str|None=None, # As `task_of` takes it

@@ -44,7 +44,7 @@ def _refused(what, verb, e) -> UsageError:
     "The error where LiteRT cannot open or run a file."
     return UsageError(f"{what} is not a TFLite model that LiteRT can {verb}: {why(e)}")
 
-
+# %% ../../nbs/tflite/01_file.ipynb #f006p
 def _interpreter(content, what, threads=1, delegate=True):
     "A LiteRT interpreter; its tensors are not allocated."
     kind = OpResolverType.AUTO if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -57,7 +57,7 @@ def _takes_any(details) -> bool:
     "Whether an input takes any number of images: its first side has no size of its own."
     return int(details["shape_signature"][0]) == -1 if len(details["shape_signature"]) else False
 
-
+# %% ../../nbs/tflite/01_file.ipynb #f006q
 def _resized(interpreter, images, what):
     "The same interpreter, for so many images a call; `UsageError` where a file takes others."
     details = interpreter.get_input_details()
@@ -69,7 +69,7 @@ def _resized(interpreter, images, what):
         interpreter.resize_tensor_input(d["index"], [images, *d["shape"][1:]], strict=True)
     return interpreter
 
-
+# %% ../../nbs/tflite/01_file.ipynb #f006r
 def _allocated(interpreter, what, content=b""):
     "The same interpreter, ready to run."
     try: interpreter.allocate_tensors()
@@ -129,7 +129,7 @@ def quantize(
     numbers = np.round(values / (scale or 1)) + zero_point
     return np.clip(numbers, limits.min, limits.max).astype(dtype)
 
-
+# %% ../../nbs/tflite/01_file.ipynb #c018p
 def _as_input(values, details):
     "Floats as an input takes them."
     if not np.issubdtype(details["dtype"], np.integer): return values.astype(details["dtype"])
@@ -155,7 +155,7 @@ def _run(interpreter, images) -> list: # One float array an output
         for kept, d in zip(found, outputs): kept.append(interpreter.get_tensor(d["index"]).copy())
     return [_as_floats(np.concatenate(kept), d)[:len(images)] for kept, d in zip(found, outputs)]
 
-
+# %% ../../nbs/tflite/01_file.ipynb #c018bp
 def _predictor(file, threads, workers, images):
     "What `TFLiteFile.predictor` returns."
     interpreters = [file.interpreter(threads, images) for _ in range(workers)]
@@ -195,7 +195,7 @@ def _goes_with(said:InputRange, tensor:InputRange) -> bool:
     width = (a[1] - a[0]) / (b[1] - b[0])
     return 0.25 <= width <= 4 and overlap(a, b) > 0
 
-
+# %% ../../nbs/tflite/01_file.ipynb #r102p
 def _quantized_range(file) -> InputRange|None:
     "What an integer input says, or a float one that becomes integers first."
     image = file.inputs[0]
@@ -207,7 +207,7 @@ def _quantized_range(file) -> InputRange|None:
     found = _tensor_info(details)
     return range_of_tensor(found.dtype, found.scale, found.zero_point) if found.scale else None
 
-
+# %% ../../nbs/tflite/01_file.ipynb #r102q
 def _computed_range(file) -> InputRange|None:
     "What the first operators of a file say, run on pictures of one colour."
     small = first_operators(file.content)
@@ -225,7 +225,7 @@ def _computed_range(file) -> InputRange|None:
 
     return range_of_graph(inner)
 
-
+# %% ../../nbs/tflite/01_file.ipynb #r102r
 def _weighed_range(file) -> InputRange|None:
     "What the weights of the first layer say, where no operator does."
     number = first_kernel(file.content)
@@ -237,7 +237,7 @@ def _weighed_range(file) -> InputRange|None:
     scales = found["scales"].reshape(-1, *[1] * (kernel.ndim - 1)) if len(found["scales"]) else 1
     return range_of_weights(kernel * scales)
 
-
+# %% ../../nbs/tflite/01_file.ipynb #r102s
 def _input_range(file) -> InputRange:
     "What a file of one image takes, and who says so."
     if len(file.inputs) != 1: return InputRange()
@@ -295,7 +295,7 @@ def sha256(self:TFLiteFile) -> str:
     "In hexadecimal digits."
     return hashlib.sha256(self.content).hexdigest()
 
-
+# %% ../../nbs/tflite/01_file.ipynb #tp00p
 @patch(as_prop=True)
 def size(self:TFLiteFile) -> int:
     "In bytes."
@@ -322,7 +322,7 @@ def metadata(self:TFLiteFile) -> dict:
     "name, description, author, license; empty where the file has none."
     with _readable(self.name): return read_metadata(self.content)
 
-
+# %% ../../nbs/tflite/01_file.ipynb #tp01p
 @patch(as_prop=True)
 @_once
 def output_names(self:TFLiteFile) -> tuple:
@@ -351,7 +351,7 @@ def endings(self:TFLiteFile) -> tuple: # of text
     "The kinds of the operators that the outputs come from."
     with _readable(self.name): return read_endings(self.content)
 
-
+# %% ../../nbs/tflite/01_file.ipynb #tp02p
 @patch(as_prop=True)
 @_once
 def argmax_classes(self:TFLiteFile) -> int|None:
@@ -365,7 +365,7 @@ def operator_versions(self:TFLiteFile) -> dict:
     "{operator: highest version}, which say what an older runtime or compiler has to know."
     with _readable(self.name): return operator_versions(self.content)
 
-
+# %% ../../nbs/tflite/01_file.ipynb #tp02q
 @patch
 def changeable(self:TFLiteFile,
     graph, # `Graph`, or a class of it
@@ -397,7 +397,7 @@ def _ready(self:TFLiteFile):
 def _delegated(self:TFLiteFile): # some int8 files run with XNNPACK only
     return _allocated(_interpreter(self.content, self.name), self.name, self.content)
 
-
+# %% ../../nbs/tflite/01_file.ipynb #f009p
 @patch(as_prop=True)
 @_once
 def inputs(self:TFLiteFile) -> tuple: # of `TensorInfo`
@@ -413,7 +413,7 @@ def outputs(self:TFLiteFile) -> tuple: # of `TensorInfo`
     with _readable(self.name):
         return tuple(map(_tensor_info, self._delegated.get_output_details()))
 
-
+# %% ../../nbs/tflite/01_file.ipynb #f009q
 @patch(as_prop=True)
 @_once
 def any_batch(self:TFLiteFile) -> bool:
@@ -444,7 +444,7 @@ def operator_counts(self:TFLiteFile) -> dict: # {operator: count}
         names = [op["op_name"] for op in operator_details(self._opened)]
         return dict(sorted(Counter(names).items()))
 
-
+# %% ../../nbs/tflite/01_file.ipynb #f010p
 @patch(as_prop=True)
 @_once
 def float_operators(self:TFLiteFile) -> dict: # {operator: count}
@@ -470,7 +470,7 @@ def interpreter(self:TFLiteFile,
     if images: _resized(opened, images, self.name)
     return _allocated(opened, self.name, self.content)
 
-
+# %% ../../nbs/tflite/01_file.ipynb #tp04p
 @patch
 def predictor(self:TFLiteFile,
     threads:int=1, # Of one worker

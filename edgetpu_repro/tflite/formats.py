@@ -76,7 +76,7 @@ def _steps(method:str) -> str:
     "What a file's name says of the steps after the network."
     return "" if method == "none" else f"_{method.replace(',', '_')}"
 
-
+# %% ../../nbs/tflite/14_formats.ipynb #f009p
 def write_model(
     model, # A Keras model
     folder, # Where the files go; it is there

@@ -66,7 +66,7 @@ def add_tensor(self:Graph, name, shape, kind="float32", value=None) -> int: # It
     self.tensors.append(tensor)
     return len(self.tensors) - 1
 
-
+# %% ../../nbs/tflite/02_graph.ipynb #g007p
 @patch
 def replace_input(self:Graph, op, place:int, value):
     "Give an operator a constant of its own, int32: others may share the one that it has."
@@ -88,7 +88,7 @@ def flexbuffer(
             else: builder.Float(value)
     return bytes(builder.Finish())
 
-
+# %% ../../nbs/tflite/02_graph.ipynb #g009p
 @patch
 def custom_operator(self:Graph, name:str, options:dict):
     "A custom operator, as yet without inputs and outputs and outside of the graph."
@@ -114,7 +114,7 @@ def append(self:Graph, operator): # `tasks.base.CustomOperator`
     self.operators.append(op)
     self.graph.outputs = np.array(made, "int32")
 
-
+# %% ../../nbs/tflite/02_graph.ipynb #g010p
 SIGNATURE = "serving_default"
 
 
@@ -124,7 +124,7 @@ def _entry(name, tensor):
     entry.name, entry.tensorIndex = name, int(tensor)
     return entry
 
-
+# %% ../../nbs/tflite/02_graph.ipynb #g010q
 @patch
 def sign(self:Graph, names):
     "Give the file a signature, image -> outputs by name, which LiteRT's users and quantisers need."
@@ -148,7 +148,7 @@ def with_signature(
     graph.sign(wanted)
     return graph.pack()
 
-
+# %% ../../nbs/tflite/02_graph.ipynb #g011p
 def with_operator(
     content:bytes, # Of a file
     operator, # `tasks.base.CustomOperator`

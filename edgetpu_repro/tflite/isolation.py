@@ -29,7 +29,7 @@ def _remove_abandoned(folder:Path):
         if lock(file): shutil.rmtree(folder, ignore_errors=True)
     finally: os.close(file)
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #c008p
 def _new_folder(place:Path) -> tuple: # (its path, its descriptor)
     "A folder that is locked while this process, or a child of it, lives."
     while True:
@@ -39,7 +39,7 @@ def _new_folder(place:Path) -> tuple: # (its path, its descriptor)
         if is_at(file, folder): return folder, file # else it was removed before it was locked
         os.close(file)
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #c008q
 @contextmanager
 def _private_folder():
     "A folder for the temporary files of a child."
@@ -51,7 +51,7 @@ def _private_folder():
         shutil.rmtree(folder, ignore_errors=True)
         os.close(file)
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #c008r
 def _limit_memory(memory:int):
     "At most so many bytes more than now, and no dump of what was there."
     try:
@@ -72,7 +72,7 @@ class _Job:
     folder:str      # for temporary files
     parent:int      # its process
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #i001p
 _IN_CHILD = False # of `run_isolated`
 
 
@@ -89,7 +89,7 @@ def _allowed(memory:int) -> str:
         return f"the {memory / 2**30:.3g} GiB of memory that it may take"
     return f"the {most / 2**30:.3g} GiB of memory that this process may take (ulimit -v)"
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #i001q
 def _answer(pipe, job:_Job):
     "Run in the child: limits, the call, its answer."
     global _IN_CHILD
@@ -104,7 +104,7 @@ def _answer(pipe, job:_Job):
         if lacks_memory(e): error = UsageError(f"{job.what} needs more than {_allowed(job.memory)}")
         pipe.send((False, error))
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #i001r
 def _death(what, exitcode:int, memory:int) -> UsageError:
     "How a child ended, in words."
     if -exitcode == signal.SIGALRM:
@@ -115,7 +115,7 @@ def _death(what, exitcode:int, memory:int) -> UsageError:
         died = f"{name}; {memory / 2**30:.3g} GiB of memory were allowed"
     return UsageError(f"{what} crashed the process that ran it ({died})")
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #i001s
 OPEN_SECONDS, OPEN_MEMORY = 600, 8 * 2**30 # to open a stranger's file
 
 
@@ -172,7 +172,7 @@ def _random_value(details, rng):
     limits = np.iinfo(dtype)
     return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #i006p
 def random_inputs(
     interpreter, # From `TFLiteFile.interpreter`
     rng, # `numpy.random.Generator`
@@ -191,7 +191,7 @@ def _run_once(path):
     except (ValueError, RuntimeError, OverflowError) as e:
         raise UsageError(f"{path} is not a TFLite model that LiteRT can run: {why(e)}") from None
 
-
+# %% ../../nbs/tflite/04_isolation.ipynb #i006bp
 def probe(
     path, # A '.tflite' file
     seconds:float=20, # Time limit

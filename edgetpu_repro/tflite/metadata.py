@@ -34,7 +34,7 @@ def _vector(b, offsets):
 
 def _floats(b, *values): return b.CreateNumpyVector(np.array(values, "float32"))
 
-
+# %% ../../nbs/tflite/03_metadata.ipynb #c024p
 def _labels_file(b, note:str="what the outputs stand for", kind:int=2):
     "The file of labels behind the model; kind 1 describes, 2 names columns, 3 values of an output."
     name, note = b.CreateString(LABELS), b.CreateString(note)
@@ -67,7 +67,7 @@ def _content(b, kind:str):
     feature = _table(b, (0, "int8", 0))
     return _table(b, (0, "int8", 1), (1, "offset", feature))
 
-
+# %% ../../nbs/tflite/03_metadata.ipynb #c024op
 def _output_metadata(b, info:OutputInfo, labels):
     "One of several outputs."
     fields = [(0, "offset", b.CreateString(info.name))]
@@ -86,7 +86,7 @@ def _finished(b, graphs, name:str, description:str, license:str="Apache-2.0") ->
     b.Finish(_table(b, *((slot, "offset", slots[slot]) for slot in sorted(slots))), b"M001")
     return bytes(b.Output())
 
-
+# %% ../../nbs/tflite/03_metadata.ipynb #c0m2p
 def _one_output(b, info:OutputInfo, labels, taken) -> list: # fields of the graph
     "One image in, one output with or without labels."
     files = [_labels_file(b, info.labels, info.kind_of_labels)] if labels and info.labels else []
@@ -110,7 +110,7 @@ def _several_outputs(b, infos, labels, taken) -> list: # fields of the graph
     group = _table(b, (0, "offset", title), (1, "offset", members))
     return [*fields, (8, "offset", _vector(b, [group]))]
 
-
+# %% ../../nbs/tflite/03_metadata.ipynb #c0m2dp
 def metadata_table(name, description, license, infos, labels, taken) -> bytes:
     "The metadata flatbuffer of a file."
     b = flatbuffers.Builder(1024)
@@ -131,7 +131,7 @@ def with_labels(
     with zipfile.ZipFile(file, "a") as archive: archive.writestr(entry, "\n".join(labels) + "\n")
     return file.getvalue()
 
-
+# %% ../../nbs/tflite/03_metadata.ipynb #c0m2bp
 def add_table(
     model, # From `TFLiteFile.unpack`; changed in place
     table:bytes, # A metadata flatbuffer

@@ -36,7 +36,7 @@ def _chunks(images, batch:int) -> list:
     chunks[-1] = np.resize(chunks[-1], (batch, *images.shape[1:]))
     return chunks
 
-
+# %% ../../nbs/tflite/11_quantize.ipynb #c011p
 def _look(file, chunks, numbers, kept, bar) -> tuple: # ({name: range}, {(name, number): values})
     "What the activations of some chunks are."
     run, ranges, values = file.activations(), {}, {}
@@ -47,7 +47,7 @@ def _look(file, chunks, numbers, kept, bar) -> tuple: # ({name: range}, {(name, 
         bar.update()
     return ranges, values
 
-
+# %% ../../nbs/tflite/11_quantize.ipynb #c011q
 def ranges_and_values(
     float_file, # From `to_float`; or a `TFLiteFile`
     images, # Calibration: float images in [-1, 1], (n, height, width, 3)
@@ -71,7 +71,7 @@ def ranges_and_values(
     whole = {n: np.concatenate([values[n, i] for i in range(len(chunks))]) for n in kept}
     return ranges, {name: y[:len(images)] for name, y in whole.items()}
 
-
+# %% ../../nbs/tflite/11_quantize.ipynb #c011r
 def activation_ranges(
     float_file, # As `ranges_and_values` takes it
     images, # As `ranges_and_values` takes it
@@ -103,7 +103,7 @@ def _aeq_recipe(quantizer, recipe, rules):
         elif how == "weight_only": quantizer.add_weight_only_config(*what, 8)
         else: quantizer.update_quantization_recipe(*what, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
-
+# %% ../../nbs/tflite/11_quantize.ipynb #c0q2bp
 def _aeq_statistics(file, ranges) -> dict:
     "Ranges as ai-edge-quantizer's calibration gives them: arrays like activations of one number."
     dimensions = {t.name.decode(): len(t.shape) for t in file.unpack().subgraphs[0].tensors}
@@ -144,7 +144,7 @@ def quantize_tflite(
     if not ranges: raise UsageError("recipe a8w8 needs calibration images")
     return _tf_quantize(file, ranges, float_output)
 
-
+# %% ../../nbs/tflite/11_quantize.ipynb #c0q3p
 def to_tflite(
     frozen, # From `freeze`, or a float file from `to_float`
     calibration=None, # Float images in [-1, 1], (n, height, width, 3); None: float file

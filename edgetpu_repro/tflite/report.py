@@ -23,7 +23,7 @@ def _add_sums(sums:dict, name:str, wanted, got):
     noise += ((a - b) ** 2).sum()
     sums[name] = power + (a ** 2).sum(), noise, min(low, float(a.min())), max(high, float(a.max()))
 
-
+# %% ../../nbs/tflite/12_report.ipynb #c024p
 def layer_report(
     float_file, # From `to_float`; or a `TFLiteFile`
     quantized, # From `quantize_tflite`; or a `TFLiteFile`

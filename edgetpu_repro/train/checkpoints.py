@@ -28,7 +28,7 @@ def _state(model) -> dict: # {name: Keras variable}
         for i, v in enumerate(variables): found[f"{group}/{i}"] = v
     return found
 
-
+# %% ../../nbs/train/05_checkpoints.ipynb #c005p
 def save_state(
     model, # Compiled, with variables made
     path, # '.npz'
@@ -61,7 +61,7 @@ def _read(path) -> tuple: # (arrays by name, note)
 
 def _shapes(values) -> dict: return {name: tuple(v.shape) for name, v in values.items()}
 
-
+# %% ../../nbs/train/05_checkpoints.ipynb #u3a55p
 def load_state(
     model, # Compiled, with variables made
     path, # From `save_state`
@@ -87,7 +87,7 @@ def _refuse_another(
     raise UsageError(f"{folder} holds checkpoints of another training: {'; '.join(differ)}; "
                      "delete them or choose another folder")
 
-
+# %% ../../nbs/train/05_checkpoints.ipynb #c006p
 def restore(
     model, # Compiled, with variables made
     folder, # With checkpoints, or not there
@@ -109,7 +109,7 @@ def history_path(
     "Where the history of a training lies until its record is written."
     return Path(path).with_suffix(".history.json")
 
-
+# %% ../../nbs/train/05_checkpoints.ipynb #c008p
 def keep_history(
     path, # Of the trained model, '.keras'
     history:list, # One dict an epoch
@@ -120,7 +120,7 @@ def keep_history(
     note = dict(images=images, seconds=round(seconds, 1), history=history)
     write_text(history_path(path), json.dumps(note) + "\n")
 
-
+# %% ../../nbs/train/05_checkpoints.ipynb #c008q
 def finished_training(
     path, # Of the trained model, '.keras'
 ) -> dict|None: # images, seconds, history

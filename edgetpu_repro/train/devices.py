@@ -24,7 +24,7 @@ def _output_layers(config) -> set:
     if isinstance(found, dict): found = list(found.values())
     return {layer for layer, *_ in np.reshape(found, (-1, 3))}
 
-
+# %% ../../nbs/train/03_devices.ipynb #c005p
 def in_precision(
     model, # A functional model in float32
     precision:str, # One of `PRECISIONS`
@@ -55,7 +55,7 @@ def _join() -> bool: # Whether there are others
     print(f"process {jax.process_index()} of {jax.process_count()} processes")
     return True
 
-
+# %% ../../nbs/train/03_devices.ipynb #c008p
 @contextmanager
 def _on_jax():
     "All devices of JAX, of all processes where there are several."
@@ -68,7 +68,7 @@ def _on_jax():
         keras.distribution.set_distribution(before)
         if joined: _part()
 
-
+# %% ../../nbs/train/03_devices.ipynb #c008q
 def _part():
     "Processes part when all of them are done; what one does then, it does alone."
     import jax
@@ -87,7 +87,7 @@ def replicas() -> int:
     found = keras.distribution.distribution()
     return found.device_mesh.shape[0] if found else 1
 
-
+# %% ../../nbs/train/03_devices.ipynb #c008r
 def _own(array):
     "Rows of a batch that this process computes."
     import jax
@@ -95,7 +95,7 @@ def _own(array):
     rows = array.shape[0] or tf.shape(array)[0]
     return array[rows * first // count:rows * (first + 1) // count]
 
-
+# %% ../../nbs/train/03_devices.ipynb #c008s
 def own_rows(
     batches, # From `batches` or `training_batches`
 ): # The same; of several processes, of each batch this one's rows
@@ -106,7 +106,7 @@ def own_rows(
     if hasattr(batches, "rows"): return batches.rows(_own)
     return batches.map(lambda *batch: keras.tree.map_structure(_own, batch))
 
-
+# %% ../../nbs/train/03_devices.ipynb #c008t
 def _tpu():
     "TensorFlow's strategy for a TPU; raises `UsageError` where there is none."
     try: resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
@@ -145,7 +145,7 @@ def devices(
         raise UsageError(f"distribution_strategy {strategy!r} needs the TensorFlow "
                          f"or the JAX backend, not {backend}")
 
-
+# %% ../../nbs/train/03_devices.ipynb #uaf4cp
 def synchronize_norms(model):
     "Let BatchNorm take its moments over all TensorFlow devices. On JAX it does so anyway."
     if keras.config.backend() != "tensorflow" or on_one_tensorflow_device(): return

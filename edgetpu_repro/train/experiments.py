@@ -33,7 +33,7 @@ TRAIN_IMAGES = {
 }
 EXPERIMENTS = [name for name, spec in SPECS.items() if spec.family != "reference"]
 
-
+# %% ../../nbs/train/00_experiments.ipynb #c005p
 @dataclass(frozen=True)
 class Experiment:
     "A training run as data. The fields of `data` and `train` can be set."
@@ -70,7 +70,7 @@ def _expected(spec) -> str:
                 if metric in row: return f"{words} {row[metric]} % (published)"
     return "no published number"
 
-
+# %% ../../nbs/train/00_experiments.ipynb #u682ap
 def _cost(spec, data, train, images=None) -> str:
     "What a training takes: images, and multiply-accumulates."
     images = images or data.train_images or (not data.images and TRAIN_IMAGES.get(data.name))
@@ -112,7 +112,7 @@ def _value(text:str):
     try: return parse_yaml(text)
     except ValueError: return text
 
-
+# %% ../../nbs/train/00_experiments.ipynb #c009p
 def _assigned(
     assignments, # 'field=value' or 'train.field=value'
     parts:dict, # {'data': DataSettings, 'train': TrainSettings}
@@ -144,7 +144,7 @@ def own_data(
         fields = dict(fields, annotations=str(Path(file).absolute()))
     return replace_fields(data, {**WHOLE, **fields}, "data.")
 
-
+# %% ../../nbs/train/00_experiments.ipynb #ueac1p
 UNKNOWN = "no number is known for these data"
 
 
@@ -159,7 +159,7 @@ def with_data(
     expect = experiment.expect if known else UNKNOWN
     return dataclasses.replace(experiment, data=data, cost=cost, expect=expect)
 
-
+# %% ../../nbs/train/00_experiments.ipynb #ueac1q
 def _made_own(data:DataSettings, assigned:list) -> DataSettings:
     "Data settings that are made whole where assignments name other data."
     fields = {name: value for part, name, value in assigned if part == "data"}
@@ -168,7 +168,7 @@ def _made_own(data:DataSettings, assigned:list) -> DataSettings:
         return own_data(data, **named)
     return data
 
-
+# %% ../../nbs/train/00_experiments.ipynb #ueac1r
 def set_data_fields(
     data:DataSettings,
     assignments, # 'field=value' or 'data.field=value'
@@ -181,7 +181,7 @@ def set_data_fields(
         data = replace_fields(data, {name: value}, "data.")
     return data
 
-
+# %% ../../nbs/train/00_experiments.ipynb #ueac1s
 def set_fields(
     experiment:Experiment,
     assignments, # 'field=value' or 'train.field=value'
@@ -214,7 +214,7 @@ def _flat(record:dict) -> dict:
         else: out[name] = value
     return out
 
-
+# %% ../../nbs/train/00_experiments.ipynb #hs02p
 def hold_experiment(
     folder, # Of a training; it is there
     experiment:Experiment,

@@ -28,7 +28,7 @@ def _values_a_channel(x): # A number where the shape is known, else a tensor
     if None in x.shape: return tf.cast(tf.size(x) // x.shape[-1], "float32")
     return math.prod(x.shape[:-1])
 
-
+# %% ../../nbs/train/02_fast.ipynb #c005p
 def _fused_norm(layer, inputs, training=None, mask=None):
     "BatchNorm in one operator; not where it does not learn."
     if not (training and layer.trainable):
@@ -52,7 +52,7 @@ def _stacked(images, rows:int): # (1, batch * (height + rows), width, channels)
     padded = tf.pad(images, ((0, 0), (0, rows), (0, 0), (0, 0)))
     return tf.reshape(padded, (1, -1, *images.shape[2:]))
 
-
+# %% ../../nbs/train/02_fast.ipynb #dw02p
 def _small_depthwise(layer, inputs):
     "A depthwise convolution of stride 1, with another way to its kernel's gradient."
     size, channels = layer.kernel_size, inputs.shape[-1]
@@ -83,7 +83,7 @@ def _is_norm(layer) -> bool:
     if type(layer) is not keras.layers.BatchNormalization: return False
     return layer.input_spec.ndim == 4 and layer.scale and layer.center
 
-
+# %% ../../nbs/train/02_fast.ipynb #u1e20p
 def _is_small_depthwise(layer) -> bool:
     "Whether a layer is a plain depthwise convolution of stride 1 on a map smaller than its kernel."
     if type(layer) is not keras.layers.DepthwiseConv2D: return False
@@ -99,13 +99,13 @@ def _one_graph(model): # As Keras's `train_function`: a step on the next batch o
     step = tf.function(model.train_step, autograph=False, reduce_retracing=True)
     return lambda iterator: step(next(iterator))
 
-
+# %% ../../nbs/train/02_fast.ipynb #u1e20q
 def _steps_plainly(model) -> bool:
     "Whether a compiled model runs one step at a time, in a graph, without XLA."
     if not model.compiled or model.run_eagerly or model.jit_compile: return False
     return model.steps_per_execution == 1
 
-
+# %% ../../nbs/train/02_fast.ipynb #u1e20r
 @contextmanager
 def fast_operators(
     model, # A Keras model
@@ -136,7 +136,7 @@ def _one(spec):
     "A batch of one, of zeros."
     return ops.zeros((1, *spec.shape[1:]), keras.backend.standardize_dtype(spec.dtype))
 
-
+# %% ../../nbs/train/02_fast.ipynb #c008p
 def make_variables(
     model, # Compiled
     targets=None, # As in `tf.data.Dataset.element_spec`; None: a class a position

@@ -21,7 +21,7 @@ def head_layer(
         return None
     return layers[-1] if len(model.output_shape) == 2 and np.prod(kernel.shape[:-2]) == 1 else None
 
-
+# %% ../../nbs/train/04_head.ipynb #hd05p
 def _features(model, layer, images, flip:bool) -> tuple: # ((n, features), (n,) labels)
     "What the head sees of images, and of their mirror images."
     body = keras.Model(model.input, layer.input)
@@ -33,7 +33,7 @@ def _features(model, layer, images, flip:bool) -> tuple: # ((n, features), (n,) 
             labels.append(np.asarray(targets))
     return np.concatenate(features), np.concatenate(labels)
 
-
+# %% ../../nbs/train/04_head.ipynb #hd05q
 def fit_head(
     model, # A classifier with a trained body; its head is changed in place
     images, # (image uint8, label), as `Task.samples` makes them

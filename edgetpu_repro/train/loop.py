@@ -126,7 +126,7 @@ class _Bar(keras.callbacks.Callback):
         said = ", ".join(f"{name} {float(value):.4f}" for name, value in sorted(logs.items()))
         self.bar.write(f"epoch {epoch + 1} of {self.epochs}: {said}", file=sys.stdout)
 
-
+# %% ../../nbs/train/06_loop.ipynb #pb02p
 @contextmanager
 def _shown(training, step:int, verbose):
     "How a training shows where it is: (verbosity of `fit`, callbacks)."
@@ -245,7 +245,7 @@ def _one_at_a_time(path):
     if not is_first(): return nullcontext()
     return hold(Path(path).with_suffix(".lock"), f"training {path}")
 
-
+# %% ../../nbs/train/06_loop.ipynb #c009p
 def train_model(
     model, # From `build_model`; trained in place
     images, # (image uint8, target), as `Task.samples` makes them
@@ -289,7 +289,7 @@ def _start(
     names = ", ".join(left)
     print(f"{names}: not from the weights to start from, trained anew", file=sys.stderr)
 
-
+# %% ../../nbs/train/06_loop.ipynb #c020p
 def _first_head(
     e:Experiment,
     model, # With the weights to start from; its head is changed
@@ -304,7 +304,7 @@ def _first_head(
     if share is None: return
     print(f"{e.name}: a first head gets {share:.1%} of its own {count:,} images or fewer right")
 
-
+# %% ../../nbs/train/06_loop.ipynb #c020q
 def _build(
     e:Experiment,
     spec, # Of its model

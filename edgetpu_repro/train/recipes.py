@@ -102,7 +102,7 @@ def _handle(variable):
     "TensorFlow's resource of a variable."
     return (variable if isinstance(variable, tf.Variable) else variable.value).handle
 
-
+# %% ../../nbs/train/01_recipes.ipynb #u2fc6p
 class _OneOperator:
     """The update of Adam by TensorFlow's `ResourceApplyAdam`; one device, without AMSGrad.
 
@@ -132,7 +132,7 @@ class _OneOperator:
         places = dict(var=_handle(variable), m=_handle(first), v=_handle(second))
         tf.raw_ops.ResourceApplyAdam(**places, grad=gradient, **self._shared)
 
-
+# %% ../../nbs/train/01_recipes.ipynb #u2fc6q
 class FusedAdam(_L2InGradient, _OneOperator, OnOneDevice, keras.optimizers.Adam):
     "Keras's Adam in one operator a variable."
 
@@ -154,7 +154,7 @@ def on_one_tensorflow_device() -> bool:
     if keras.config.backend() != "tensorflow": return False
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
-
+# %% ../../nbs/train/01_recipes.ipynb #u9bdap
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 
 
@@ -200,7 +200,7 @@ def _set_norm_momentum(model, momentum:float):
     for layer in flat_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization): layer.momentum = momentum
 
-
+# %% ../../nbs/train/01_recipes.ipynb #c014p
 def freeze_parts(
     model, # Changed in place
     settings:TrainSettings,
@@ -215,7 +215,7 @@ def freeze_parts(
         if settings.freeze_body and layer.name not in heads: layer.trainable = False
         elif settings.freeze_norms and norm: layer.trainable = False
 
-
+# %% ../../nbs/train/01_recipes.ipynb #c014q
 def compile_model(
     model, # From `build_model`
     settings:TrainSettings,

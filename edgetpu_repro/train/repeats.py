@@ -67,7 +67,7 @@ class Repeat:
         "The experiment with the seed of this repeat."
         return dataclasses.replace(experiment, seed=experiment.seed + self.seed)
 
-
+# %% ../../nbs/train/07_repeats.ipynb #rp11p
 def planned_repeats(
     models, # Names
     seeds:int=0, # Trainings of each model, each with a seed of its own

@@ -34,7 +34,7 @@ def _spaghetti_scope(layer:str, root:str) -> str|None:
     if part == "grouped": part = "slice"
     return f"{root}/spaghetti_net/{node}/{part}"
 
-
+# %% ../../nbs/weights/04_detectors.ipynb #d005p
 def _mobilenet_scope(layer:str, root:str) -> str|None:
     "The scope of a MobileNetEdgeTPU's layer."
     if layer == "stem": return f"{root}/Conv"
@@ -44,7 +44,7 @@ def _mobilenet_scope(layer:str, root:str) -> str|None:
     block = _numbered("expanded_conv", int(found[1]))
     return f"{root}/{block}/{part}"
 
-
+# %% ../../nbs/weights/04_detectors.ipynb #d005q
 def _mobiledet_scope(layer:str, root:str) -> str|None:
     "The scope of a MobileDet's layer."
     if layer == "stem": return f"{root}/Conv"
@@ -68,7 +68,7 @@ def _common_scope(layer:str, extra:str, shapes:dict) -> str|None:
     channels = shapes[f"extra{i}"]
     return f"{extra}_2_Conv2d_{i}_3x3_s2_{channels}{part}"
 
-
+# %% ../../nbs/weights/04_detectors.ipynb #d005bp
 FAMILIES = ( # layer that only this family has, function, root, prefix of the smaller maps
     ("edge_n5_c0n4_1x1_no_resampling", _spaghetti_scope, "FeatureExtractor/{name}", ""),
     ("block00_project", _mobilenet_scope, "FeatureExtractor/MobilenetEdgeTPU", "layer_23"),
@@ -87,7 +87,7 @@ def _slim_scopes(model, layers) -> dict:
     raise UsageError(f"{SLIM} of research/slim is the registry's mobilenet_edgetpu "
                      f"and its variants, not {model.name}")
 
-
+# %% ../../nbs/weights/04_detectors.ipynb #d005cp
 def scopes_of(
     model, # A detector, or a MobileNetEdgeTPU classifier, from `build_model`
 ) -> dict: # {name of a convolution: scope in the released graph}
@@ -112,7 +112,7 @@ def _parts(layer, scope:str) -> list:
     if not isinstance(layer, GroupConv2D): return [scope]
     return [f"{scope}_{i}" for i in range(layer.groups)]
 
-
+# %% ../../nbs/weights/04_detectors.ipynb #d005cbp
 def tf1_names(
     model, # A detector from `build_model`
 ) -> dict: # {(layer, variable): names in the checkpoint; of several the last axes are joined}
@@ -144,7 +144,7 @@ def _averaged(arrays:dict) -> dict:
     averages = {k.removesuffix(AVERAGE): v for k, v in arrays.items() if k.endswith(AVERAGE)}
     return plain | averages
 
-
+# %% ../../nbs/weights/04_detectors.ipynb #d008p
 def read_tf1(
     path, # Folder, prefix, '.index' file or archive
 ) -> dict: # {name: array}, averages where there are, without what training left
@@ -185,7 +185,7 @@ def load_tf1(
     set_values(model, values)
     return Imported(len(values), tuple(sorted(left)))
 
-
+# %% ../../nbs/weights/04_detectors.ipynb #d008bp
 def is_slim(
     path, # As `read_tf1` takes it
 ) -> bool:

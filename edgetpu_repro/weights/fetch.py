@@ -40,7 +40,7 @@ def _releases() -> dict: # {registry name: {kind: path under `RELEASES_URL`}}
                          tflite_fused=f"{at}/tflite/fused_argmax/{name}.tflite")
     return out
 
-
+# %% ../../nbs/weights/00_fetch.ipynb #n003p
 RELEASES = _releases()
 
 # %% ../../nbs/weights/00_fetch.ipynb #f001
@@ -52,7 +52,7 @@ def _request(url:str, have:int):
     if not request.host: raise UsageError(f"{url} is no address of a server")
     return request
 
-
+# %% ../../nbs/weights/00_fetch.ipynb #f001p
 UNREACHABLE = (urllib.error.URLError, TimeoutError, ConnectionError, ValueError,
                http.client.HTTPException)
 
@@ -85,7 +85,7 @@ def _download(url:str, part:Path) -> int: # As `_receive`
         why = f"{url} cannot be reached ({getattr(e, 'reason', e) or type(e).__name__})"
         raise UsageError(f"{why}; is there a network? The same command goes on") from None
 
-
+# %% ../../nbs/weights/00_fetch.ipynb #f001bp
 def _is_sound(part:Path, kind:str) -> bool:
     "Whether a file is what its kind says."
     if kind == "checkpoint": return tarfile.is_tarfile(part)

@@ -33,7 +33,7 @@ class Place:
         "A signature that knows the order, too."
         return _sign(self.sign, self.order) if self.order else self.sign
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr05p
 @dataclass(frozen=True)
 class Convolution:
     "A convolution of a graph."
@@ -57,7 +57,7 @@ def concatenated(
     signs = sorted(sign for sign, _ in order)
     return Place(_sign("concat", *signs), tuple(order))
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr07p
 def summed(
     places, # of `Place`
 ) -> Place:
@@ -114,7 +114,7 @@ def pool(self:Places, source:Place, identity, hw) -> Place:
     self.pooled.add(identity)
     return Place(_sign("pool", source.sign), source.order)
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr12p
 @patch
 def convolutions(self:Places) -> dict: # {signature: `Convolution`}
     "By place; raises `UsageError` where two have the same."
@@ -146,7 +146,7 @@ POOLS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D)
 
 def _listed(tensors) -> list: return tensors if isinstance(tensors, list) else [tensors]
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr15p
 def _after(graph:Places, layer, inputs) -> tuple: # (`Place`, the convolution that made it or None)
     "Where the output of a layer of Keras comes from."
     sources = [graph.places[id(x)] for x in inputs]
@@ -189,7 +189,7 @@ def inputs(self:Graph, op) -> list: # Numbers of tensors
     "What an operator takes; without optional inputs that it has not."
     return [int(i) for i in op.inputs if i >= 0]
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr19p
 @patch
 def options(self:Graph, op, path):
     "The options of an operator; raises `UsageError` where it has none."
@@ -207,7 +207,7 @@ def _scale_and_zero(q, rank:int) -> tuple: # of float64 arrays
     along[q.quantizedDimension] = -1
     return scale.reshape(along), np.resize(zero, len(scale)).reshape(along)
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr20p
 @patch
 def floats(self:Graph, index) -> np.ndarray|None:
     "A constant with its quantisation undone; None where it is no constant."
@@ -248,7 +248,7 @@ def kernel(self:FilePlaces, index, kind:str) -> np.ndarray:
     if kind == "FULLY_CONNECTED": kernel = kernel[:, None, None, :]
     return kernel.transpose(1, 2, 3, 0)
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr22p
 @patch
 def steps(self:FilePlaces, op, kind:str, source) -> tuple: # (stride, dilation)
     "How a convolution moves; its dilation may be the work of the operator before it."
@@ -292,7 +292,7 @@ def vector(self:FilePlaces, inputs, known) -> np.ndarray|None:
     value = self.graph.floats(self.constant_of(other))
     return None if value is None or value.size != value.shape[-1:][0] else value.ravel()
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr25p
 @patch
 def norm(self:FilePlaces, kind:str, known, value, output):
     "Let the convolutions before an operator know its constant, where there are any."
@@ -325,7 +325,7 @@ def visit(self:FilePlaces, op):
     if kind == "SPACE_TO_BATCH_ND": self.dilated[outputs[0]] = int(graph.constant(inputs[1])[0])
     for out in outputs: self.places[out], self.origin[out] = place, came
 
-
+# %% ../../nbs/weights/02_graphs.ipynb #gr27p
 @patch
 def split(self:FilePlaces, source:Place, outputs):
     "Parts of as many channels each."

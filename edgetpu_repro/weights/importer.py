@@ -43,7 +43,7 @@ def in_order(
     found = [parts[sign].pop(0) for sign, _ in ours]
     return np.concatenate(found, axis)
 
-
+# %% ../../nbs/weights/03_importer.ipynb #imp08p
 def _fitted(theirs:Convolution, ours:Convolution, depthwise:bool) -> tuple:
     "Kernel, bias and scale of a file with the channels in our order."
     kernel = in_order(theirs.kernel, theirs.order, ours.order, 2)
@@ -51,7 +51,7 @@ def _fitted(theirs:Convolution, ours:Convolution, depthwise:bool) -> tuple:
     if not depthwise: return kernel, theirs.bias, scale
     return kernel, *(in_order(v, theirs.order, ours.order, 0) for v in (theirs.bias, scale))
 
-
+# %% ../../nbs/weights/03_importer.ipynb #imp08q
 def identity_norm(
     norm, # A `BatchNormalization`
     bias, # (channels,)
@@ -78,7 +78,7 @@ def _along(layer, scale):
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
     return scale[:, None] if depthwise else scale
 
-
+# %% ../../nbs/weights/03_importer.ipynb #imp09p
 def values_of(
     model, # From `build_model`
     name:str, # Of a convolution of it
@@ -119,7 +119,7 @@ def _slices(model, ours:dict, theirs:dict) -> dict: # {name: {slice: (kernel, bi
         parts[mine.part] = _fitted(theirs[sign], mine, depthwise)
     return out
 
-
+# %% ../../nbs/weights/03_importer.ipynb #imp09cp
 def load_tflite_weights(
     model, # From `build_model`; changed in place
     path, # A '.tflite' file, float, int8 or uint8, norms folded
@@ -158,7 +158,7 @@ def _is_argmax(graph, operators) -> bool:
     wanted = np.arange(classes, 0, -1)
     return np.abs(falling[0].ravel() - wanted).max() < 0.5
 
-
+# %% ../../nbs/weights/03_importer.ipynb #imp11p
 def _resize_step(graph, op, path) -> str:
     "The step of a resize; raises `UsageError` for a way to place pixels that we have not."
     options = graph.options(op, path)
@@ -203,7 +203,7 @@ USES = { # of constants that are no weights
     "CUSTOM": "anchors",
 }
 
-
+# %% ../../nbs/weights/03_importer.ipynb #imp13p
 def tensor_uses(
     path, # A '.tflite' file
 ) -> dict: # {use: names of the tensors}
@@ -225,7 +225,6 @@ def tensor_uses(
         use = uses.get(index, "unused")
         out.setdefault(use, []).append(graph.name(index))
     return out
-
 
 # %% ../../nbs/weights/03_importer.ipynb #n006
 def recalibrate_batchnorm(

@@ -31,7 +31,7 @@ def _kernel(layer) -> str:
     "What a checkpoint calls the kernel of a layer."
     return "depthwise_kernel" if isinstance(layer, keras.layers.DepthwiseConv2D) else "kernel"
 
-
+# %% ../../nbs/weights/01_released.ipynb #c005p
 def _group_names(layer, at:str) -> dict:
     "The names of a group convolution: a kernel and a norm for every slice."
     parts, norm = range(layer.groups), f"{layer.name}_norm"
@@ -56,7 +56,7 @@ def _chain_names(model, layers, prefix) -> dict: # {(layer, variable): names of 
         count += 1
     return names
 
-
+# %% ../../nbs/weights/01_released.ipynb #c005bp
 def _named(model, layer, kernel, norm=None) -> dict:
     "The names of one convolution at `kernel`, with a norm at `norm`."
     found = model.get_layer(layer)
@@ -86,7 +86,7 @@ def _deeplab_names(model, has) -> dict:
             names |= _named(model, layer, f"{head}/_convs/{number}", f"{head}/_norms/{number}")
     return names | _named(model, "classifier", f"{head}/_classifier")
 
-
+# %% ../../nbs/weights/01_released.ipynb #r001p
 def _separable_names(model, layer, at, norm=None) -> dict:
     "The names of a separable convolution, which is two layers of ours."
     deep = _named(model, f"{layer}_depthwise", f"{at}/depthwise_kernel")
@@ -158,7 +158,7 @@ def _extract(path, folder):
             if number > MEMBERS: raise UsageError(f"it has more than {MEMBERS:,} members")
             archive.extract(member, folder, filter="data")
 
-
+# %% ../../nbs/weights/01_released.ipynb #c008bp
 @contextmanager
 def _unpacked(path):
     "The folder of an archive's files, for a while; `UsageError` for a damaged or too large one."
@@ -185,7 +185,7 @@ def _prefix(path, shown) -> str: # Of the one checkpoint there
         raise UsageError(f"{shown} holds {len(found)} checkpoints: {listed}; give the one")
     return str(found[0].with_suffix(""))
 
-
+# %% ../../nbs/weights/01_released.ipynb #c8p1p
 @contextmanager
 def find_checkpoint(
     path, # Folder, prefix, '.index' file or '.tar.gz'
@@ -203,7 +203,7 @@ def _arrays(prefix) -> dict: # {name without suffix: array}
     wanted = [k for k in names if k.endswith(SUFFIX) and ".OPTIMIZER_SLOT" not in k]
     return {k.removesuffix(SUFFIX): reader.get_tensor(k) for k in wanted}
 
-
+# %% ../../nbs/weights/01_released.ipynb #r002p
 def read_checkpoint(
     path, # As `find_checkpoint` takes it
 ) -> dict: # {name without 'model/' and suffix: array}
@@ -230,7 +230,7 @@ class Imported:
     left_model:tuple = ()    # layers of the model that stay as they were
     left_file:tuple = ()     # names in the file that the model has no place for
 
-
+# %% ../../nbs/weights/01_released.ipynb #c010p
 def complain(
     path, # Of the weights
     model, # That they are for
@@ -244,7 +244,7 @@ def complain(
         lines.append(f"{what} {', '.join(map(str, names[:8]))}{more}")
     if lines: raise UsageError(f"{path} does not fit {model.name}: {'; '.join(lines)}")
 
-
+# %% ../../nbs/weights/01_released.ipynb #c010q
 def set_values(
     model, # A Keras model
     values:dict, # {(layer, variable): array}
@@ -262,7 +262,7 @@ def _joined(arrays, parts):
     except ValueError: return None
     return value if value.dtype.kind in "fiu" else None
 
-
+# %% ../../nbs/weights/01_released.ipynb #c010bp
 def _gathered(names, arrays, model, any_classes:bool) -> tuple: # (values, missing, other shapes)
     "The values that a checkpoint has for a model, and what does not fit."
     shapes = {(l.name, v.name): tuple(v.shape) for l in model.layers for v in l.weights}
@@ -289,7 +289,7 @@ def _place(name) -> int: # In the chain of layers; -1 outside of it
     found = re.match(r"layer_with_weights-(\d+)/", name)
     return int(found[1]) if found else -1
 
-
+# %% ../../nbs/weights/01_released.ipynb #r003p
 def load_checkpoint(
     model, # From `build_model`; changed in place
     path, # As `find_checkpoint` takes it

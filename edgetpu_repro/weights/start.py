@@ -46,7 +46,7 @@ def load_released(
     by = task_of_model(model).released_by
     return FOUND_BY[by](model, path)
 
-
+# %% ../../nbs/weights/05_start.ipynb #det1p
 def open_weights(
     path, # A '.keras' file, or a checkpoint as `find_checkpoint` takes it
 ):
@@ -80,7 +80,7 @@ def _released_names(name:str) -> list:
     fetched = [Path(path).name for path in RELEASES.get(name, {}).values()]
     return [name, *([KNOWN[name]] if name in KNOWN else []), *fetched]
 
-
+# %% ../../nbs/weights/05_start.ipynb #fs02p
 def find_start(
     named, # A path, where $NAME is of the environment; or the name of a released model or file
 ) -> Path|None: # None where nothing is named
@@ -123,7 +123,7 @@ def _like_saved(model, path, image_size, group_conv, num_classes):
         raise UsageError(f"{path} holds {saved.name}, whose weights do not fit {model}") from None
     return network
 
-
+# %% ../../nbs/weights/05_start.ipynb #hs02p
 def model_with_weights(
     model, # Name, spec or JSON file of one
     path, # '.keras' file of that model, of any size; or as `load_released` takes it; None: random
@@ -177,7 +177,7 @@ def with_groups(
     new.set_weights(model.get_weights())
     return new
 
-
+# %% ../../nbs/weights/05_start.ipynb #own2p
 @dataclass(frozen=True)
 class OwnModel:
     "A Keras model of one's own, told as a spec tells of a registered one."

@@ -89,9 +89,9 @@ def _end(child):
 # %% ../../nbs/cli/06_workflow.ipynb #c014q
 def _run(command, root, lock, handle) -> int: # Exit code
     "Run Snakemake, and give `handle` its lines; stopped, it ends its jobs and cleans up."
-    beside = str(Path(sys.executable).parent) # where this Python and papermill are
+    here = str(Path(sys.executable).parent) # where this Python and papermill are
     path, (held, names), parent = os.environ.get("PATH", ""), lock, os.getpid()
-    environment = {**os.environ, **names, "PATH": os.pathsep.join([beside, path])}
+    environment = {**os.environ, **names, "PATH": os.pathsep.join([here, path])}
     child = subprocess.Popen(command, cwd=root, env=environment, pass_fds=[held],
                              preexec_fn=lambda: end_with(parent, signal.SIGTERM),
                              stderr=subprocess.PIPE, text=True, errors="replace")

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import yaml
+from fastcore.basics import patch
 
 from .errors import UsageError, brief
 from .processes import FAMILY, Identity, identity, is_at, kernel, lock
@@ -295,27 +296,44 @@ class Paths:
         "Predicted masks for the gallery."
         return self.build/"pictures"
 
-    def weights(self, model:str) -> Path:
-        "The trained model."
-        return self.build/"weights"/f"{model}.keras"
-    def tflite(self, model:str, variant:str) -> Path:
-        "An exported file, such as variant 'timed_int8'."
-        return self.build/"tflite"/f"{model}_{variant}.tflite"
-    def record(self, step:str, name:str) -> Path:
-        "The record of one run of a step."
-        return self.results/"records"/step/f"{name}.json"
-    def committed(self) -> "Paths":
-        "Where the committed results of this profile are."
-        return Paths(self.profile, self.root, run=False)
-    def found(self, step:str, name:str) -> Path:
-        "Where to read a record: a run's own, else the committed one."
-        mine = self.record(step, name)
-        return mine if mine.exists() else self.committed().record(step, name)
-    def names(self, step:str) -> list:
-        "Names of a step's records: of a run's own where there are some, else the committed ones."
-        folders = [p.record(step, "x").parent for p in (self, self.committed())]
-        return next((sorted(f.stem for f in files) for folder in folders
-                     if (files := [*folder.glob("*.json")])), [])
+# %% ../../nbs/core/02_files.ipynb #c019b
+@patch
+def weights(self:Paths, model:str) -> Path:
+    "The trained model."
+    return self.build/"weights"/f"{model}.keras"
+
+
+@patch
+def tflite(self:Paths, model:str, variant:str) -> Path:
+    "An exported file, such as variant 'timed_int8'."
+    return self.build/"tflite"/f"{model}_{variant}.tflite"
+
+
+@patch
+def record(self:Paths, step:str, name:str) -> Path:
+    "The record of one run of a step."
+    return self.results/"records"/step/f"{name}.json"
+
+# %% ../../nbs/core/02_files.ipynb #c019c
+@patch
+def committed(self:Paths) -> "Paths":
+    "Where the committed results of this profile are."
+    return Paths(self.profile, self.root, run=False)
+
+
+@patch
+def found(self:Paths, step:str, name:str) -> Path:
+    "Where to read a record: a run's own, else the committed one."
+    mine = self.record(step, name)
+    return mine if mine.exists() else self.committed().record(step, name)
+
+
+@patch
+def names(self:Paths, step:str) -> list:
+    "Names of a step's records: of a run's own where there are some, else the committed ones."
+    folders = [p.record(step, "x").parent for p in (self, self.committed())]
+    return next((sorted(f.stem for f in files) for folder in folders
+                 if (files := [*folder.glob("*.json")])), [])
 
 # %% ../../nbs/core/02_files.ipynb #c021
 def data_folder() -> Path|None: # None: TFDS's own

@@ -148,5 +148,5 @@ NO_MEMORY = ("failed to map", "cannot allocate memory", "can't start new thread"
 def lacks_memory(error:BaseException) -> bool:
     "Whether an error says that there is no memory left for this process, in any library's words."
     if isinstance(error, MemoryError): return True
-    said = str(error).lower()
-    return any(words in said for words in NO_MEMORY)
+    text = str(error).lower()
+    return any(words in text for words in NO_MEMORY)

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
 import numpy as np, tensorflow_datasets as tfds
+from fastcore.basics import patch
 
 from ..core.compat import has_tensorflow, tf
 from ..core.errors import UsageError, unknown, why
@@ -363,36 +365,44 @@ class Dataset:
         label = self.builder.info.features["label"]
         return tuple(label.names or map(str, range(label.num_classes)))
 
-    def split(self,
-        split:str, # 'train', 'test' (the one that the settings evaluate), or any TFDS slice
-        features:tuple, # Names that are needed; others are not decoded
-        limit:int|None=None, # First so many images; None: as the settings say
-        encoded:bool=False, # Leave images as the bytes of their files
-    ): # `tf.data.Dataset` of examples (dicts), in the order of the files, with known length
-        "A split, as the settings limit it; raises `UsageError` as `open_split` does."
-        own = dict(train=self.settings.train_images, test=self.settings.test_images)
-        name = self.settings.test_split if split == "test" else split
-        return open_split(self.builder, name, features, limit or own.get(split), encoded)
+# %% ../../nbs/data/08_datasets.ipynb #c016b
+@patch
+def split(self:Dataset,
+    split:str, # 'train', 'test' (the one that the settings evaluate), or any TFDS slice
+    features:tuple, # Names that are needed; others are not decoded
+    limit:int|None=None, # First so many images; None: as the settings say
+    encoded:bool=False, # Leave images as the bytes of their files
+): # `tf.data.Dataset` of examples (dicts), in the order of the files, with known length
+    "A split, as the settings limit it; raises `UsageError` as `open_split` does."
+    own = dict(train=self.settings.train_images, test=self.settings.test_images)
+    name = self.settings.test_split if split == "test" else split
+    return open_split(self.builder, name, features, limit or own.get(split), encoded)
 
-    def resize(self, image): # (*self.hw, channels) uint8
-        "An image as evaluation takes it."
-        return resize(image, self.hw, self.settings.central_crop)
 
-    def reading(self):
-        "Around iteration: damage becomes a `UsageError`, see `reading`."
-        return reading(self.builder)
+@patch
+def resize(self:Dataset, image): # (*self.hw, channels) uint8
+    "An image as evaluation takes it."
+    return resize(image, self.hw, self.settings.central_crop)
 
-    def calibration(self,
-        count:int, # Images, from the start of the train split
-        image_size=None, # Pixels: one number or (height, width); None: the settings'
-    ) -> np.ndarray: # (count, height, width, 3) float32 in [-1, 1]
-        "Images as the models take them, to find the ranges of activations."
-        hw = self.hw if image_size is None else image_hw(image_size)
-        split = "train" if "train" in self.sizes or not self.sizes else next(iter(self.sizes))
-        examples = open_split(self.builder, split, ("image",), count)
-        with self.reading(): images = [example["image"] for example in examples]
-        resized = [resize(image, hw, self.settings.central_crop) for image in images]
-        return np.stack([normalize(image) for image in resized])
+
+@patch
+def reading(self:Dataset):
+    "Around iteration: damage becomes a `UsageError`, see `reading`."
+    return reading(self.builder)
+
+# %% ../../nbs/data/08_datasets.ipynb #c016c
+@patch
+def calibration(self:Dataset,
+    count:int, # Images, from the start of the train split
+    image_size=None, # Pixels: one number or (height, width); None: the settings'
+) -> np.ndarray: # (count, height, width, 3) float32 in [-1, 1]
+    "Images as the models take them, to find the ranges of activations."
+    hw = self.hw if image_size is None else image_hw(image_size)
+    split = "train" if "train" in self.sizes or not self.sizes else next(iter(self.sizes))
+    examples = open_split(self.builder, split, ("image",), count)
+    with self.reading(): images = [example["image"] for example in examples]
+    resized = [resize(image, hw, self.settings.central_crop) for image in images]
+    return np.stack([normalize(image) for image in resized])
 
 # %% ../../nbs/data/08_datasets.ipynb #u6a14
 def open_dataset(

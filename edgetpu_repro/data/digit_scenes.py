@@ -52,8 +52,8 @@ def texture(rng) -> np.ndarray: # (128, 128, 3) float in 0..1
 def _apart(a:tuple, b:tuple) -> bool:
     "Whether two boxes (top, left, bottom, right) have no pixel in common."
     above = a[2] <= b[0] or b[2] <= a[0]
-    beside = a[3] <= b[1] or b[3] <= a[1]
-    return above or beside
+    apart = a[3] <= b[1] or b[3] <= a[1]
+    return above or apart
 
 
 def place(rng, size:int, boxes:list) -> tuple|None: # (top, left, bottom, right), or None

@@ -132,8 +132,8 @@ def _classes(reader:_Reader) -> PictureFolder:
             mine = _pictures_in(folder)
             if not mine: reader.problems.add("empty classes", reader.short(folder))
             rows[split] += [(path, folder.name) for path in mine]
-        beside = [p for p in top.iterdir() if p.suffix.lower() in picture_suffixes()]
-        for path in beside:
+        pictures = [p for p in top.iterdir() if p.suffix.lower() in picture_suffixes()]
+        for path in pictures:
             if not path.name.startswith(HIDDEN):
                 reader.problems.add("pictures in no class's folder", reader.short(path))
     rows = {split: mine for split, mine in rows.items() if mine}

@@ -273,8 +273,8 @@ def parse_profile(
     rows = [[cell.strip() for cell in row] for row in rows]
     head = rows[0] if rows else []
     if not COLUMNS <= {*head}:
-        said = " ".join(text.split())[-200:] or "nothing"
-        raise UsageError(f"benchmark_model gave no profile of the operators; it said: {said}")
+        output = " ".join(text.split())[-200:] or "nothing"
+        raise UsageError(f"benchmark_model gave no profile of the operators; it said: {output}")
     whole = [dict(zip(head, row)) for row in rows[1:] if len(row) == len(head)]
     return [_profiled(row) for row in whole]
 
@@ -289,9 +289,9 @@ def _from_tool(tool, path, threads):
     "Ask the profiler of the C++ tool."
     flags = [f"--graph={path}", f"--num_threads={threads}", "--enable_op_profiling=true"]
     done = subprocess.run([tool, *flags], capture_output=True, text=True, timeout=300)
-    said = done.stdout + done.stderr
-    if done.returncode == 0: return parse_profile(said)
-    tail = " ".join(said.split())[-200:]
+    output = done.stdout + done.stderr
+    if done.returncode == 0: return parse_profile(output)
+    tail = " ".join(output.split())[-200:]
     raise UsageError(f"{tool} failed (exit code {done.returncode}): {tail}")
 
 # %% ../../nbs/measure/02_benchmark.ipynb #b016

@@ -9,7 +9,7 @@ __all__ = ['HEAD', 'aspp', 'decoder', 'body', 'deeplab']
 from ..core.errors import UsageError, unknown
 from .classifiers import backbone
 from .layout import GLOROT, PLAIN, Layout, Norm, Op
-from .mobilenets import MOBILENET_V2_USUAL, mobilenet_v2_body
+from .mobilenets import MOBILENET_V2_DEFAULTS, mobilenet_v2_body
 from .specs import Classifier, DeepLab, backbone_of
 
 # %% ../../nbs/models/08_deeplab.ipynb #c005
@@ -65,9 +65,9 @@ def body(
     if classifier.application != "MobileNetV2" or classifier.options:
         raise UsageError(f"{spec.name}: backbone {classifier.name} has no layout; "
                          "of the references only mobilenet_v2 has one")
-    head, g.usual = g.usual, MOBILENET_V2_USUAL
+    head, g.defaults = g.defaults, MOBILENET_V2_DEFAULTS
     last = mobilenet_v2_body(g, x, output_stride=16)
-    g.usual = head
+    g.defaults = head
     return [g["block_3_expand"], last]
 
 # %% ../../nbs/models/08_deeplab.ipynb #c012a

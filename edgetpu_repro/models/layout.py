@@ -86,7 +86,7 @@ class Layout:
         l2:float=WEIGHT_DECAY, # Likewise
     ):
         self.name = name
-        self.usual = dict(norm=norm, activation=activation, initializer=initializer, l2=l2)
+        self.defaults = dict(norm=norm, activation=activation, initializer=initializer, l2=l2)
         self.ops = {}          # name -> Op
         self.outputs = ()      # names
         self.features = ()     # names of the body's last feature map of each stride: 2, 4, 8, ...
@@ -106,7 +106,7 @@ def append(self:Layout,
     "Append an operator; raises `UsageError` for a name that is taken."
     if name in self.ops: raise UsageError(f"{self.name}: there are two operators {name!r}")
     for key, value in fields.items():
-        if value is ...: fields[key] = self.usual[key]
+        if value is ...: fields[key] = self.defaults[key]
     sources = tuple(op.name for op in inputs)
     op = Op(name, kind, sources, tuple(shape), **fields)
     self.ops[name] = op
@@ -159,7 +159,7 @@ def conv(self:Layout,
     if x.channels % groups or filters % groups:
         raise UsageError(f"{name}: {x.channels} and {filters} channels are not divisible "
                          f"by {groups} groups")
-    if initializer is ...: initializer = self.usual["initializer"]
+    if initializer is ...: initializer = self.defaults["initializer"]
     if groups > 1: initializer = initializer.for_groups(groups)
     shape = (*windows(x.shape[:2], kernel, stride, padding), filters)
     return self.append("conv", name, (x,), shape, kernel=kernel, stride=stride,

@@ -12,7 +12,7 @@ from math import ceil
 
 from ..core.errors import UsageError, unknown
 from .layout import PLAIN, Layout, Op
-from .mobilenets import MOBILENET_V2_USUAL
+from .mobilenets import MOBILENET_V2_DEFAULTS
 
 # %% ../../nbs/models/14_references.ipynb #r005
 CELL_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -84,7 +84,7 @@ def nasbench201(
     cells:int=5, # In each stage
 ) -> Layout:
     "A network of NAS-Bench-201 at 32x32 pixels."
-    g, edges = Layout("nasbench201", **MOBILENET_V2_USUAL), live_edges(cell_edges(text))
+    g, edges = Layout("nasbench201", **MOBILENET_V2_DEFAULTS), live_edges(cell_edges(text))
     x = g.conv(g.input((32, 32, 3)), 16, 3, activation=None, name="stem")
     for stage, channels in enumerate((16, 32, 64)):
         if stage: x = _reduction(g, x, channels, f"reduce{stage}")
@@ -114,7 +114,7 @@ def efficientnet_edgetpu(
     "EfficientNet-EdgeTPU."
     if size not in EFFICIENT_SIZES: raise unknown("size", size, EFFICIENT_SIZES)
     depth, pixels = EFFICIENT_SIZES[size]
-    g = Layout(f"efficientnet_edgetpu_{size}", **MOBILENET_V2_USUAL)
+    g = Layout(f"efficientnet_edgetpu_{size}", **MOBILENET_V2_DEFAULTS)
     x = g.conv(g.input((pixels, pixels, 3)), 32, 3, 2, name="stem")
     for stage, (repeats, kernel, stride, expand, before, out, full) in enumerate(_EFFICIENT):
         for i in range(ceil(depth * repeats)):
@@ -128,7 +128,7 @@ def efficientnet_edgetpu(
 # %% ../../nbs/models/14_references.ipynb #r015
 def resnet50(hw:tuple=(224, 224), num_classes:int=1000) -> Layout:
     "ResNet-50 (V1); `hw`: height and width of the image."
-    g = Layout("resnet50", **MOBILENET_V2_USUAL)
+    g = Layout("resnet50", **MOBILENET_V2_DEFAULTS)
     x = g.max_pool(g.conv(g.input((*hw, 3)), 64, 7, 2, name="stem"), 3, 2, name="stem_pool")
     for stage, repeats in enumerate((3, 4, 6, 3)):
         width = 64 * 2**stage
@@ -145,7 +145,7 @@ def resnet50(hw:tuple=(224, 224), num_classes:int=1000) -> Layout:
 # %% ../../nbs/models/14_references.ipynb #r015p
 def vgg16(hw:tuple=(224, 224), num_classes:int=1000) -> Layout:
     "VGG16; `hw`: height and width of the image."
-    g = Layout("vgg16", **MOBILENET_V2_USUAL)
+    g = Layout("vgg16", **MOBILENET_V2_DEFAULTS)
     x = g.input((*hw, 3))
     for stage, (repeats, width) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))):
         for i in range(repeats): x = g.conv(x, width, 3, name=f"conv{stage}{i}")
@@ -157,7 +157,7 @@ def vgg16(hw:tuple=(224, 224), num_classes:int=1000) -> Layout:
 # %% ../../nbs/models/14_references.ipynb #r015q
 def filter_net(filters:int, layers:int, side:int=64) -> Layout:
     "So many 3x3 convolutions of so many filters on an image of `side` pixels."
-    g = Layout("filters", **MOBILENET_V2_USUAL)
+    g = Layout("filters", **MOBILENET_V2_DEFAULTS)
     x = g.input((side, side, 3))
     for i in range(layers): x = g.conv(x, filters, 3, name=f"conv{i}")
     return g.finish(x)

@@ -100,9 +100,9 @@ def ssd(
     else:
         g = Layout(spec.name, BODY_NORM, "relu6", HE_NORMAL, HEAD_L2)
         maps = mobiledet_maps(g, spec.body, g.input((*hw, 3)))
-    usual = dict(norm=DETECTION_NORM, activation="relu6", initializer=TRUNCATED)
+    defaults = dict(norm=DETECTION_NORM, activation="relu6", initializer=TRUNCATED)
     for i, (middle, channels) in enumerate(spec.extra, 2):
-        x = g.conv(maps[-1], middle, name=f"extra{i}_1x1", **usual)
-        x = g.depthwise(x, 3, 2, name=f"extra{i}_depthwise", **usual)
-        maps.append(g.conv(x, channels, name=f"extra{i}", **usual))
+        x = g.conv(maps[-1], middle, name=f"extra{i}_1x1", **defaults)
+        x = g.depthwise(x, 3, 2, name=f"extra{i}_depthwise", **defaults)
+        maps.append(g.conv(x, channels, name=f"extra{i}", **defaults))
     return ssd_heads(g, maps, num_classes)

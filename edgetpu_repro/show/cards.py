@@ -216,12 +216,12 @@ def _about(card:dict) -> list:
     "What a file's card says, in lines."
     weights, seen = card.get("weights"), card.get("calibration")
     origin = weights.get("file") if isinstance(weights, dict) else weights
-    said = {"weights from": origin, "steps after the network": card.get("finalize_method"),
+    fields = {"weights from": origin, "steps after the network": card.get("finalize_method"),
             "quantised by": " ".join(filter(None, (card.get("quantizer"), card.get("recipe")))),
             "built for": card.get("target"), "bytes": card.get("bytes"),
             "SHA-256": card.get("sha256"),
             "calibrated on": seen and f"{seen['images']} images of {seen['dataset']}"}
-    rows = [(name, value) for name, value in said.items() if value]
+    rows = [(name, value) for name, value in fields.items() if value]
     for end in ("inputs", "outputs"):
         rows += [(end[:-1], f"{t['name']} {t['shape']} {t['dtype']}, scale {t['scale']:g}, "
                             f"zero point {t['zero_point']}") for t in card.get(end, ())]

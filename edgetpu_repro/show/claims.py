@@ -142,8 +142,8 @@ def _summary(finding) -> str:
     told = "; ".join(str(p) if isinstance(p, Unjudged) else f"{p}: {p.verdict}" for p in parts)
     if len(parts) == 1: return told
     verdicts = [part.verdict for part in parts]
-    said = {HOLDS: "hold", FAILS: "do not", UNDECIDED: "undecided", NOT_JUDGED: "not judged"}
-    counts = [f"{verdicts.count(v)} {word}" for v, word in said.items() if v in verdicts]
+    words = {HOLDS: "hold", FAILS: "do not", UNDECIDED: "undecided", NOT_JUDGED: "not judged"}
+    counts = [f"{verdicts.count(v)} {word}" for v, word in words.items() if v in verdicts]
     return f"{', '.join(counts)}: {told}"
 
 # %% ../../nbs/show/02_claims.ipynb #c012p

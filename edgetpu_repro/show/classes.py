@@ -59,8 +59,8 @@ def mistake_line(counts, names) -> str: # Empty where there are none
     "The most frequent mistakes in a line."
     found = mistakes(counts, names, 5)
     if not found: return ""
-    said = ", ".join(f"{label} for {taken} {n:,}" for n, label, taken in found)
-    return f"most often mistaken (label for prediction): {said}"
+    pairs = ", ".join(f"{label} for {taken} {n:,}" for n, label, taken in found)
+    return f"most often mistaken (label for prediction): {pairs}"
 
 # %% ../../nbs/show/22_classes.ipynb #p008
 def _matrix(ax, counts, names):

@@ -94,8 +94,8 @@ def verdicts(
     lines = ["| claim, evidence | kind | interval | verdict |", "|:--|:--|:--|:--|"]
     for number in claims:
         if number not in every.index: raise unknown("claim", number, every.index)
-        said = every.loc[number]
-        lines.append(f"| **{number}: {said['the page says']}** | | | **{said.verdict}** |")
+        row = every.loc[number]
+        lines.append(f"| **{number}: {row['the page says']}** | | | **{row.verdict}** |")
         for _, r in evidence[evidence.claim.str.startswith(f"{number} ")].iterrows():
             found = deciding(r["numbers (interval)"], r.verdict)
             cells = r.against, r.kind, found, r.verdict

@@ -44,10 +44,10 @@ class Row:
         return self.low <= self.yours <= self.high
 
     def __str__(self):
-        said = {True: "inside", False: "OUTSIDE", None: f"not compared, {ELSEWHERE}"}[self.inside]
-        if self.low is None: return f"{self.what}: {self.committed}, yours {self.yours}: {said}"
+        word = {True: "inside", False: "OUTSIDE", None: f"not compared, {ELSEWHERE}"}[self.inside]
+        if self.low is None: return f"{self.what}: {self.committed}, yours {self.yours}: {word}"
         return (f"{self.what}: {self.committed:.4g}, yours {self.yours:.4g}, "
-                f"{self.low:.4g} to {self.high:.4g} ({self.why}): {said}")
+                f"{self.low:.4g} to {self.high:.4g} ({self.why}): {word}")
 
 # %% ../../nbs/show/21_compare.ipynb #c008
 ACCURACIES = ("_top1", "_miou", "_map")

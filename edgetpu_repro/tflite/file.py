@@ -189,9 +189,9 @@ def _activations(interpreter, taken:InputRange):
     return run
 
 # %% ../../nbs/tflite/01_file.ipynb #r102
-def _goes_with(said:InputRange, tensor:InputRange) -> bool:
+def _goes_with(described:InputRange, tensor:InputRange) -> bool:
     "Whether metadata and a tensor can both be right: as wide, or the tensor a part of it."
-    a, b = said.ends, tensor.ends
+    a, b = described.ends, tensor.ends
     width = (a[1] - a[0]) / (b[1] - b[0])
     return 0.25 <= width <= 4 and overlap(a, b) > 0
 
@@ -242,8 +242,8 @@ def _input_range(file) -> InputRange:
     "What a file of one image takes, and who says so."
     if len(file.inputs) != 1: return InputRange()
     metadata, tensor = read_normalization(file.content), _quantized_range(file)
-    said = range_of_metadata(*metadata) if metadata else None
-    if said and (tensor is None or _goes_with(said, tensor)): return said
+    described = range_of_metadata(*metadata) if metadata else None
+    if described and (tensor is None or _goes_with(described, tensor)): return described
     return tensor or _computed_range(file) or _weighed_range(file) or InputRange()
 
 # %% ../../nbs/tflite/01_file.ipynb #f008

@@ -63,8 +63,8 @@ def write_saved_model(
         archive.add_endpoint("serve", serve, [images])
         try: archive.write_out(f"{folder}/model", verbose=False)
         except (tf.errors.OpError, OSError) as e: # a full disk
-            said = re.sub(r"\{\{.*?\}\}", "", str(e)).replace(folder, "") # not TensorFlow's node
-            why = " ".join(said.split())[:200]
+            message = re.sub(r"\{\{.*?\}\}", "", str(e)).replace(folder, "") # not TensorFlow's node
+            why = " ".join(message.split())[:200]
             raise UsageError(f"{path} could not be written: {why}") from None
         shutil.move(f"{folder}/model", path)
 

@@ -123,8 +123,8 @@ class _Bar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         "What Keras's own line says."
-        said = ", ".join(f"{name} {float(value):.4f}" for name, value in sorted(logs.items()))
-        self.bar.write(f"epoch {epoch + 1} of {self.epochs}: {said}", file=sys.stdout)
+        metrics = ", ".join(f"{name} {float(value):.4f}" for name, value in sorted(logs.items()))
+        self.bar.write(f"epoch {epoch + 1} of {self.epochs}: {metrics}", file=sys.stdout)
 
 # %% ../../nbs/train/06_loop.ipynb #pb02p
 @contextmanager

@@ -155,8 +155,8 @@ def read_tf1(
             keys = [k for k in reader.get_variable_to_shape_map() if not IGNORED.fullmatch(k)]
             return _averaged({k: reader.get_tensor(k) for k in keys})
         except Exception as e: # damage makes TensorFlow raise whatever it stumbles over
-            said = f"{path} is not a checkpoint that TensorFlow can read: {why(e)}"
-            raise UsageError(said) from None
+            message = f"{path} is not a checkpoint that TensorFlow can read: {why(e)}"
+            raise UsageError(message) from None
 
 # %% ../../nbs/weights/04_detectors.ipynb #d008b
 def load_tf1(
@@ -180,7 +180,7 @@ def load_tf1(
     # other classes: the class heads of the model stay as they are
     left = {layer for layer, _ in shapes if re.fullmatch(r"class(\d+|ifier)", layer)}
     if missing: left = set()
-    others = [said for (layer, _), said in shapes.items() if layer not in left]
+    others = [message for (layer, _), message in shapes.items() if layer not in left]
     complain(path, model, {"it lacks": missing, "it has more:": more, "other shapes:": others})
     set_values(model, values)
     return Imported(len(values), tuple(sorted(left)))

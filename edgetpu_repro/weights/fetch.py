@@ -79,8 +79,8 @@ def _download(url:str, part:Path) -> int: # As `_receive`
             return _receive(answer, part, have)
     except urllib.error.HTTPError as e:
         if e.code == 416: part.unlink(missing_ok=True) # what was there is no part of it
-        said = f"the server answers {e.code} {e.reason}"
-        raise UsageError(f"{url}: {said}; the file may have moved") from None
+        message = f"the server answers {e.code} {e.reason}"
+        raise UsageError(f"{url}: {message}; the file may have moved") from None
     except UNREACHABLE as e:
         why = f"{url} cannot be reached ({getattr(e, 'reason', e) or type(e).__name__})"
         raise UsageError(f"{why}; is there a network? The same command goes on") from None

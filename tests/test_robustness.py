@@ -1,4 +1,4 @@
-"A few damaged files of every format; `tools/robustness.py` tries hundreds of each."
+"A few damaged files of every format; `tests/robustness.py` tries hundreds of each."
 import time
 import zipfile
 

@@ -1,12 +1,12 @@
 """Damage files of every format by chance, open them, and write down what happened.
 
-python tools/robustness.py            all formats, 500 damaged files each, kills and a full disk;
+python tests/robustness.py            all formats, 500 damaged files each, kills and a full disk;
                                       writes docs/robustness.md, row by row
-python tools/robustness.py --format tflite --format "full disk"
+python tests/robustness.py --format tflite --format "full disk"
                                       only these; the other rows stay as they are
 
 A file is damaged by a seed, so that every case can be looked at again:
-python tools/robustness.py work tflite 17 1
+python tests/robustness.py work tflite 17 1
 """
 import argparse
 import io
@@ -28,7 +28,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENT = ROOT / "docs" / "robustness.md" # tools/faults.py writes its second part
+DOCUMENT = ROOT / "docs" / "robustness.md" # tests/faults.py writes its second part
 LIMIT = 30 # seconds that one file may take
 DISK = "8k" # less than any file that the commands write
 MODEL = "mobilenet_edgetpu_v2_tiny"
@@ -649,7 +649,7 @@ def sound_files(folder):
 
 HEAD = """# Damaged files
 
-What `python tools/robustness.py` tried, and what happened: files of every format that the
+What `python tests/robustness.py` tried, and what happened: files of every format that the
 commands open, damaged by chance (bits, cuts, missing, doubled, zero and random pieces, other
 words), and commands that were killed at random moments or had no disk left. Opened means that the
 damage was not noticed, because the format has no checksum there. Memory is what it took more than
@@ -659,9 +659,9 @@ run, not by hand, with the commit that it ran from.
 
 """
 TAIL = """
-`python tools/robustness.py` writes all of it anew, in about a quarter of an hour (the full disk
+`python tests/robustness.py` writes all of it anew, in about a quarter of an hour (the full disk
 needs root, for a small file system in memory); `--format NAME`, given once or more, only these
-rows. A case is damaged by its number: `python tools/robustness.py work tflite 17 1` opens number 17
+rows. A case is damaged by its number: `python tests/robustness.py work tflite 17 1` opens number 17
 of `.tflite` again. The tests try a dozen of each format (`tests/test_robustness.py`).
 """
 COLUMNS = ("what", "tried", "opened", "refused in a line", "tracebacks", "crashes and hangs",

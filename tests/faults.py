@@ -1,6 +1,6 @@
 """Run the tests of faults by kind, and write their counts into docs/robustness.md.
 
-python tools/faults.py                all kinds, one after another
+python tests/faults.py                all kinds, one after another
 """
 import re
 import subprocess
@@ -31,7 +31,7 @@ KINDS = { # {kind: (file, words of which a test's name has one; all where there 
 HEAD = """
 ## Other faults
 
-Not by chance but by hand: what two attacks found, each left as a test. `python tools/faults.py`
+Not by chance but by hand: what two attacks found, each left as a test. `python tests/faults.py`
 runs them and writes this table. Skipped is what the host cannot try (no Chromium, no root).
 
 """

@@ -7,20 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import BIN, ROOT
-from test_demo import FREE, look, python, runtime, same_boxes # noqa: F401, a fixture
+from test_demo import FREE, look, python, runtime # noqa: F401, a fixture
 
+from edgetpu_repro.models.specs import build_model
 from edgetpu_repro.tasks.detection import detections_of
 from edgetpu_repro.tasks.finalize import finalize, finalize_methods
+from edgetpu_repro.tflite.export import export_model
+from edgetpu_repro.tflite.options import ExportOptions
+from edgetpu_repro.weights.start import load_released
 
 DATA = Path(os.environ.get("EDGETPU_REPRO_DATA", ROOT.parent / "shared/data"))
 THERE = all((DATA / name).is_dir() for name in ("published", "real"))
 pytestmark = pytest.mark.skipif(not THERE, reason="needs released files and real pictures "
                                 "(EDGETPU_REPRO_DATA)")
 CLASSIFIER = DATA / "published/mobilenet_edgetpu_0.75_224_post_training_quant.tflite"
-RELEASED = { # what it is: (file, model)
-    "masks": ("autoseg-edgetpu_fused_argmax_xs_1.tflite", "autoseg_edgetpu_xs"),
-    "boxes": ("spaghettinet_edgetpu_s.tflite", "spaghettinet_edgetpu_s"),
+RELEASED = { # what it is: (file, model, classes)
+    "masks": ("autoseg-edgetpu_fused_argmax_xs_1.tflite", "autoseg_edgetpu_xs", 32),
+    "boxes": ("spaghettinet_edgetpu_s.tflite", "spaghettinet_edgetpu_s", 90),
 }
+RAW = ExportOptions(finalize_methods=("none",))
 PICTURES = 3 # of each kind
 
 
@@ -32,18 +37,13 @@ def some(folder):
 
 
 @pytest.fixture(scope="module")
-def files(installed, tmp_path_factory):
+def files(tmp_path_factory):
     "{what it is: path}: the classifier as it is, the others again, in float with raw outputs."
-    found = dict(classes=CLASSIFIER)
-    for what, (name, model) in RELEASED.items():
-        folder = tmp_path_factory.mktemp(what)
-        done = installed("import", DATA / "published" / name, "--model_name", model,
-                         "--output_dir", folder)
-        assert done.returncode == 0, done
-        done = installed("export", "--model_name", model, "--ckpt_path", folder / f"{model}.keras",
-                         "--finalize_method", "none", "--output_dir", folder / "out")
-        assert done.returncode == 0, done
-        (found[what],) = (folder / "out").glob("*.tflite")
+    found, folder = dict(classes=CLASSIFIER), tmp_path_factory.mktemp("released")
+    for what, (file, name, classes) in RELEASED.items():
+        model = build_model(name, classes)
+        load_released(model, DATA / "published" / file)
+        found[what] = export_model(model, folder, None, RAW)[0][0]
     return found
 
 

@@ -147,6 +147,27 @@ def test_the_start_page_leads_to_the_explorer_and_back(site, visit):
     assert not one.outside() and not one.errors
 
 
+def test_results_lead_with_their_figure(site):
+    led = 0
+    for page in (site / "results").rglob("*.html"):
+        article = page.read_text().partition("<article")[2].partition("</article>")[0]
+        found = re.findall(r"<(img|table|ul)\b|(plotly-graph-div)", article)
+        kinds = [kind or figure for kind, figure in found]
+        if not {"img", "plotly-graph-div"} & set(kinds): continue
+        assert kinds[0] in ("img", "plotly-graph-div"), page
+        led += 1
+    assert led > 30
+
+
+def test_wide_tables_scroll_within_themselves(site, visit):
+    one = visit(width=PHONE)
+    one.page.goto((site / "results/default/tab1_classification.html").as_uri())
+    moved = one.page.evaluate("""() => [...document.querySelectorAll("article table")]
+        .map((table) => table.closest(".md-typeset__scrollwrap"))
+        .map((strip) => { strip.scrollLeft = 1e6; return strip.scrollLeft; })""")
+    assert moved and min(moved) > 100 and one.overflow() <= 0
+
+
 def test_lines_of_code_are_whole_on_a_phone(site, visit):
     one = visit(width=PHONE)
     one.page.goto((site / "models/13_blocks.html").as_uri())

@@ -331,10 +331,11 @@ def write_results(profile:str) -> list: # of the navigation
     files = sorted(Path("figures", profile).glob("*.png"), key=in_order)
     pictures = {path.stem: path for path in files}
     plain = [f"- [{title}]({table.name})" for title, table in tables if table.stem not in pictures]
-    shown = [f"# Profile {profile}", gallery(tables, pictures, page), "\n".join(plain)]
-    for name, picture in pictures.items():
-        if name not in names: shown += [f"## {title_of(name)}", picture_of(picture, page)]
-    write(page, "\n\n".join(filter(None, shown)))
+    others = [f"## {title_of(name)}\n\n{picture_of(picture, page)}"
+              for name, picture in pictures.items() if name not in names]
+    cards, rows = gallery(tables, pictures, page), "\n".join(plain)
+    shown = [cards, rows, *others] if cards else [*others, rows]
+    write(page, "\n\n".join([f"# Profile {profile}", *filter(None, shown)]))
     return [{"Overview": str(page)}, *({title: str(table)} for title, table in tables)]
 
 

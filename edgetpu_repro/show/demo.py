@@ -46,7 +46,7 @@ def page_data(
     explorer:str|None=None, # Address of the explorer, relative to it; None: there is none
 ) -> dict:
     "All tables of the page."
-    from edgetpu_repro.tasks import boxes, detection
+    from edgetpu_repro.tasks import boxes, drawing
     ranges = {name: range_for_json(found) for name, found in NOMINAL.items()}
     return dict(
         models=list(models),
@@ -65,7 +65,7 @@ def page_data(
         variance=boxes.VARIANCE,
         min_score=boxes.MIN_SCORE,
         max_overlap=boxes.MAX_OVERLAP,
-        colors=detection.COLORS,
+        colors=drawing.COLORS,
         most_pixels=MOST_PIXELS,
     )
 

@@ -607,6 +607,10 @@
     let file;
     try { file = built(); } catch (error) { show(error); return; }
     const tab = window.open(`${EXPLORER.demo}#explorer`);
+    if (!tab) {
+      show(new Model.UsageError("the browser did not open a tab: allow it, or use Download .tflite"));
+      return;
+    }
     const give = (event) => {
       if (event.source !== tab || event.origin !== location.origin || event.data !== "ready") return;
       window.removeEventListener("message", give);

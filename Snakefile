@@ -105,7 +105,7 @@ REPORT = f"{BUILD}/report.html"
 
 
 # What a profile makes: the report; or the figures of released files; or trainings again and again.
-TIMED = PAPERS.timed_files()
+TIMED = PAPERS.files_to_time()
 WORKFLOW = [REPORT, *records("train", MODELS), *TIMED]
 AGAIN = PAPERS.papers["repeats"].makes if PROFILE.repeats.seeds else []
 
@@ -141,7 +141,7 @@ for task, models in TRAINED.items():
             name: f"export_{model}"
             input: PREPARED, f"{BUILD}/weights/{model}.keras", **source("runs/export")
             output:
-                trained_files(model), PAPERS.timed_files(task, [model]),
+                trained_files(model), PAPERS.files_to_time(task, [model]),
                 records("export", [f"{model}_trained", f"{model}_timed"]),
                 records("evaluate", [model]),
                 f"{BUILD}/pictures/{model}.npz"
@@ -157,7 +157,7 @@ for task, models in REFERENCES.items():
         name: f"export_references_{task}"
         input: PREPARED, **source("runs/export")
         output:
-            PAPERS.timed_files(task, models),
+            PAPERS.files_to_time(task, models),
             records("export", [f"{m}_timed" for m in models])
         params:
             **given("runs/export", export_settings(task),
@@ -172,7 +172,7 @@ for task, models in REFERENCES.items():
 for task in USED:
     rule:
         name: f"benchmark_{task}"
-        input: PREPARED, PAPERS.timed_files(task), **source("runs/benchmark")
+        input: PREPARED, PAPERS.files_to_time(task), **source("runs/benchmark")
         output: records("benchmark", PAPERS.timed(task))
         params:
             **given("runs/benchmark", [PROFILE.benchmark, PROFILE.task(task).timed],

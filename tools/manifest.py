@@ -26,7 +26,7 @@ from edgetpu_repro.models.specs import get_spec
 from edgetpu_repro.search.ablation import EXCHANGES
 from edgetpu_repro.search.spaces import get_space
 from edgetpu_repro.search.study import planned_studies
-from edgetpu_repro.tasks.base import TASKS, timed_files, variant_name, variants_of
+from edgetpu_repro.tasks.base import TASKS, files_to_time, variant_name, variants_of
 from edgetpu_repro.train.repeats import planned_repeats
 
 ENDINGS = { # of a product: folder of a run's `Paths`, and its files
@@ -131,10 +131,10 @@ class Manifest:
         return [variant_name(m, v) for t in tasks or self.used if t in self.used
                 for m in self.used[t].all_models for v in variants_of(t).timed]
 
-    def timed_files(self, task=None, models=None) -> list: # of paths
+    def files_to_time(self, task=None, models=None) -> list: # of paths
         "The files that are timed, of a task or of some of its models."
         return [self.path(file) for name, mine in self.used.items() if task in (None, name)
-                for file in timed_files(self.paths, name, models or mine.all_models).values()]
+                for file in files_to_time(self.paths, name, models or mine.all_models).values()]
 
     @cached_property
     def groups(self) -> dict: # {reference: names of records}

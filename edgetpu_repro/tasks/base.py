@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'Prediction', 'decibels', 'sqnr_db', 'class_name', 'share', 'OutputInfo', 'CustomOperator', 'set_layer',
-           'copy_weights', 'shapes_of', 'Task', 'variant_name', 'variants_of', 'timed_files', 'task_of_outputs',
+           'copy_weights', 'shapes_of', 'Task', 'variant_name', 'variants_of', 'files_to_time', 'task_of_outputs',
            'task_of_model']
 
 # %% ../../nbs/tasks/02_base.ipynb #c002
@@ -469,7 +469,7 @@ def variants_of(
     return TASKS[task].plan if task in TASKS.added else plan_of(TASKS.known(task))
 
 # %% ../../nbs/tasks/02_base.ipynb #tk08p
-def timed_files(
+def files_to_time(
     paths, # `Paths` of a profile
     task:str, # Its name
     models, # Of the task

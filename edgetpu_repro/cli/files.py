@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RELEASED_HELP', 'Released', 'ModelName', 'KerasFolder', 'Listed', 'FetchName', 'FetchFolder', 'Kind', 'CkptPath',
            'Quantize', 'LessRestrictive', 'OutputLayer', 'Calibration', 'CalibrationImages', 'Crop', 'Steps', 'Batch',
-           'Target', 'Quantizer', 'Recipe', 'Rule', 'Format', 'Labels', 'Report', 'MaxDetections', 'AllowDegraded',
-           'AllowRefused', 'EMBEDDED', 'ModelPath', 'Images', 'PredictLabels', 'PictureFolder', 'import_command',
-           'fetch', 'export', 'predict']
+           'Target', 'Quantizer', 'Recipe', 'Rule', 'InputType', 'OutputType', 'Format', 'Labels', 'Report',
+           'MaxDetections', 'AllowDegraded', 'AllowRefused', 'EMBEDDED', 'ModelPath', 'Images', 'PredictLabels',
+           'PictureFolder', 'import_command', 'fetch', 'export', 'predict']
 
 # %% ../../nbs/cli/03_files.ipynb #a002
 from contextlib import nullcontext
@@ -124,6 +124,9 @@ Recipe = option(list[str], "a8w8; with aeq also a16w8, dynamic or weight_only. "
 Rule = option(list[str], "With aeq: another recipe, or float, for some operators, "
                          "e.g. ':classifier=float'.",
               metavar="OPERATOR:REGEX=RECIPE")
+InputType = option(str, "Of the image, quantised: int8, uint8 (bytes as a camera has them) or "
+                        "float32; the quantiser's own if not given.")
+OutputType = option(str, "Of the outputs, likewise; masks become uint8 class numbers, too.")
 Format = option(str, "tflite, saved_model or keras.")
 Labels = option(Path, "Text file with the name of each class, for the file's metadata; "
                       "the dataset's if not given.")
@@ -349,6 +352,8 @@ def export(
     quantizer: Quantizer = "tf",
     recipe: Recipe = ("a8w8",),
     rule: Rule = (),
+    input_type: InputType = None,
+    output_type: OutputType = None,
     format: Format = "tflite",
     labels: Labels = None,
     report: Report = False,
@@ -369,8 +374,10 @@ def export(
     if report: _check_report(quantize)
     methods = _methods(spec, model_name, finalize_method, output_layer, image_size)
     _check_targets(target, quantizer, recipe, rule)
-    from edgetpu_repro.tflite.options import check_batch_size
+    from edgetpu_repro.tflite.options import check_batch_size, check_end
     check_batch_size(batch_size)
+    ends = dict(input_type=input_type, output_type=output_type)
+    for name, kind in ends.items(): check_end(name, kind, quantize)
     from edgetpu_repro.tflite.options import ExportOptions
     from edgetpu_repro.tflite.formats import up_to_layer
     if images and not images.is_dir(): raise UsageError(f"{images} is not a folder")
@@ -389,7 +396,7 @@ def export(
                                 max_detections=max_detections, about=about,
                                 trained=bool(ckpt_path), report=report, calibrate_on=count,
                                 task=getattr(spec, "about", None),
-                                taken=getattr(spec, "taken", None))
+                                taken=getattr(spec, "taken", None), **ends)
         done = []
         for t in target:
             network = _network(spec, model_name, ckpt_path, image_size, t, num_classes)

@@ -31,6 +31,7 @@ from .metadata import with_metadata
 from .options import ANY, ExportOptions, batch_name
 from .quantize import activation_ranges, check_operators, quantize_tflite
 from .report import layer_report, write_report
+from .types import with_types
 
 # %% ../../nbs/tflite/13_export.ipynb #x102
 class Exporter:
@@ -154,6 +155,13 @@ def opened(self:Exporter, file:TFLiteFile) -> TFLiteFile:
 
 
 @patch
+def typed(self:Exporter, file:TFLiteFile) -> TFLiteFile:
+    "A quantised file with the types that were asked for at its ends."
+    ends = self.options.input_type, self.options.output_type
+    return self.file_of(with_types(file, *ends)) if any(ends) else file
+
+
+@patch
 def finished(self:Exporter, file:TFLiteFile, method:str) -> TFLiteFile:
     "A graph with the operator that follows; `UsageError` where it is not as it should be."
     operator = self.operator_of(method)
@@ -243,6 +251,7 @@ def file_name(
     if options.batch_size != 1: parts.append(f"batch{batch_name(options.batch_size)}")
     if recipe != "a8w8": parts.append(recipe or "float")
     else: parts.append("int8" if options.quantizer == "tf" else "int8_aeq")
+    for option, kind in options.ends.items(): parts.append(f"{option.split('_')[0]}_{kind}")
     return "_".join(parts) + ".tflite"
 
 
@@ -268,8 +277,9 @@ def described(self:Exporter, file:TFLiteFile, recipe:str|None) -> bytes:
     infos = self.task.output_infos([o.shape for o in outputs], [o.dtype for o in outputs])
     plain = "float" if len(infos) > 1 else ""
     description = f"{recipe} by {options.quantizer}" if recipe else plain
+    for option, kind in options.ends.items(): description += f", {option} {kind}"
     how = dict(outputs=infos, taken=file.input_range)
-    return with_metadata(file, self.model.name, description, options.labels, **how)
+    return with_metadata(self.typed(file), self.model.name, description, options.labels, **how)
 
 
 @patch
@@ -279,6 +289,7 @@ def write(self:Exporter, folder, file:TFLiteFile, method:str, rest:dict) -> tupl
     card = dict(model=self.model.name, finalize_method=method)
     card |= self.task.card_fields(method, options.max_detections) | dict(target=options.target)
     if options.batch_size != 1: card["batch_size"] = options.batch_size
+    card |= options.ends
     seconds = round(time.perf_counter() - self.start, 2)
     card |= dict(options.about, **rest, seconds=seconds, labels=len(options.labels))
     path = Path(folder)/file_name(self.model, method, recipe, options)

@@ -33,7 +33,13 @@ def on_grid(images, file):
 
 
 def arrays(outputs):
-    return [*outputs.values()] if isinstance(outputs, dict) else [outputs]
+    "The outputs; of detections those that were found: the rest of the tensors is not written."
+    if not isinstance(outputs, dict): return [outputs]
+    found = [*outputs.values()]
+    counts = [y for y in found if y.ndim == 1]
+    if not counts: return found
+    rows = [(int(n), [y[i] for y in found if y.ndim > 1]) for i, n in enumerate(counts[0])]
+    return [counts[0], *(y[:n] for n, several in rows for y in several if n)]
 
 
 def exporter(name, images, classes=10):

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RELEASED_HELP', 'Released', 'ModelName', 'KerasFolder', 'Listed', 'FetchName', 'FetchFolder', 'Kind', 'CkptPath',
            'Quantize', 'LessRestrictive', 'OutputLayer', 'Calibration', 'CalibrationImages', 'Crop', 'Steps', 'Batch',
-           'Target', 'Quantizer', 'Recipe', 'Rule', 'InputType', 'OutputType', 'Format', 'Labels', 'Report',
-           'MaxDetections', 'AllowDegraded', 'AllowRefused', 'EMBEDDED', 'ModelPath', 'Images', 'PredictLabels',
-           'PictureFolder', 'import_command', 'fetch', 'export', 'predict']
+           'Target', 'Quantizer', 'Recipe', 'Rule', 'Equalize', 'CorrectBias', 'InputType', 'OutputType', 'Format',
+           'Labels', 'Report', 'MaxDetections', 'AllowDegraded', 'AllowRefused', 'EMBEDDED', 'ModelPath', 'Images',
+           'PredictLabels', 'PictureFolder', 'import_command', 'fetch', 'export', 'predict']
 
 # %% ../../nbs/cli/03_files.ipynb #a002
 from contextlib import nullcontext
@@ -124,6 +124,10 @@ Recipe = option(list[str], "a8w8; with aeq also a16w8, dynamic or weight_only. "
 Rule = option(list[str], "With aeq: another recipe, or float, for some operators, "
                          "e.g. ':classifier=float'.",
               metavar="OPERATOR:REGEX=RECIPE")
+Equalize = flag("--equalize", "Before quantisation: let the channels between two convolutions "
+                "reach alike.")
+CorrectBias = flag("--correct-bias", "Before quantisation: take off biases what rounding the "
+                   "weights adds on average.")
 InputType = option(str, "Of the image, quantised: int8, uint8 (bytes as a camera has them) or "
                         "float32; the quantiser's own if not given.")
 OutputType = option(str, "Of the outputs, likewise; masks become uint8 class numbers, too.")
@@ -180,6 +184,14 @@ def _check_targets(targets, quantizer, recipes, rules):
     for t in targets:
         if t not in TARGETS: raise unknown("target", t, TARGETS)
     for r in recipes: check_recipe(quantizer, r, tuple(rules))
+
+
+def _check_ends(quantize:bool, ends:dict, prepared:dict):
+    "Refuse what a float file has not: bytes at its ends, weights that are prepared for int8."
+    from edgetpu_repro.tflite.options import check_end
+    for name, kind in ends.items(): check_end(name, kind, quantize)
+    for name, wanted in prepared.items():
+        if wanted and not quantize: raise UsageError(f"--{name} needs --quantize")
 
 
 def _chosen(model_name, ckpt_path, image_size, num_classes, own) -> tuple:
@@ -352,6 +364,8 @@ def export(
     quantizer: Quantizer = "tf",
     recipe: Recipe = ("a8w8",),
     rule: Rule = (),
+    equalize: Equalize = False,
+    correct_bias: CorrectBias = False,
     input_type: InputType = None,
     output_type: OutputType = None,
     format: Format = "tflite",
@@ -374,10 +388,11 @@ def export(
     if report: _check_report(quantize)
     methods = _methods(spec, model_name, finalize_method, output_layer, image_size)
     _check_targets(target, quantizer, recipe, rule)
-    from edgetpu_repro.tflite.options import check_batch_size, check_end
+    from edgetpu_repro.tflite.options import check_batch_size
     check_batch_size(batch_size)
     ends = dict(input_type=input_type, output_type=output_type)
-    for name, kind in ends.items(): check_end(name, kind, quantize)
+    prepared = dict(equalize=equalize, correct_bias=correct_bias)
+    _check_ends(quantize, ends, prepared)
     from edgetpu_repro.tflite.options import ExportOptions
     from edgetpu_repro.tflite.formats import up_to_layer
     if images and not images.is_dir(): raise UsageError(f"{images} is not a folder")
@@ -396,7 +411,8 @@ def export(
                                 max_detections=max_detections, about=about,
                                 trained=bool(ckpt_path), report=report, calibrate_on=count,
                                 task=getattr(spec, "about", None),
-                                taken=getattr(spec, "taken", None), **ends)
+                                taken=getattr(spec, "taken", None), **ends,
+                                **prepared)
         done = []
         for t in target:
             network = _network(spec, model_name, ckpt_path, image_size, t, num_classes)

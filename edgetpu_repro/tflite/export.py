@@ -25,6 +25,7 @@ from .calibration import Pictures, divide
 from .convert import converted, fold_norms, tflite_argmax, traced
 from .edgetpu import not_for_edgetpu
 from .ends import model_range
+from .equalize import correct_biases, equalize, holding, observe, weights_of
 from .file import TFLiteFile
 from .graph import with_operator, with_signature
 from .metadata import with_metadata
@@ -48,7 +49,7 @@ class Exporter:
         self.hw = tuple(model.input_shape[1:3])
         self.pictures = _pictures(model, calibration, options)
         self.recipes = (None,) if self.pictures.calibration is None else options.recipes
-        self.floats, self.ranges = {}, {}
+        self.traces, self.floats, self.ranges = {}, {}, {}
 
     @cached_property
     def folded(self):
@@ -59,6 +60,19 @@ class Exporter:
     def images(self) -> np.ndarray:
         "What the files are compared on."
         return self.pictures.check[:self.most(self.task.MOST_CHECKED)]
+
+    @cached_property
+    def stages(self) -> dict: # {stage: weights; None: those of the one before}
+        "The folded weights on their way to a quantiser: equalised, biases corrected, as asked for."
+        options, given = self.options, self.pictures.calibration
+        out = dict(folded=None, equalized=None, corrected=None)
+        if given is None or not options.prepared: return out
+        weights, seen = weights_of(self.folded), observe(self.folded, self.taken.of(given))
+        if options.equalize:
+            weights, seen = equalize(self.folded, weights, seen)
+            out |= dict(equalized=weights, corrected=weights)
+        if options.correct_bias: out["corrected"] = correct_biases(self.folded, weights, seen)
+        return out
 
     def most(self, count:int|None) -> int|None:
         "A number of images that a call of the graph can take."
@@ -83,18 +97,31 @@ def _pictures(model, images, options:ExportOptions) -> Pictures:
 
 # %% ../../nbs/tflite/13_export.ipynb #x104
 @patch
-def float_file(self:Exporter, method:str="none") -> TFLiteFile:
-    "The graph of a method in float, converted once; the operator behind it is not there yet."
-    method = self.task.graph_of(method)
-    if method not in self.floats:
+def trace_of(self:Exporter, method:str):
+    "The graph of a method, traced once; it reads the weights that the folded model has."
+    if method not in self.traces:
         def run(image):
             outputs = self.folded(image, training=False)
             return self.task.finalize(outputs, method, tflite_argmax)
 
         shape = self.options.traced, *self.model.input_shape[1:]
-        content = converted(traced(run, shape, self.folded))
-        self.floats[method] = self.file_of(self.named(content, method))
-    return self.floats[method]
+        self.traces[method] = traced(run, shape, self.folded)
+    return self.traces[method]
+
+
+@patch
+def float_file(self:Exporter,
+    method:str="none",
+    stage:str="folded", # Of the weights: as `stages` has them
+) -> TFLiteFile:
+    "The graph of a method in float, converted once; the operator behind it is not there yet."
+    method, weights = self.task.graph_of(method), self.stages[stage]
+    key = method, stage if weights else "folded"
+    if key not in self.floats:
+        run = self.trace_of(method)
+        with holding(self.folded, weights): content = converted(run)
+        self.floats[key] = self.file_of(self.named(content, method))
+    return self.floats[key]
 
 
 @patch
@@ -115,7 +142,7 @@ def ranges_of(self:Exporter, method:str) -> dict|None: # {name of an activation:
     if not self.options.needs_ranges: return None
     method = self.task.graph_of(method)
     if method not in self.ranges:
-        float_file = self.float_file(method)
+        float_file = self.float_file(method, "corrected")
         self.ranges[method] = activation_ranges(float_file, self.pictures.calibration)
     return self.ranges[method]
 
@@ -134,7 +161,8 @@ def quantized(self:Exporter, method:str, recipe:str) -> TFLiteFile:
     options, operator, rules = self.options, self.operator_of(method), self.options.rules
     if operator and options.quantizer == "aeq": rules = (*rules, "OUTPUT:=float")
     how = recipe, options.quantizer, rules, bool(operator) or options.less_restrictive
-    content = quantize_tflite(self.float_file(method), self.ranges_of(method), *how)
+    source = self.float_file(method, "corrected")
+    content = quantize_tflite(source, self.ranges_of(method), *how)
     check_operators(content, int8=options.full_integer and not operator)
     if operator and options.full_integer: check_only_dequantized(content)
     one = len(self.float_file(method).outputs) == 1 # of several the quantiser may change the order
@@ -289,7 +317,7 @@ def write(self:Exporter, folder, file:TFLiteFile, method:str, rest:dict) -> tupl
     card = dict(model=self.model.name, finalize_method=method)
     card |= self.task.card_fields(method, options.max_detections) | dict(target=options.target)
     if options.batch_size != 1: card["batch_size"] = options.batch_size
-    card |= options.ends
+    card |= options.ends | (options.prepared if recipe else {})
     seconds = round(time.perf_counter() - self.start, 2)
     card |= dict(options.about, **rest, seconds=seconds, labels=len(options.labels))
     path = Path(folder)/file_name(self.model, method, recipe, options)
@@ -323,7 +351,8 @@ def steps(
 def reported(self:Exporter, graph:TFLiteFile, method:str, path) -> list: # of paths
     "Write the report of a quantised file's layers beside it."
     some = self.images[:self.most(4)]
-    rows = layer_report(self.opened(self.float_file(method)), self.opened(graph), some)
+    same = self.float_file(method, "equalized") # has the activations of the quantised file
+    rows = layer_report(self.opened(same), self.opened(graph), some)
     return list(map(str, write_report(rows, path)))
 
 # %% ../../nbs/tflite/13_export.ipynb #x118

@@ -113,6 +113,8 @@ class ExportOptions:
     taken:InputRange|None = None             # what it takes; None: as its first layers say
     input_type:str|None = None               # of `ENDS`; None: as the quantiser has it
     output_type:str|None = None              # likewise
+    equalize:bool = False                    # channels across ReLU, before quantisation
+    correct_bias:bool = False                # by what rounding of weights adds, likewise
 
     def __post_init__(self):
         if self.target not in TARGETS: raise unknown("target", self.target, TARGETS)
@@ -130,6 +132,12 @@ class ExportOptions:
         "Types of the ends that were asked for."
         asked = dict(input_type=self.input_type, output_type=self.output_type)
         return {option: kind for option, kind in asked.items() if kind}
+
+    @property
+    def prepared(self) -> dict: # {'equalize', 'correct_bias': True}
+        "What happens to the weights before they are quantised."
+        asked = dict(equalize=self.equalize, correct_bias=self.correct_bias)
+        return {option: True for option, wanted in asked.items() if wanted}
 
     @property
     def full_integer(self) -> bool:

@@ -16,9 +16,9 @@ from .file import TFLiteFile
 from .graph import TYPES, Graph
 
 # %% ../../nbs/tflite/09_types.ipynb #ty05
-VERSIONS = {"QUANTIZE": {}, "DEQUANTIZE": dict(int8=2, int16=3), "CAST": {}} # by what is taken; else 1
+VERSIONS = {"QUANTIZE": {}, "DEQUANTIZE": dict(int8=2, int16=3), "CAST": {}} # of a type; else 1
 
-
+# %% ../../nbs/tflite/09_types.ipynb #ty05b
 def _code(graph, kind:str, version:int) -> int:
     "The place of an operator among a file's, added where it is not there."
     number, codes = getattr(schema.BuiltinOperator, kind), graph.model.operatorCodes
@@ -30,7 +30,7 @@ def _code(graph, kind:str, version:int) -> int:
     codes.append(code)
     return len(codes) - 1
 
-
+# %% ../../nbs/tflite/09_types.ipynb #ty05c
 @patch
 def builtin(self:Graph, kind:str, source:int, target:int):
     "An operator that makes one tensor of another; as yet outside of the graph."
@@ -51,7 +51,7 @@ def _scale(tensor) -> float:
     q = tensor.quantization
     return float(q.scale[0]) if q is not None and q.scale is not None and len(q.scale) else 0.0
 
-
+# %% ../../nbs/tflite/09_types.ipynb #ty07b
 def _parameters(inner, shift:int): # None for floats
     "The quantisation of a tensor, its zero point moved."
     q = schema.QuantizationParametersT()
@@ -59,7 +59,7 @@ def _parameters(inner, shift:int): # None for floats
     q.zeroPoint = np.array(inner.quantization.zeroPoint, "int64") + shift
     return q
 
-
+# %% ../../nbs/tflite/09_types.ipynb #ty07c
 @patch
 def outer(self:Graph, index:int, kind:str) -> int: # Its number
     "Another tensor for what a tensor stands for, which takes its name."
@@ -75,7 +75,7 @@ def outer(self:Graph, index:int, kind:str) -> int: # Its number
 # %% ../../nbs/tflite/09_types.ipynb #ty09
 BYTES = {"int8", "uint8"}
 
-
+# %% ../../nbs/tflite/09_types.ipynb #ty09b
 def _step(have:str, want:str, quantized:bool, to_float:str, classes:int|None) -> str|None:
     "The operator between two types; None where there is none."
     if quantized and want == "float32": return to_float
@@ -85,7 +85,7 @@ def _step(have:str, want:str, quantized:bool, to_float:str, classes:int|None) ->
         return "CAST" if fits else None
     return None
 
-
+# %% ../../nbs/tflite/09_types.ipynb #ty09c
 @patch
 def _between(self:Graph, index:int, want:str, what:str, to_float:str, classes=None) -> str:
     "The operator between a tensor and another type of it; `UsageError` where there is none."
@@ -110,7 +110,7 @@ def retype_input(self:Graph, want:str):
     self.graph.inputs = np.array([made], "int32")
     self.point(index, made, "inputs")
 
-
+# %% ../../nbs/tflite/09_types.ipynb #ty10b
 @patch
 def retype_outputs(self:Graph, want:str, classes:int|None=None):
     "Let the graph give every output in another type."
@@ -123,7 +123,7 @@ def retype_outputs(self:Graph, want:str, classes:int|None=None):
         self.graph.outputs[place] = made
         self.point(index, made, "outputs")
 
-
+# %% ../../nbs/tflite/09_types.ipynb #ty10c
 @patch
 def point(self:Graph, before:int, after:int, side:str):
     "Let signatures call another tensor by the same name."

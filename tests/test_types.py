@@ -15,7 +15,7 @@ from edgetpu_repro.models.specs import build_model
 from edgetpu_repro.tflite.export import Exporter
 from edgetpu_repro.tflite.file import TFLiteFile
 from edgetpu_repro.tflite.options import ANY, ENDS, ExportOptions
-from edgetpu_repro.weights.importer import file_graph
+from edgetpu_repro.weights.graphs import file_graph
 
 MODEL = "mobilenet_edgetpu_v2_tiny"
 MASK = "resize32,argmax,resize64,squeeze"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECS', 'ALIASES', 'VARIANTS', 'CLASSES', 'MAX_JSON', 'LAYOUTS', 'Variant', 'list_models', 'meant', 'get_spec',
-           'backbone_of', 'spec_to_json', 'spec_from_json', 'read_spec', 'resolve_spec', 'has_layout', 'sizes_of',
-           'layout', 'build_model']
+           'backbone_of', 'to_plain', 'from_plain', 'spec_to_json', 'spec_from_json', 'read_spec', 'resolve_spec',
+           'has_layout', 'sizes_of', 'layout', 'build_model']
 
 # %% ../../nbs/models/03_specs.ipynb #c002
 import importlib, inspect, json, re, reprlib
@@ -155,17 +155,17 @@ CLASSES = {cls.__name__: cls for cls in (Block, Classifier, Reference, DeepLab, 
 MAX_JSON = 2**20 # bytes of a spec's file
 
 
-def _to_plain(value):
+def to_plain(value):
     "Dataclasses and tuples as the dicts and lists of JSON."
     if is_dataclass(value):
-        plain = {field.name: _to_plain(getattr(value, field.name)) for field in fields(value)}
+        plain = {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
         return {"class": type(value).__name__, **plain}
-    return [_to_plain(v) for v in value] if isinstance(value, tuple) else value
+    return [to_plain(v) for v in value] if isinstance(value, tuple) else value
 
 # %% ../../nbs/models/03_specs.ipynb #c036b
-def _from_plain(value):
-    "The opposite of `_to_plain`; raises `UsageError` for what is no spec."
-    if isinstance(value, list): return tuple(_from_plain(v) for v in value)
+def from_plain(value):
+    "The opposite of `to_plain`; raises `UsageError` for what is no spec."
+    if isinstance(value, list): return tuple(from_plain(v) for v in value)
     if not isinstance(value, dict): return value
     given = dict(value)
     name = given.pop("class", None)
@@ -175,14 +175,14 @@ def _from_plain(value):
         if key not in known: raise unknown(f"field of {name}", key[:60], known)
     lacking = [n for n, field in known.items() if field.default is MISSING and n not in given]
     if lacking: raise UsageError(f"{name} lacks {', '.join(lacking)}")
-    return CLASSES[name](**{key: _from_plain(v) for key, v in given.items()})
+    return CLASSES[name](**{key: from_plain(v) for key, v in given.items()})
 
 # %% ../../nbs/models/03_specs.ipynb #c037
 def spec_to_json(
     spec, # A spec, registered or not
 ) -> str: # JSON text
     "Write a spec as JSON."
-    return json.dumps(_to_plain(spec), indent=1) + "\n"
+    return json.dumps(to_plain(spec), indent=1) + "\n"
 
 # %% ../../nbs/models/03_specs.ipynb #c037b
 def spec_from_json(
@@ -200,7 +200,7 @@ def spec_from_json(
     if plain.get("class") in ("Block", "Node"):
         raise UsageError(f"{where} holds a part of a model, not a model")
     try:
-        spec = _from_plain(plain)
+        spec = from_plain(plain)
         backbone_of(spec)
     except UsageError as e: raise UsageError(f"{where} is no spec: {e}") from None
     except RecursionError:

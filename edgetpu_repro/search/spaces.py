@@ -7,20 +7,24 @@ __all__ = ['DEPTHS', 'STRIDES', 'WIDTHS', 'GROUP_KINDS', 'FIRST', 'SMALLEST', 'R
            'MULTIPLIERS', 'HEAD', 'RELEASED_HEAD', 'SPACES', 'Decision', 'Decoded', 'Space', 'random_dna', 'mutate_dna',
            'content_hash', 'named', 'v2_decisions', 'v2_blocks', 'fitting_group_size', 'v2_block', 'V2GC', 'v2_spec',
            'cuts', 'v2_encode_block', 'v2_encode', 'autoseg_layer', 'autoseg_decisions', 'AutosegJoint',
-           'autoseg_encode', 'autoseg_encode_layer', 'get_space']
+           'autoseg_encode', 'autoseg_encode_layer', 'Places', 'places_encode', 'places_to_json', 'places_from_json',
+           'get_space']
 
 # %% ../../nbs/search/00_spaces.ipynb #x002
-import hashlib
+import hashlib, json
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import log10, prod
 
-from ..core.errors import UsageError, brief, unknown
+from ..core.errors import UsageError, brief, readable, unknown
+from ..core.files import read_json
 from ..models.block import Block
 from ..models.families import Classifier, round_channels
 from ..models.heads import Autoseg
-from ..models.specs import backbone_of, resolve_spec, spec_to_json
+from ..models.specs import (
+    from_plain, to_plain, backbone_of, resolve_spec, spec_to_json)
 
 # %% ../../nbs/search/00_spaces.ipynb #x005
 @dataclass(frozen=True)
@@ -408,6 +412,71 @@ def autoseg_encode_layer(
 
 AutosegJoint.encode = autoseg_encode
 
+# %% ../../nbs/search/00_spaces.ipynb #pl02
+@dataclass(frozen=True)
+class Places(Space):
+    "Candidates at the places of a trained network, each with a worth: see `search.frontier`."
+    spec:Classifier          # the trained network
+    options:tuple            # of each place: (name, `Block`, or None for nothing) pairs
+    kls:tuple                # of each place: the divergence that each causes, in nats
+    name = "places"
+    task = "classification"
+
+    @cached_property
+    def decisions(self) -> tuple:
+        "A decision a place."
+        return tuple(Decision(f"p{i:02d}", tuple(name for name, _ in known))
+                     for i, known in enumerate(self.options))
+
+    def decode(
+        self,
+        dna:tuple,
+    ) -> Decoded: # with a `Classifier`
+        "The network that a DNA stands for."
+        chosen = [known[i][1] for known, i in zip(self.options, self.check(dna))]
+        blocks = tuple(block for block in chosen if block is not None)
+        return Decoded(named(replace(self.spec, blocks=blocks), self.name), ())
+
+# %% ../../nbs/search/00_spaces.ipynb #pl03
+def places_encode(
+    space:Places,
+    model, # Name, spec or JSON file of a network
+) -> tuple:
+    "The DNA of a network, of several the one that is worth most; `UsageError` where there is none."
+    blocks, known = resolve_spec(model).blocks, {0: (0, ())} # {blocks used: (divergence, DNA)}
+    for options, kls in zip(space.options, space.kls):
+        longer = defaultdict(list)
+        for used, (kl, dna) in known.items():
+            for i, (_, block) in enumerate(options):
+                step = block is not None
+                if not step or blocks[used:used + 1] == (block,):
+                    longer[used + step].append((kl + kls[i], (*dna, i)))
+        known = {used: min(found) for used, found in longer.items()}
+    if len(blocks) in known: return known[len(blocks)][1]
+    raise UsageError(f"{resolve_spec(model).name} is not in the space {space.name}: "
+                     "it has a block that was not tried at its place")
+
+
+Places.encode = places_encode
+
+# %% ../../nbs/search/00_spaces.ipynb #pl04
+def places_to_json(space:Places) -> str:
+    "Write a space of places as JSON."
+    rows = [[dict(name=name, block=to_plain(block), kl=kl) for (name, block), kl in zip(*place)]
+            for place in zip(space.options, space.kls)]
+    return json.dumps(dict(spec=to_plain(space.spec), places=rows), indent=1) + "\n"
+
+
+def places_from_json(path) -> Places:
+    "Read a space of places; `UsageError` for what is none."
+    found = read_json(path, "space of places")
+    with readable(path, "a space of places"):
+        spec = from_plain(found["spec"])
+        options = tuple(tuple((row["name"], from_plain(row["block"])) for row in place)
+                        for place in found["places"])
+        kls = tuple(tuple(float(row["kl"]) for row in place) for place in found["places"])
+        return Places(spec, options, kls)
+
 # %% ../../nbs/search/00_spaces.ipynb #x032
 SPACES = {space.name: space for space in (
     V2GC(),
@@ -420,8 +489,9 @@ SPACES = {space.name: space for space in (
 
 
 def get_space(
-    name:str,
+    name:str, # One of `SPACES`, or a JSON file of places
 ) -> Space:
     "A space; an unknown name raises a `UsageError`."
+    if str(name).endswith(".json"): return places_from_json(name)
     if name not in SPACES: raise unknown("space", name, SPACES)
     return SPACES[name]

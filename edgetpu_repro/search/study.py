@@ -20,7 +20,7 @@ from ..core.processes import Identity, identity
 from .controllers import get_controller
 from .journal import open_storage, reaching
 from .rewards import REWARDS, check_target, costs_of, values_of
-from .spaces import get_space
+from .spaces import Places, get_space
 
 # %% ../../nbs/search/05_study.ipynb #x005
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class SearchSettings:
         if self.reward not in REWARDS: raise unknown("reward", self.reward, REWARDS)
         kind = get_controller(self.controller, self.objectives)
         if self.reward != "pareto": self._check_target(space)
+        if (self.evaluator == "distilled") != isinstance(space, Places):
+            raise UsageError("the evaluator distilled goes with a space of places, "
+                             "a JSON file of `search frontier --table`, and with no other")
         if self.judged not in JUDGED: raise unknown("kind of images", self.judged, JUDGED)
         if self.trials < 1: raise UsageError(f"trials must be 1 or more, not {self.trials}")
         if self.band is not None: self._check_band(kind)
@@ -83,7 +86,7 @@ class SearchSettings:
         return hashlib.sha256(self.title.encode()).hexdigest()[:8]
 
 
-EVALUATORS, JUDGED = ("toy", "train", "ridge", "gp"), ("validation", "test")
+EVALUATORS, JUDGED = ("toy", "train", "distilled", "ridge", "gp"), ("validation", "test")
 
 # %% ../../nbs/search/05_study.ipynb #x010
 def create_study(
@@ -320,12 +323,17 @@ class Worker:
     evaluate:object          # function of (spec, costs) -> dict with 'accuracy'
 
     def __post_init__(self):
-        s = self.study.settings
-        kind = get_controller(s.controller, s.objectives)
-        self.controller = kind(self.study.space, s.seed, self.study.planned)
-        if s.band is not None: self.controller.accept = partial(is_near, self.study)
+        self.controller = self.make_controller()
         self.told, self.known, self.lookout = set(), {}, Lookout()
         self.waited = self.begun = False
+
+    def make_controller(self):
+        "Who proposes."
+        s = self.study.settings
+        kind = get_controller(s.controller, s.objectives)
+        made = kind(self.study.space, s.seed, self.study.planned)
+        if s.band is not None: made.accept = partial(is_near, self.study)
+        return made
 
     def listen(self):
         "Tell the controller what was finished since the last time, by whomever."
@@ -397,9 +405,10 @@ def work(
     evaluate, # Function of (spec, costs) -> dict with 'accuracy'
     report=None, # Function of the study, called before the first trial and after each
     most:int|None=None, # Trials of this worker; None: until all are done
+    kind=Worker, # Its class
 ) -> int: # Trials that this worker finished
     "Work on a study until its trials are done."
-    worker, done = Worker(study, evaluate), 0
+    worker, done = kind(study, evaluate), 0
     if report: report(study)
     while most is None or done < most:
         trial = worker.next()
@@ -417,8 +426,9 @@ def evaluator_of(
     settings:SearchSettings,
 ): # Function of (spec, costs) -> dict
     "The evaluator by its name; raises `UsageError` where a predictor has not learned to rank."
-    from edgetpu_repro.search.evaluators import Predictor, ShortTraining, toy
+    from edgetpu_repro.search.evaluators import Distilled, Predictor, ShortTraining, toy
     if settings.evaluator == "toy": return toy
+    if settings.evaluator == "distilled": return Distilled(get_space(settings.space))
     if settings.evaluator == "train":
         evaluate = ShortTraining(settings.profile, settings.changes, settings.seed, settings.judged)
         evaluate.check(get_space(settings.space).task)

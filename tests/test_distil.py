@@ -1,0 +1,187 @@
+"Places of a trained network: candidates that learn to stand in them, the exact frontier, networks."
+import json
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from edgetpu_repro.core.errors import UsageError
+from edgetpu_repro.models.specs import get_spec, read_spec, spec_to_json
+from test_search import one_line
+
+HOW = ("--steps", 4, "--batch_size", 8, "--seeds", 1, "--kind", "gc32", "--kind", "skip")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    "A folder with a small network as a teacher, its spec, another network, and pictures."
+    import keras
+
+    from edgetpu_repro.models.specs import build_model
+    from edgetpu_repro.search.distil import drawn_pictures, small_teacher
+    from edgetpu_repro.tflite.export import Exporter
+    folder = tmp_path_factory.mktemp("lab")
+    small_teacher(folder)
+    keras.utils.set_random_seed(1)
+    other = Exporter(build_model(folder / "small.json")).float_file("none").content
+    (folder / "other.tflite").write_bytes(other)
+    drawn_pictures(folder / "pictures", 30)
+    drawn_pictures(folder / "few", 5)
+    return folder
+
+
+def words(lab, study, **other):
+    "The command, with what is to be another."
+    given = dict(teacher=lab / "small.tflite", images=lab / "pictures", study=study,
+                 model=lab / "small.json") | other
+    options = [part for name, value in given.items() if value for part in (f"--{name}", value)]
+    return ("search", "distil", *options, *HOW)
+
+
+@pytest.fixture(scope="module")
+def studied(lab, cli):
+    "A finished study."
+    done = cli(*words(lab, lab / "study"), "--json")
+    assert done.returncode == 0, done.stderr
+    return lab / "study", json.loads(done.stdout)
+
+
+def worths(rows):
+    "What was found, without times."
+    return [(r["model"], r["left"], r["kls"]) for r in rows]
+
+
+@pytest.mark.quick
+def test_the_frontier_is_that_of_brute_force():
+    from edgetpu_repro.search.frontier import path_to, shortest
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        times = [rng.integers(0, 12, n).tolist() for n in (3, 2, 4, 3)]
+        costs = [rng.uniform(size=n).tolist() for n in (3, 2, 4, 3)]
+        best, chosen = shortest(times, costs, 50)
+        total = lambda rows, dna: sum(row[i] for row, i in zip(rows, dna))
+        every = list(product(*(range(len(row)) for row in times)))
+        for bins in range(51):
+            known = [total(costs, dna) for dna in every if total(times, dna) <= bins]
+            assert best[bins] == pytest.approx(min(known, default=np.inf))
+            if not known: continue
+            found = path_to(times, chosen, bins)
+            assert total(times, found) <= bins
+            assert total(costs, found) == pytest.approx(best[bins])
+
+
+@pytest.mark.quick
+def test_times_add_up_over_places():
+    from edgetpu_repro.measure.latency import predict
+    from edgetpu_repro.measure.workload import spec_operators
+    from edgetpu_repro.search.frontier import table_of
+    from edgetpu_repro.search.places import candidates_at, places_of
+    spec, rng = get_spec("mobilenet_edgetpu"), np.random.default_rng(0)
+    rows = [dict(place=p.number, candidate=name, kl=rng.uniform())
+            for p in places_of(spec) for name in candidates_at(p)]
+    table = table_of(spec, rows)
+    for _ in range(20):
+        dna = table.space.random(rng)
+        found = table.space.decode(dna).spec
+        whole = predict(spec_operators(found), with_interval=False)["ms"]
+        assert table.ms_of(dna) == pytest.approx(whole, abs=1e-9)
+        again = table.space.encode(found)
+        assert table.space.decode(again).spec == found
+        assert table.kl_of(again) <= table.kl_of(dna) + 1e-12
+
+
+@pytest.mark.quick
+def test_a_released_network_is_known_by_its_convolutions():
+    from edgetpu_repro.core.files import released_folder
+    from edgetpu_repro.search.places import recognise
+    from edgetpu_repro.weights.start import KNOWN
+    names = ("mobilenet_edgetpu", "mobilenet_edgetpu_dm0p75_slim")
+    files = {name: next(released_folder().rglob(KNOWN[name]), None) for name in names}
+    if not all(files.values()): pytest.skip("the released files are not here")
+    for name, path in files.items(): assert recognise(path).name == name
+
+
+def test_stopped_or_by_several_the_matrix_is_the_same(lab, cli, studied, tmp_path):
+    "One worker in one go; two jobs, then two by another: the same numbers to the bit."
+    _, whole = studied
+    first = cli(*words(lab, tmp_path), "--most", 2)
+    assert f"2 jobs by this process, 2 of {whole['jobs']} finished" in first.stdout, first
+    rest = json.loads(cli(*words(lab, tmp_path), "--most", 2, "--json").stdout)
+    assert rest["done"] == 2 and whole["finished"] == whole["jobs"]
+    assert worths(rest["rows"]) == worths(whole["rows"][:4])
+    assert all(0 <= row["left"] and 0 <= row["same_class"] <= 1 for row in rest["rows"])
+
+
+def test_from_the_matrix_to_a_tuned_network(lab, cli, studied, tmp_path):
+    study, _ = studied
+    found, table = tmp_path / "found.json", tmp_path / "table.json"
+    asked = ("--study", study, "--target_ms", 3, "--outside")
+    done = cli("search", "frontier", *asked, "--output", found, "--table", table)
+    assert done.returncode == 0 and "predicted KL" in done.stdout, done
+    assert len(read_spec(found).blocks) == 4
+    asked = (found, "--teacher", lab / "small.tflite", "--model", lab / "small.json")
+    keras = tmp_path / "found.keras"
+    made = cli("search", "assemble", *asked, "--study", study, "--tune", 2, "--output", keras,
+                  "--json")
+    assert made.returncode == 0, made.stderr
+    answer = json.loads(made.stdout)
+    assert answer["tuned"]["kl"] < 1 and keras.is_file()
+    run = ("search", "run", "--study", tmp_path / "c.journal", "--target_ms", 0.9)
+    searched = cli(*run, "--space", table, "--evaluator", "distilled", "--trials", 12)
+    assert "12 of 12 finished" in searched.stdout, searched
+
+
+@pytest.mark.parametrize("other, said", [
+    (dict(model=None), "is no registered network of blocks"),
+    (dict(model="spaghettinet_edgetpu_s"), "is no classifier made of blocks"),
+    (dict(model="mobilenet_edgetpu"), "does not fit"),
+    (dict(teacher="small.json"), "is neither a .keras nor a .tflite file"),
+    (dict(images="few"), "holds 5 pictures; 24 are the fewest"),
+    (dict(images="nowhere"), "nowhere is not there"),
+    (dict(teacher="other.tflite"), "holds another study"),
+])
+def test_what_is_no_study_of_this_teacher_is_a_line(lab, cli, studied, other, said):
+    study, _ = studied
+    paths = {k: lab / v if v and k != "model" else v for k, v in other.items()}
+    one_line(cli(*words(lab, study, **paths)), said)
+
+
+def test_a_picture_that_cannot_be_read_is_a_line(lab, cli, tmp_path):
+    from edgetpu_repro.search.distil import drawn_pictures
+    drawn_pictures(tmp_path / "pictures", 30)
+    (tmp_path / "pictures/007.png").write_text("no picture")
+    one_line(cli(*words(lab, tmp_path / "study", images=tmp_path / "pictures")), "007.png")
+
+
+def test_labels_that_do_not_fit_are_a_line(lab, cli):
+    names = sorted(path.name for path in (lab / "few").glob("*.png"))
+    (lab / "few/labels.txt").write_text("".join(f"{name} 10\n" for name in names))
+    one_line(cli("evaluate", lab / "small.tflite", "--images", lab / "few"), "label 10 of")
+
+
+def test_other_teachers_and_unknown_networks_are_not_assembled(lab, cli, studied, tmp_path):
+    study, _ = studied
+    own = ("--teacher", lab / "small.tflite", "--model", lab / "small.json", "--study", study)
+    small = read_spec(lab / "small.json")
+    wide = replace(small, blocks=(*small.blocks[:3], replace(small.blocks[3], expand=2)))
+    (tmp_path / "wide.json").write_text(spec_to_json(wide))
+    one_line(cli("search", "assemble", tmp_path / "wide.json", *own), "not tried at its place")
+    other = ("--teacher", lab / "other.tflite", *own[2:])
+    one_line(cli("search", "assemble", lab / "small.json", *other), "is not the teacher")
+    toy = ("search", "run", "--study", tmp_path / "t.journal", "--target_ms", 0.9)
+    one_line(cli(*toy, "--evaluator", "distilled"), "goes with a space of places")
+
+
+@pytest.mark.quick
+def test_a_place_without_a_candidate_keeps_the_trained_block():
+    from edgetpu_repro.search.distil import SMALL
+    from edgetpu_repro.search.frontier import frontier, table_of
+    rows = [dict(place=i, candidate="full_k3_e4", kl=0.1) for i in (1, 2, 3)]
+    with pytest.raises(UsageError, match="no candidate is finished"): table_of(SMALL, [])
+    trained = table_of(SMALL, rows)
+    assert trained.space.options[0] == (("trained", SMALL.blocks[0]),)
+    assert trained.kl_of((0, 0, 0, 0)) == pytest.approx(0.3)
+    table = table_of(SMALL, [*rows, dict(place=0, candidate="full_k3_e1", kl=0.1)])
+    with pytest.raises(UsageError, match="place 0 has no candidate"):
+        frontier(table, "depthwise only")

@@ -342,6 +342,15 @@ def test_importing_the_package_imports_no_keras():
     assert result.stdout.split() == ["load_released"], result.stderr
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    "A file of a model with layers of ours; its number of parameters."
+    path = tmp_path_factory.mktemp("saved") / "m.keras"
+    model = build_model("mobilenet_edgetpu_v2_tiny", 5, 64, group_conv="native")
+    model.save(path)
+    return path, model.count_params()
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -350,16 +359,10 @@ def test_importing_the_package_imports_no_keras():
         "import edgetpu_repro, tensorflow, keras",
     ],
 )
-def test_plain_keras_loads_our_files(order, tmp_path):
-    path, model = (
-        tmp_path / "m.keras",
-        build_model("mobilenet_edgetpu_v2_tiny", 5, 64, group_conv="native"),
-    )
-    model.save(path)
+def test_plain_keras_loads_our_files(order, saved):
+    path, params = saved
     result = python(
         f"{order}; m = keras.saving.load_model({str(path)!r}); "
         "print(m.count_params(), *{getattr(l, 'implementation', '') for l in m.layers} - {''})"
     )
-    assert result.stdout.split() == [str(model.count_params()), "native"], (
-        result.stdout + result.stderr[-2000:]
-    )
+    assert result.stdout.split() == [str(params), "native"], result.stdout + result.stderr[-2000:]

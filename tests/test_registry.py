@@ -49,6 +49,12 @@ def built(name):
     return build_model(name, CLASSES, SIZES[get_spec(name).task])
 
 
+@lru_cache(maxsize=1)
+def folded(name):
+    "The same without its norms, as its exports need it."
+    return fold_norms(built(name))
+
+
 def pictures(model, count=4):
     "Images for a model, (count, height, width, 3)."
     shape = (count, *model.input_shape[1:])
@@ -151,9 +157,8 @@ class TestSegmenters:
     def test_int8_export_runs(self, name, tmp_path):
         model, outputs = built(name), {}
         images, methods = pictures(model), finalize_methods((64, 96))
-        folded = fold_norms(model)
         for argmax in ("default", "fused4"):
-            frozen = freeze(model, finalize_method=methods[argmax], folded=folded)
+            frozen = freeze(model, finalize_method=methods[argmax], folded=folded(name))
             file = export_tflite(frozen, tmp_path / f"{argmax}.tflite", images)
             assert file["inputs"][0]["dtype"] == "int8"
             assert file["outputs"][0]["dtype"] == "int32" and not file["float_operators"]
@@ -191,13 +196,13 @@ def test_implementations_of_group_convolution_agree():
     ],
 )
 def test_every_finalize_method_as_a_float_file(method, tmp_path):
-    model = build_model("autoseg_edgetpu_xs", num_classes=5, image_size=64)
-    images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
-    export_tflite(freeze(model, finalize_method=method), tmp_path / "m.tflite")
-    wanted, got = (
-        np.asarray(finalize(model(images), method)),
-        predictor(tmp_path / "m.tflite")(images),
-    )
+    name = "autoseg_edgetpu_xs"
+    model = built(name)
+    images = pictures(model, 2)
+    frozen = freeze(model, finalize_method=method, folded=folded(name))
+    export_tflite(frozen, tmp_path / "m.tflite")
+    wanted = np.asarray(finalize(model(images), method))
+    got = predictor(tmp_path / "m.tflite")(images)
     assert got.shape == wanted.shape and np.mean(np.abs(got - wanted) < 1e-3) > 0.999
 
 
@@ -206,8 +211,8 @@ def test_every_finalize_method_as_a_float_file(method, tmp_path):
 )
 def test_segmentation_models_are_at_rest_when_called(name, tmp_path):
     "Without `training`, a model keeps its moving averages; loaded, it is the same function."
-    model = build_model(name, num_classes=3, image_size=64)
-    before, images = model.get_weights(), keras.random.uniform((1, 64, 64, 3), -1, 1, seed=0)
+    model = built(name)
+    before, images = model.get_weights(), pictures(model, 1)
     logits = model(images)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
     np.testing.assert_allclose(logits, model(images, training=False), atol=1e-6)

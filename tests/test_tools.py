@@ -16,9 +16,9 @@ from dependencies import ROOMS, modules
 
 
 def test_every_file_of_tests_belongs_to_one_room():
-    named = [name for names in quick.TESTS.values() for name in names.split()]
-    assert sorted(named) == sorted(p.stem for p in (ROOT / "tests").glob("test_*.py"))
-    assert set(quick.TESTS) == {*ROOMS, "house"}
+    named = [file for room in (*ROOMS, quick.HOUSE) for file in quick.tests(room)]
+    assert sorted(named) == sorted(f"tests/{p.name}" for p in (ROOT / "tests").glob("test_*.py"))
+    assert set(quick.TESTS) == set(ROOMS) and "tests/test_layering.py" in quick.tests(quick.HOUSE)
 
 
 def test_a_room_takes_what_is_quick_and_what_was_edited():

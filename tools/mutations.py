@@ -2,6 +2,7 @@
 
     python tools/mutations.py                      forty faults, the rooms in turn
     python tools/mutations.py --count 4 --room tflite --seed 3
+    python tools/mutations.py --notebooks          by notebooks alone: less finds less, sooner
 
 A fault is a wrong sign, a wrong bound, a number that is one too large, or two arguments in each
 other's place. It is put into the module and into the notebook that the module comes from. Then run,
@@ -24,7 +25,7 @@ from functools import cache
 from pathlib import Path
 
 from dependencies import PACKAGE, ROOMS, closure, imports, modules
-from quick import ROOT, TESTS, Job, notebooks
+from quick import HOUSE, ROOT, Job, notebooks, tests as tests_of
 
 COPY = ROOT / "build/mutations/copy"
 LEFT_OUT = (".git", ".venv", "build", "_site", ".snakemake", "__pycache__", "*.egg-info")
@@ -169,23 +170,24 @@ def exported(notebook) -> str:
     return f"{PACKAGE}.{found[1]}"
 
 
-def checks(fault) -> list: # of Job
-    "What may find a fault, in this order."
+def checks(fault, tests:bool) -> list: # of Job
+    "What may find a fault, in this order; without tests the notebooks alone."
     room, own = fault.module.split(".")[1], fault.notebook
     near = [n for n in notebooks(room) if n != own and fault.module in closure([exported(n)])]
     near.sort(key=lambda n: fault.module not in imports(exported(n)))
-    of = [f"tests/{name}.py" for name in TESTS[room].split()]
-    of.sort(key=lambda file: f"{fault.module} import" not in (ROOT / file).read_text())
-    elsewhere = [f"tests/{name}.py" for names in TESTS.values() for name in names.split()]
-    quick = [f for f in elsewhere if f not in of and "quick" in (ROOT / f).read_text()
+    if not tests: return [Job(own), *map(Job, near)]
+    named = {f: f"{fault.module} import" in (ROOT / f).read_text() for f in tests_of(room)}
+    of = sorted(named, key=lambda file: not named[file])
+    elsewhere = [file for other in (*ROOMS, HOUSE) for file in tests_of(other)]
+    quick = [f for f in elsewhere if f not in named and "quick" in (ROOT / f).read_text()
              and f.removeprefix("tests/test_").removesuffix(".py") not in SOURCES]
     return [Job(own), *map(Job, near), *map(Job, of), *(Job(f, ("-m", "quick")) for f in quick)]
 
 
 class Copy:
     "The copy, with at most one fault in it."
-    def __init__(self, warm):
-        self.warm, self.ran = warm, COPY.parent / "ran"
+    def __init__(self, warm, tests=True):
+        self.warm, self.tests, self.ran = warm, tests, COPY.parent / "ran"
         self.sound = {} # {id of a check: whether it fails without a fault, too}
 
     def put(self, fault) -> list: # [(path, text before)]
@@ -227,7 +229,7 @@ class Copy:
     def found_by(self, fault) -> tuple: # of Job or None; whether the line ran; None: not to be put
         "The first check that fails by a fault, and whether its line ran."
         self.ran.unlink(missing_ok=True)
-        for job in checks(fault):
+        for job in checks(fault, self.tests):
             while failed := self.check(job, fault):
                 if not self.fails_always(job): return job, self.ran.exists()
                 if not job.failing: break
@@ -241,6 +243,7 @@ def main():
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--room", choices=ROOMS, action="append")
+    parser.add_argument("--notebooks", action="store_true")
     given = parser.parse_args()
     fresh()
     os.environ |= {"PYTHONPATH": str(COPY), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -248,7 +251,8 @@ def main():
     sys.modules.pop("warm")
     from warm import LIBRARIES, Warm # the copy's: what it starts is at home there
     warm, survivors = Warm(LIBRARIES), []
-    copy, chance, rooms = Copy(warm), random.Random(given.seed), given.room or list(ROOMS)
+    copy, chance = Copy(warm, not given.notebooks), random.Random(given.seed)
+    rooms = given.room or list(ROOMS)
     waiting = {room: drawn(room, chance) for room in rooms}
     for number in range(given.count):
         room, tried = rooms[number % len(rooms)], None

@@ -18,9 +18,9 @@ import numpy as np
 
 from ..core.errors import UsageError, unknown
 from . import latency
-from .latency import Coefficient, Ensemble, Fit, Structure, fit, interval
+from .latency import Ensemble, Fit, Structure, fit, interval
 from .workload import (
-    CONVOLUTIONS, QUANTITIES, image_operator, operator_table)
+    CONVOLUTIONS, QUANTITIES, Coefficient, image_operator, operator_table)
 from ..models.costs import Operator, operators
 from ..models.references import CELL_OPERATIONS, EDGES, cell_edges, nasbench201
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['QUANTITIES', 'CONVOLUTIONS', 'MOVES', 'POOLS', 'ELEMENTWISE', 'KINDS', 'IN_FILES', 'TENTHS', 'HUNDREDTHS', 'FAMILIES',
-           'KNOWN', 'SMALLEST_GROUP', 'IMAGE_PIXELS', 'MACS', 'RESIZED_MB', 'image_operator', 'spec_operators',
-           'window', 'operator_table', 'quantities', 'file_operators', 'operators_to_json', 'operators_from_json',
-           'operators_in_file', 'operators_of', 'Point', 'family_of', 'published_points', 'unknown_operators',
-           'outside']
+           'KNOWN', 'SMALLEST_GROUP', 'IMAGE_PIXELS', 'MACS', 'RESIZED_MB', 'COEFFICIENTS', 'image_operator',
+           'spec_operators', 'window', 'operator_table', 'quantities', 'file_operators', 'operators_to_json',
+           'operators_from_json', 'operators_in_file', 'operators_of', 'Point', 'family_of', 'published_points',
+           'unknown_operators', 'outside', 'Coefficient']
 
 # %% ../../nbs/measure/04_workload.ipynb #w002
 from collections import Counter
@@ -297,3 +297,29 @@ def outside(
     macs = sum(o.macs for o in operators)
     if images and not MACS[0] <= macs <= MACS[1]: found.append(f"{macs / 1e6:,.0f} million MACs")
     return found
+
+# %% ../../nbs/measure/04_workload.ipynb #w041
+@dataclass(frozen=True)
+class Coefficient:
+    "A coefficient of the model with its lognormal prior."
+    name:str
+    unit:str
+    meaning:str
+    median:float             # of the prior
+    log_sd:float             # standard deviation of the prior of the logarithm
+
+# %% ../../nbs/measure/04_workload.ipynb #w042
+COEFFICIENTS = (
+    Coefficient("array", "TMAC/s", "rate of the array with every lane at work", 3.3, 0.25),
+    Coefficient("depthwise", "", "rate of depthwise convolutions as a share of it", 0.05, 1.0),
+    Coefficient("tensors", "GB/s", "bandwidth for tensors in and out of operators", 100, 1.0),
+    Coefficient("weights", "GB/s", "bandwidth for weights", 32, 0.4),
+    Coefficient("operator", "us", "an operator", 1.5, 0.8),
+    Coefficient("copy", "us", "a split or a concatenation of a group convolution", 1.5, 0.8),
+    Coefficient("resize", "ms/MB", "bilinear resizing and repeating", 0.25, 1.0),
+    Coefficient("image", "ms/MB", "taking in the image", 0.7, 1.0),
+    Coefficient("pool", "", "rate of pooling as a share of the array's", 0.12, 1.0),
+    Coefficient("elementwise", "GB/s", "bandwidth for additions and padding", 100, 1.0),
+    Coefficient("stream", "GB/s", "bandwidth for weights that do not fit on the chip", 10, 1.0),
+    Coefficient("fixed", "ms", "any network", 0.15, 0.7),
+)

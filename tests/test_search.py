@@ -295,7 +295,7 @@ def test_reinforce_is_no_worse_for_the_unlikely():
 
 
 def test_a_plan_is_what_the_profile_says():
-    from edgetpu_repro.search.study import planned_studies
+    from edgetpu_repro.search.plans import planned_studies
     studies = planned_studies("default")
     assert studies["longer"].changes[-1] == "epochs=8"
     assert studies["without"].space == "v2_plain"
@@ -326,7 +326,7 @@ def test_a_budget_lets_evolution_evolve(budget):
 def test_every_plan_lets_evolution_evolve_and_keeps_test_images_for_the_end():
     from edgetpu_repro.core.settings import list_profiles, load_profile
     from edgetpu_repro.search.controllers import population_size
-    from edgetpu_repro.search.study import planned_studies
+    from edgetpu_repro.search.plans import planned_studies
     plans = [name for name in list_profiles() if load_profile(name).search]
     assert plans
     for name in plans:

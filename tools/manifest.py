@@ -25,7 +25,7 @@ from edgetpu_repro.core.settings import load_profile
 from edgetpu_repro.models.specs import get_spec
 from edgetpu_repro.search.ablation import EXCHANGES
 from edgetpu_repro.search.spaces import get_space
-from edgetpu_repro.search.study import planned_studies
+from edgetpu_repro.search.plans import planned_studies
 from edgetpu_repro.tasks.base import TASKS, files_to_time, variant_name, variants_of
 from edgetpu_repro.train.repeats import planned_repeats
 

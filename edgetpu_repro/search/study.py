@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EVALUATORS', 'JUDGED', 'OPEN', 'BEAT_S', 'PATIENCE_S', 'POLL_S', 'SearchSettings', 'create_study', 'open_study',
            'Study', 'set_attribute', 'fail', 'claim', 'beating', 'Lookout', 'open_proposals', 'is_near', 'Worker',
-           'work', 'evaluator_of', 'found_spec', 'trial_row', 'best_row', 'planned_studies']
+           'work', 'evaluator_of', 'found_spec', 'trial_row', 'best_row']
 
 # %% ../../nbs/search/05_study.ipynb #x002
 import hashlib, sys, threading, time, uuid
@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from time import perf_counter
+
+from fastcore.basics import patch
 
 from ..core.errors import UsageError, brief, unknown
 from ..core.processes import Identity, identity
@@ -85,7 +86,7 @@ class SearchSettings:
         "A short name of the title, for files."
         return hashlib.sha256(self.title.encode()).hexdigest()[:8]
 
-
+# %% ../../nbs/search/05_study.ipynb #x005p
 EVALUATORS, JUDGED = ("toy", "train", "distilled", "ridge", "gp"), ("validation", "test")
 
 # %% ../../nbs/search/05_study.ipynb #x010
@@ -126,7 +127,7 @@ def open_study(
             raise UsageError(f"{study} holds a study that is no search of this command") from None
     return _checked(Study(found, settings, settings.trials, cut), study)
 
-
+# %% ../../nbs/search/05_study.ipynb #x010bp
 def _tuples(values:dict) -> dict:
     "Lists of JSON as tuples; a study that does not say by which images it judges used the test's."
     old = dict(judged="test")
@@ -194,7 +195,7 @@ def set_attribute(study:Study, trial, name:str, value):
     from optuna.trial import Trial
     Trial(study.optuna, trial._trial_id).set_user_attr(name, value)
 
-
+# %% ../../nbs/search/05_study.ipynb #x013p
 def fail(
     study:Study,
     trial, # That runs
@@ -276,7 +277,7 @@ class Lookout:
         if now - since > PATIENCE_S: return False
         return True if beats else None
 
-    def take_up(self, study:Study) -> bool: # Whether it is known of each trial who works on it
+    def watch(self, study:Study) -> bool: # Whether it is known of each trial who works on it
         "End the trials of workers that are gone; what was to be evaluated still is."
         running = {t.number: (t, self.is_alive(t)) for t in study.trials("RUNNING")}
         for t in [t for t, alive in running.values() if alive is False]:
@@ -315,7 +316,7 @@ def _whose(running) -> str:
     owners = [(t.number, t.user_attrs["worker"]) for t in running[:3]]
     return ", ".join(f"trial {n} (process {w['pid']} on {w['host']})" for n, w in owners)
 
-
+# %% ../../nbs/search/05_study.ipynb #x016p
 @dataclass
 class Worker:
     "Somebody who works on a study."
@@ -327,77 +328,93 @@ class Worker:
         self.told, self.known, self.lookout = set(), {}, Lookout()
         self.waited = self.begun = False
 
-    def make_controller(self):
-        "Who proposes."
-        s = self.study.settings
-        kind = get_controller(s.controller, s.objectives)
-        made = kind(self.study.space, s.seed, self.study.planned)
-        if s.band is not None: made.accept = partial(is_near, self.study)
-        return made
+# %% ../../nbs/search/05_study.ipynb #x016w0
+@patch
+def make_controller(self:Worker):
+    "Who proposes."
+    s = self.study.settings
+    kind = get_controller(s.controller, s.objectives)
+    made = kind(self.study.space, s.seed, self.study.planned)
+    if s.band is not None: made.accept = partial(is_near, self.study)
+    return made
 
-    def listen(self):
-        "Tell the controller what was finished since the last time, by whomever."
-        for t in self.study.finished():
-            if t.number in self.told: continue
-            self.told.add(t.number)
-            self.controller.tell(self.study.dna(t), tuple(t.values))
-            self.known.setdefault(t.user_attrs["evaluation"]["model"], t)
+# %% ../../nbs/search/05_study.ipynb #x016w0p
+@patch
+def listen(self:Worker):
+    "Tell the controller what was finished since the last time, by whomever."
+    for t in self.study.finished():
+        if t.number in self.told: continue
+        self.told.add(t.number)
+        self.controller.tell(self.study.dna(t), tuple(t.values))
+        self.known.setdefault(t.user_attrs["evaluation"]["model"], t)
 
-    def _wait(self, running):
-        "A moment for others; who they are is said once."
-        if not self.waited: print(f"waiting for {_whose(running)}", file=sys.stderr)
-        self.waited = True
-        time.sleep(POLL_S)
+# %% ../../nbs/search/05_study.ipynb #x016w1
+@patch
+def _wait(self:Worker, running):
+    "A moment for others; who they are is said once."
+    if not self.waited: print(f"waiting for {_whose(running)}", file=sys.stderr)
+    self.waited = True
+    time.sleep(POLL_S)
 
-    def _look(self):
-        "Take up what was left; before the first proposal, know of each trial whether it was."
-        while not self.lookout.take_up(self.study) and not self.begun:
-            self._wait(self.study.trials("RUNNING"))
-        self.begun = True
 
-    def next(self): # A running trial; None: all are done
-        "Take up what was lost, or ask for something new; wait where others have the rest."
-        while True:
-            self._look() # first: it may end a trial that the controller has to hear of
-            self.listen()
-            lost, new = open_proposals(self.study)
-            index = min(lost, default=new)
-            if index >= self.study.settings.trials:
-                running = self.study.trials("RUNNING")
-                if not running: return None
-                self._wait(running)
-                continue
-            trial = claim(self.study, index, lost.get(index) or self.controller.ask(index))
-            if trial: return trial
+@patch
+def _look(self:Worker):
+    "Take up what was left; before the first proposal, know of each trial whether it was."
+    while not self.lookout.watch(self.study) and not self.begun:
+        self._wait(self.study.trials("RUNNING"))
+    self.begun = True
 
-    def result(self, spec, costs) -> dict:
-        "What the evaluator says, or said before; what cannot be trained is worth nothing."
-        before = self.known.get(spec.name)
-        if before:
-            kept = before.user_attrs["evaluation"]
-            return {k: v for k, v in kept.items() if k != "values"} | dict(same_as=before.number)
-        try: return self.evaluate(spec, costs)
-        except UsageError as e: return dict(accuracy=0.0, error=str(e))
+# %% ../../nbs/search/05_study.ipynb #x016w2
+@patch
+def next(self:Worker): # A running trial; None: all are done
+    "Take up what was lost, or ask for something new; wait where others have the rest."
+    while True:
+        self._look() # first: it may end a trial that the controller has to hear of
+        self.listen()
+        lost, new = open_proposals(self.study)
+        index = min(lost, default=new)
+        if index >= self.study.settings.trials:
+            running = self.study.trials("RUNNING")
+            if not running: return None
+            self._wait(running)
+            continue
+        trial = claim(self.study, index, lost.get(index) or self.controller.ask(index))
+        if trial: return trial
 
-    def run(self, trial):
-        "Evaluate a trial and write its result."
-        try:
-            with beating(self.study, trial): self._run(trial)
-        finally: OPEN.discard(trial.user_attrs["worker"]["token"])
+# %% ../../nbs/search/05_study.ipynb #x016w3
+@patch
+def result(self:Worker, spec, costs) -> dict:
+    "What the evaluator says, or said before; what cannot be trained is worth nothing."
+    before = self.known.get(spec.name)
+    if before:
+        kept = before.user_attrs["evaluation"]
+        return {k: v for k, v in kept.items() if k != "values"} | dict(same_as=before.number)
+    try: return self.evaluate(spec, costs)
+    except UsageError as e: return dict(accuracy=0.0, error=str(e))
 
-    def _run(self, trial):
-        from optuna.exceptions import UpdateFinishedTrialError
-        decoded, start = self.study.space.decode(self.study.dna(trial)), perf_counter()
-        costs = costs_of(decoded.spec, self.study.space.argmax)
-        result = asdict(costs) | self.result(decoded.spec, costs)
-        s = self.study.settings
-        values = values_of(s.reward, result["accuracy"], costs, s.target_ms)
-        seconds = round(perf_counter() - start, 3)
-        about = dict(model=decoded.spec.name, repairs=decoded.repairs)
-        done = result | about | dict(values=values, seconds=seconds)
-        with suppress(UpdateFinishedTrialError): # given up for gone by another worker
-            set_attribute(self.study, trial, "evaluation", done)
-            self.study.optuna.tell(trial.number, list(values))
+# %% ../../nbs/search/05_study.ipynb #x016w3p
+@patch
+def run(self:Worker, trial):
+    "Evaluate a trial and write its result."
+    try:
+        with beating(self.study, trial): self._run(trial)
+    finally: OPEN.discard(trial.user_attrs["worker"]["token"])
+
+# %% ../../nbs/search/05_study.ipynb #x016w4
+@patch
+def _run(self:Worker, trial):
+    from optuna.exceptions import UpdateFinishedTrialError
+    decoded, start = self.study.space.decode(self.study.dna(trial)), time.perf_counter()
+    costs = costs_of(decoded.spec, self.study.space.argmax)
+    result = asdict(costs) | self.result(decoded.spec, costs)
+    s = self.study.settings
+    values = values_of(s.reward, result["accuracy"], costs, s.target_ms)
+    seconds = round(time.perf_counter() - start, 3)
+    about = dict(model=decoded.spec.name, repairs=decoded.repairs)
+    done = result | about | dict(values=values, seconds=seconds)
+    with suppress(UpdateFinishedTrialError): # given up for gone by another worker
+        set_attribute(self.study, trial, "evaluation", done)
+        self.study.optuna.tell(trial.number, list(values))
 
 # %% ../../nbs/search/05_study.ipynb #x016b
 def work(
@@ -458,8 +475,7 @@ def found_spec(
         return study.space.decode(study.dna(best[0])).spec
     chosen = [t for t in study.finished() if t.number == number]
     if not chosen: raise UsageError(f"there is no finished trial {number}")
-    outside = chosen[0].user_attrs["evaluation"]["outside"]
-    if outside:
+    if outside := chosen[0].user_attrs["evaluation"]["outside"]:
         raise UsageError(f"trial {number} is outside of the latency model: {', '.join(outside)}")
     return study.space.decode(study.dna(chosen[0])).spec
 
@@ -474,7 +490,7 @@ def trial_row(
     return dict(number=trial.number, index=trial.user_attrs["index"], values=list(trial.values),
                 dna=list(study.dna(trial)), **{key: e[key] for key in kept})
 
-
+# %% ../../nbs/search/05_study.ipynb #x028bbp
 def best_row(
     rows:list, # Of `trial_row`
 ) -> dict:
@@ -482,37 +498,3 @@ def best_row(
     inside = [row for row in rows if not row["outside"]]
     if not inside: raise UsageError("no finished trial lies within the latency model's range")
     return max(inside, key=lambda row: (row["values"][0], -row["number"]))
-
-# %% ../../nbs/search/05_study.ipynb #x028bbb
-def planned_studies(
-    profile, # Name of a profile with a search
-) -> dict: # {name: `SearchSettings`}
-    "The searches of a profile; `longer` is chance's first proposals, trained for longer."
-    from edgetpu_repro.core.settings import load_profile
-    settings = load_profile(profile)
-    plan = settings.search
-    if plan is None: raise UsageError(f"the profile {profile} has no search")
-    task = get_space(plan.space).task
-    common = SearchSettings(
-        space=plan.space,
-        controller="random",
-        evaluator=plan.evaluator,
-        target_ms=plan.target_ms,
-        trials=plan.trials,
-        seed=settings.seed,
-        profile=profile,
-        changes=plan.changes,
-        band=plan.band,
-    )
-    given = [c.partition("=")[2] for c in plan.changes if c.startswith("epochs=")]
-    epochs = int(given[-1]) if given else settings.task(task).train.epochs
-    longer = (*plan.changes, f"epochs={epochs * plan.longer}")
-    evolution = replace(common, controller="evolution")
-    found = {"random": common, "evolution": evolution}
-    if plan.longer > 1:
-        found["longer"] = replace(common, trials=plan.ranked, changes=longer)
-    if plan.without: found["without"] = replace(evolution, space=plan.without)
-    for ms in plan.targets:
-        found[f"{ms:g}ms"] = replace(evolution, target_ms=ms, trials=plan.target_trials)
-    return found
-

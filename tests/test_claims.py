@@ -173,3 +173,16 @@ def test_the_forest_shows_every_row():
     assert all(any(w.startswith(f"{n}  ") for w in words) for n in CASES)
     assert shown(claims[0].evidence[0]).verdict == HOLDS
     plt.close(fig)
+
+
+@pytest.mark.parametrize("low, high, bound, unit, slack", [
+    (1, 2, dict(at_most=5), "points", 3), # holds by its upper end
+    (6, 8, dict(at_most=5), "points", -1), # fails by its lower end
+    (4, 8, dict(at_most=5), "points", -3), # undecided by its upper end
+    (3, 4, dict(at_least=1), "points", 2),
+    (1, 2, dict(at_most=5, at_least=0), "points", 1),
+    (1.0, 1.1, dict(at_most=1.21), "times", 100 * math.log(1.1)),
+    (1, 2, {}, "points", math.inf),
+])
+def test_slack_is_the_room_of_the_end_that_decides(low, high, bound, unit, slack):
+    assert Comparison("", low, high, unit=unit, **bound).slack == pytest.approx(slack)

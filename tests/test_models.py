@@ -11,6 +11,7 @@ from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.models.costs import count, operators
 from edgetpu_repro.models.layout import Layout
 from edgetpu_repro.models.specs import (
+    MAX_JSON,
     SPECS,
     Autoseg,
     Block,
@@ -220,6 +221,13 @@ def test_bad_json_is_one_line(case, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     for function in (resolve_spec, count, operators, layout, build_model):
         assert str(path) in refused(function, path)
+
+
+def test_the_longest_json_is_read_and_a_longer_one_is_not():
+    text = spec_to_json(SMALL)
+    longest = text + " " * (MAX_JSON - len(text))
+    assert spec_from_json(longest) == SMALL
+    refused(spec_from_json, longest + " ")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,13 @@ def test_what_fails_says_which_file_to_open(warm, tmp_path):
     assert re.match("open nbs/00_a.ipynb: ZeroDivisionError", notebook)
 
 
+def test_what_loops_for_ever_is_ended(warm, tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_a.py").write_text("def test_a():\n    while True: pass\n")
+    job = quick.Job("tests/test_a.py").run(warm, tmp_path, limit=3)
+    assert job.failed and job.where() == "open tests/test_a.py: it ended by signal 9"
+
+
 def test_a_room_that_is_none_is_one_line():
     done = call(sys.executable, "tools/quick.py", "tflight")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

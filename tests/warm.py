@@ -78,12 +78,12 @@ def opened(asked) -> tuple: # of descriptors
 def child(asked):
     "What a fork does; it never returns."
     import atexit
-    import signal
+    import resource
     import threading
     import traceback
-    code = 1
-    signal.alarm(asked.get("seconds", 0)) # 0: none
+    code, limit = 1, asked.get("seconds")
     try:
+        if limit: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         for number, file in enumerate(asked.get("files") or opened(asked)):
             os.dup2(file, number)
             os.close(file)
@@ -197,8 +197,8 @@ class Warm:
         child = subprocess.Popen(words, cwd=ROOT, stderr=quiet, **pipes)
         self.pid, self.requests, self.answers = child.pid, child.stdin, child.stdout
 
-    def run(self, job, words, cwd, env, folder, seconds=0):
-        "Run a job to its end, or for so many seconds: its exit code, output and errors."
+    def run(self, job, words, cwd, env, folder, seconds=None):
+        "Run a job, for so much processor time at most: its exit code, output and errors."
         if self.pid is None: self.start()
         files = [Path(folder) / name for name in ("out", "err")]
         for file in files: file.write_bytes(b"")

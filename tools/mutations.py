@@ -30,6 +30,7 @@ from quick import HOUSE, ROOT, Job, notebooks, tests as tests_of
 COPY = ROOT / "build/mutations/copy"
 LEFT_OUT = (".git", ".venv", "build", "_site", ".snakemake", "__pycache__", "*.egg-info")
 OPPOSITE = {ast.Add: "-", ast.Sub: "+", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
+LIMIT_S = 600 # of processor time; a fault may loop for ever
 SYMMETRIC = {"isinstance", "max", "min", "print", "isclose", "maximum", "minimum"}
 # Not among the quick tests of a fault: they compare sources, not what these do.
 SOURCES = ("layering", "notebooks", "readme", "page")
@@ -214,7 +215,7 @@ class Copy:
         if not (before := self.put(fault)): return None
         broken = (test for test, fails in self.sound.items() if fails)
         job.options += tuple(f"--deselect={test}" for test in broken)
-        try: return job.run(self.warm, COPY).failed
+        try: return job.run(self.warm, COPY, LIMIT_S).failed
         finally:
             for path, text in before: path.write_text(text)
 
@@ -223,7 +224,7 @@ class Copy:
         failing = job.failing or job.file
         if failing not in self.sound:
             again = Job(failing, tuple(o for o in job.options if not o.startswith("--deselect")))
-            self.sound[failing] = again.run(self.warm, COPY).failed
+            self.sound[failing] = again.run(self.warm, COPY, LIMIT_S).failed
         return self.sound[failing]
 
     def found_by(self, fault) -> tuple: # of Job or None; whether the line ran; None: not to be put

@@ -37,7 +37,6 @@ TESTS = { # {room: its files of tests}; all others are about the whole `HOUSE`
     "cli": "test_cli test_compare test_view",
 }
 HOUSE = "house"
-HANGS_S = 600 # so long takes none of them
 LIMIT_S, START_S, FILE_S = 30, 7, 1.5 # of the whole; of it, to import; to start a file of tests
 KNOWN = ROOT / "build/quick.json" # {notebook or id of a test: processor seconds}
 ENVIRONMENT = {"EDGETPU_REPRO_TFDS_DIR": str(ROOT / "build/data"), "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -53,8 +52,8 @@ class Job:
     said: str = ""
     seconds: float = 0.0 # Of processor time, its children's included
 
-    def run(self, warm, root=ROOT):
-        "In a fork of a warm process."
+    def run(self, warm, root=ROOT, limit=None):
+        "In a fork of a warm process, for so much processor time at most."
         before = warm.seconds
         where = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, **ENVIRONMENT, "PATH": where,
@@ -63,7 +62,7 @@ class Job:
         asked = ("notebook", [root / self.file]) if notebook else \
                 ("tests", ["-x", "-q", "-p", "no:cacheprovider", self.file, *self.options])
         with tempfile.TemporaryDirectory() as folder:
-            self.code, *said = warm.run(*asked, root, environment, folder, HANGS_S)
+            self.code, *said = warm.run(*asked, root, environment, folder, limit)
         self.said, self.seconds = "".join(said), warm.seconds - before
         return self
 

@@ -49,14 +49,17 @@ def layer_report(
 def plot_report(
     rows:list, # From `layer_report`
     title:str,
-): # A matplotlib figure
+    figure=None, # Of matplotlib, to draw on; None: a new one of pyplot
+): # The figure
     "SQNR, the lowest with its name, above the range, operator by operator."
-    from matplotlib import pyplot as plt
+    if figure is None:
+        from matplotlib import pyplot as plt
+        figure = plt.figure()
+    figure.set(size_inches=(8, 4.5), layout_engine="constrained")
     at, values = [r["position"] for r in rows], [r["sqnr_db"] for r in rows]
     worst = int(np.argmin(values))
     parts = rows[worst]["name"].split("/")
-    size = dict(figsize=(8, 4.5), layout="constrained", sharex=True)
-    fig, (above, below) = plt.subplots(2, 1, **size)
+    above, below = figure.subplots(2, 1, sharex=True)
     above.plot(at, values, marker=".", lw=0.8)
     above.axhline(Task.MIN_SQNR, ls=":", color="black", lw=0.8)
     name = parts[-2] if len(parts) > 1 else parts[0]
@@ -67,7 +70,7 @@ def plot_report(
     below.axhline(0, color="black", lw=0.5)
     below.set_yscale("symlog", linthresh=1)
     below.set(xlabel="operator, from input to output", ylabel="range (float)")
-    return fig
+    return figure
 
 # %% ../../nbs/tflite/12_report.ipynb #n001b
 def write_report(
@@ -75,16 +78,13 @@ def write_report(
     path, # Of the exported file; the report lies beside it as NAME_layers.csv and NAME_layers.png
 ) -> tuple: # (the table, the picture)
     "Write range and SQNR of each layer as a table, the worst first, and as a plot."
-    import matplotlib
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
     name = Path(path).stem
     table, picture = (Path(path).with_name(f"{name}_layers.{ending}") for ending in ("csv", "png"))
     with atomic_write(table) as tmp, open(tmp, "w", newline="") as f:
         writer = csv.DictWriter(f, rows[0].keys())
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda r: r["sqnr_db"]))
-    fig = plot_report(rows, f"{name}: how well it follows float")
+    fig = plot_report(rows, f"{name}: how well it follows float", Figure())
     with atomic_write(picture) as tmp: fig.savefig(tmp, dpi=150, bbox_inches="tight")
-    plt.close(fig)
     return table, picture

@@ -36,12 +36,13 @@ ModelName = named_models(str, "Registry name, see `list`; for export also the JS
                               "spec, or a .keras model of your own.")
 KerasFolder = option(Path, "Folder for the .keras file; made if it is not there.")
 
+
 def _import(*args):
     "What `import` does in its child process, which alone reads the file."
     from edgetpu_repro.weights.start import import_released
     return import_released(*args)
 
-
+# %% ../../nbs/cli/03_files.ipynb #n007p
 @app.command("import")
 def import_command(
     path: Released,
@@ -80,7 +81,7 @@ FetchName = model_argument(str, "Registry name of a released model.")
 FetchFolder = option(Path, "Folder for the file; made if it is not there.")
 Kind = option(str, "checkpoint, tflite or, for segmentation models, tflite_fused.")
 
-
+# %% ../../nbs/cli/03_files.ipynb #n0x1p
 @app.command()
 def fetch(
     name: FetchName = None,
@@ -157,7 +158,7 @@ def _check_report(quantize:bool):
     if not quantize: raise UsageError("--report needs --quantize")
     need("matplotlib", "--report")
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx03p
 def _methods(spec, model_name, given, output_layer, image_size) -> tuple:
     "The checked steps after the network, a file for each."
     if output_layer and given:
@@ -167,7 +168,7 @@ def _methods(spec, model_name, given, output_layer, image_size) -> tuple:
         return tuple(check_finalize(model_name, m, image_size) for m in given or (None,))
     return tuple(spec.about.check_finalize(m, image_hw(image_size)) for m in given or (None,))
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx03q
 def _own(path, ckpt_path, image_size, num_classes, input_range, task):
     "A Keras model of the user's, opened in a child process first."
     if ckpt_path: raise UsageError(f"{path} brings its weights: leave out --ckpt_path")
@@ -177,7 +178,7 @@ def _own(path, ckpt_path, image_size, num_classes, input_range, task):
     opened = open_options(input_range, task)
     return own_model(path, image_size, **opened)
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx03r
 def _check_targets(targets, quantizer, recipes, rules):
     "Refuse targets, and recipes of a quantiser, that do not exist."
     from edgetpu_repro.tflite.options import TARGETS, check_recipe
@@ -193,7 +194,7 @@ def _check_ends(quantize:bool, ends:dict, prepared:dict):
     for name, wanted in prepared.items():
         if wanted and not quantize: raise UsageError(f"--{name} needs --quantize")
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx03s
 def _chosen(model_name, ckpt_path, image_size, num_classes, own) -> tuple:
     "What is exported, its weights, pixels, and what a training wrote beside them."
     from edgetpu_repro.train.experiments import read_experiment
@@ -215,7 +216,7 @@ def _weights_card(path) -> dict|str:
     if not path: return "random"
     return dict(file=path.name, sha256=sha256_file(path) if path.is_file() else None)
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx04p
 def _network(spec, model_name, path, image_size, target, num_classes):
     "The model for a target, with its weights; random ones depend on its name alone."
     import keras
@@ -241,7 +242,7 @@ def _class_names(spec, network, labels, builder, ckpt_path) -> tuple:
     if len(trained) == classes: return trained
     return task.names_for(builder, classes) if classes else ()
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx04bp
 def _written(network, folder, format, calibration, options) -> list: # of (path, card)
     "The files of a model for one target; other formats have no card."
     from edgetpu_repro.tflite.formats import write_model
@@ -250,7 +251,7 @@ def _written(network, folder, format, calibration, options) -> list: # of (path,
     return [(path, {}) for path in
             write_model(network, folder, format, options.finalize_methods)]
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx04bq
 EMBEDDED = "digit_scenes" # what random weights are calibrated on: their ranges mean nothing
 
 
@@ -263,7 +264,7 @@ def _of_training(path) -> dict: # Fields of `DataSettings`
     raise UsageError(f"nothing beside {path} says what it was trained on; "
                      "give pictures to quantise with: --images, or --dataset_name with --data_dir")
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx04br
 def _data_of(ckpt_path, name, data_dir, images):
     "Which data a file is calibrated with, as fields of `DataSettings`."
     if images and (name or data_dir):
@@ -280,7 +281,7 @@ def _data_of(ckpt_path, name, data_dir, images):
     check_place(found["name"], data_dir)
     return dict(found, **given)
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx04bs
 def _calibration(
     data:dict, image_size, central_crop, images, batch_size,
 ) -> tuple: # (builder, images, what the card tells of them)
@@ -303,7 +304,7 @@ def _against_float(check) -> str:
     if "sqnr_db" in check: words += f", SQNR of the output {check['sqnr_db']:.1f} dB"
     return words
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx05p
 def _shown(done, quantized:bool):
     "What was exported, a line or two a file."
     for path, card in done:
@@ -319,7 +320,7 @@ def _shown(done, quantized:bool):
         for line in lines: warn(f"WARNING: {line}")
         if card.get("report"): say(f"  layers: {', '.join(card['report'])}")
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx05q
 def _refuse(lines, allowed:bool, error:str, warning:str):
     "What is wrong with files is an error; or a warning, where the user takes them."
     if lines and not allowed: raise UsageError(f"{error}: {' | '.join(lines)}")
@@ -333,7 +334,7 @@ def _refuse_degraded(done, allowed:bool):
     error = "degraded by quantisation (the files are kept; --allow_degraded accepts them)"
     _refuse(low, allowed, error, "degraded by quantisation:")
 
-
+# %% ../../nbs/cli/03_files.ipynb #hx05r
 def _refuse_unfit(done, allowed:bool):
     "Refuse files that the compilers refuse."
     unfit = [f"{path.name}: {', '.join(card['refused_by_edgetpu'])}" for path, card in done
@@ -438,7 +439,7 @@ def _has_raw_heads(file) -> bool:
     from edgetpu_repro.tflite.file import TFLiteFile
     return len(TFLiteFile.open(file).outputs) in (2, 3)
 
-
+# %% ../../nbs/cli/03_files.ipynb #n009p
 def _pictures_of(given) -> list: # of paths
     "Pictures as they were given; of folders all in them, at any depth, in order."
     out = []
@@ -449,7 +450,7 @@ def _pictures_of(given) -> list: # of paths
         else: out.append(path)
     return list(dict.fromkeys(out))
 
-
+# %% ../../nbs/cli/03_files.ipynb #n009q
 def _predict(file, images, as_json, opened, *how) -> list: # of dicts, a picture each
     "What `predict` does in its child process: a line for each picture as it is done."
     if file.suffix == ".tflite" and not _has_raw_heads(file): without_tensorflow(_bilinear)
@@ -461,7 +462,7 @@ def _predict(file, images, as_json, opened, *how) -> list: # of dicts, a picture
         if "error" not in values and not as_json: say(line)
     return found
 
-
+# %% ../../nbs/cli/03_files.ipynb #n009r
 ModelPath = Annotated[Path, typer.Argument(help="A .tflite or a .keras file.")]
 Images = Annotated[list[Path], typer.Argument(
     metavar="IMAGE...", help="JPEG, PNG, ... of any size; of a folder all in it, at any depth.")]

@@ -35,7 +35,7 @@ def text(
     return Annotated[str, Pattern(rf"[^<>\x00-\x1f\x7f-\x9f\u200b-\u202f\ufeff]{{1,{longest}}}",
                                   f"of 1 to {longest} characters in a line, without < and >")]
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv05p
 Milliseconds = Annotated[float, Range(0, 1e6, open_low=True)]
 PARAMETERS = dict( # of a browser all but the last two, of others those in `NEEDED` at least
     kind=Literal[KINDS], device=text(60), accelerator=text(60),
@@ -73,7 +73,7 @@ def wrong_parameters(given:dict):
         if name not in given: yield f"parameters lack {name}"
     yield from _misfits(given, PARAMETERS, "parameters")
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv5ap
 def wrong_origin(record:dict):
     "What else stands in a record, or in what it says of its device, in words."
     origin = record["provenance"]
@@ -118,7 +118,7 @@ def _wrong_order(numbers:dict):
         for (a, low), (b, high) in zip(known, known[1:]):
             if low > high: yield f"numbers.{a} is {low:g}, more than {b}, {high:g}"
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv8ap
 def wrong_summary(numbers:dict):
     "What is wrong with the numbers of a tool that prints a summary."
     for name in ("latency_ms", "runs"):
@@ -133,7 +133,7 @@ def wrong_summary(numbers:dict):
     different = len({numbers[name] for name in ORDERS[0] if name in numbers})
     if runs == 1 and different > 1: yield f"one run, and {different} different times"
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv8aq
 def _wrong_time(when:str):
     "A record of the future, or from before there were such devices."
     at = datetime.fromisoformat(when)
@@ -158,7 +158,7 @@ def _faults(record:dict):
     yield from wrong_origin(record)
     yield from _wrong_time(record["provenance"]["time"])
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv09p
 def check_record(
     record:dict, # As `read_record` has it
     where, # What an error calls it
@@ -167,7 +167,7 @@ def check_record(
     fault = next(_faults(record), None)
     if fault: raise UsageError(f"{where} is not taken: {fault}")
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv09q
 def read_device_record(
     path, # A file that somebody sent
 ) -> dict:
@@ -185,7 +185,7 @@ def record_name(record:dict, content:bytes) -> str:
     device = re.sub(r"[^a-z0-9]+", "-", record["parameters"]["device"].lower()).strip("-")
     return f"{record['name']}_{device[:40] or 'device'}_{hashlib.sha256(content).hexdigest()[:8]}"
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv12p
 def add_device_record(
     path, # A file that somebody sent
     root, # Of the checkout
@@ -200,7 +200,7 @@ def add_device_record(
     with atomic_write(place) as tmp: tmp.write_bytes(content)
     return place
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv12q
 def device_records(
     root, # Of the checkout
 ) -> list: # of records, checked
@@ -223,7 +223,7 @@ def _plain(text:str) -> str:
     "A text as a record takes it, but for its length."
     return "".join(c if c.isprintable() and c not in "<>" else "_" for c in text)
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv15p
 def tool_record(
     path, # The '.tflite' file that was timed
     timed:dict, # From `parse_benchmark`; with the tool's `command`, where it is known
@@ -244,7 +244,7 @@ def tool_record(
     return dict(step=STEP, name=name, profile=PROFILE, parameters=parameters | _image(file) | said,
                 seed=None, numbers=numbers, provenance=provenance())
 
-
+# %% ../../nbs/measure/09_devices.ipynb #dv15q
 def phone_record(
     path, # The '.tflite' file that was timed
     phone, # `Phone`

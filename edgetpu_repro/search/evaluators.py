@@ -197,7 +197,7 @@ def _fitted(regression, x, y):
         warnings.simplefilter("ignore")
         return regression.fit(x, y)
 
-
+# %% ../../nbs/search/03_evaluators.ipynb #x015bp
 def _leave_one_out(kind, x, y) -> float:
     "Spearman's rank correlation of each value with its prediction from all others."
     from scipy.stats import spearmanr

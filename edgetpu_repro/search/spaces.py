@@ -95,7 +95,7 @@ def random_dna(
     "A DNA whose decisions are drawn evenly."
     return tuple(int(rng.integers(len(d.choices))) for d in space.decisions)
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x007p
 def mutate_dna(
     space:Space,
     dna:tuple,
@@ -124,7 +124,7 @@ def content_hash(
     text = spec_to_json(plain)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x009p
 def named(
     spec, # A spec
     space:str, # Name of the space it comes from
@@ -141,7 +141,7 @@ GROUP_KINDS = {"gc32": 32, "gc64": 64, "gc128": 128} # name: widened channels a 
 FIRST = Block("fused", 3, expand=1, stride=1, out=16) # the first group; its width is a decision
 SMALLEST = 64 # group size below which a repair gives up
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x011p
 def v2_decisions(
     kinds:tuple, # Names of block kinds
 ) -> tuple: # of `Decision`
@@ -156,7 +156,7 @@ def v2_decisions(
         if i: found.append(Decision(f"{block}.skip", ("no", "yes")))
     return tuple(found)
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x011q
 def v2_blocks(): # Iterator of (group, block)
     "The blocks that are decided about."
     return ((g, i) for g, depth in enumerate(DEPTHS) if g for i in range(depth))
@@ -175,7 +175,7 @@ def fitting_group_size(
         size //= 2
     return None
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x013p
 def v2_block(
     kind:str, # 'dw', 'fused' or one of `GROUP_KINDS`
     kernel:int, expand:int, stride:int,
@@ -245,7 +245,7 @@ def cuts(
         if len({b.out for b in own}) > 1 or own[0].out not in WIDTHS[group]: continue
         for rest in cuts(blocks[n:], group + 1): yield [own, *rest]
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x017p
 def v2_encode_block(
     block:Block,
     channels:int, # Its inputs
@@ -287,7 +287,7 @@ def v2_encode(
     try: return space.dna(values)
     except UsageError as e: raise UsageError(f"{where}: {e}") from None
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x018p
 V2GC.encode = v2_encode
 
 # %% ../../nbs/search/00_spaces.ipynb #x026
@@ -299,7 +299,7 @@ MULTIPLIERS = (0.5, 0.75, 1.0, 1.5)
 HEAD = {"cells": (1, 2, 3, 4, 5, 6), "filters": (48, 64, 80, 96, 112, 128), "levels": (4, 5, 6)}
 RELEASED_HEAD = {"cells": (4,), "filters": (96,), "levels": (6,)} # of all three sizes
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x026p
 def autoseg_layer(
     kind:str, # 'dw', 'fused' or 'dw-first'
     kernel:int, expand:int, multiplier:float, groups:int,
@@ -409,7 +409,7 @@ def autoseg_encode_layer(
         if made == blocks[:len(made)]: return dict(zip(names, decided)), len(made)
     return None
 
-
+# %% ../../nbs/search/00_spaces.ipynb #x028bp
 AutosegJoint.encode = autoseg_encode
 
 # %% ../../nbs/search/00_spaces.ipynb #pl02
@@ -456,7 +456,7 @@ def places_encode(
     raise UsageError(f"{resolve_spec(model).name} is not in the space {space.name}: "
                      "it has a block that was not tried at its place")
 
-
+# %% ../../nbs/search/00_spaces.ipynb #pl03p
 Places.encode = places_encode
 
 # %% ../../nbs/search/00_spaces.ipynb #pl04
@@ -466,7 +466,7 @@ def places_to_json(space:Places) -> str:
             for place in zip(space.options, space.kls)]
     return json.dumps(dict(spec=to_plain(space.spec), places=rows), indent=1) + "\n"
 
-
+# %% ../../nbs/search/00_spaces.ipynb #pl04p
 def places_from_json(path) -> Places:
     "Read a space of places; `UsageError` for what is none."
     found = read_json(path, "space of places")

@@ -108,7 +108,7 @@ def trace_of(self:Exporter, method:str):
         self.traces[method] = traced(run, shape, self.folded)
     return self.traces[method]
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x104p
 @patch
 def float_file(self:Exporter,
     method:str="none",
@@ -123,7 +123,7 @@ def float_file(self:Exporter,
         self.floats[key] = self.file_of(self.named(content, method))
     return self.floats[key]
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x104q
 @patch
 def named(self:Exporter, content:bytes, method:str) -> bytes:
     "The outputs of a graph in the order of its signature."
@@ -146,7 +146,7 @@ def ranges_of(self:Exporter, method:str) -> dict|None: # {name of an activation:
         self.ranges[method] = activation_ranges(float_file, self.pictures.calibration)
     return self.ranges[method]
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x106p
 @patch
 def operator_of(self:Exporter, method:str) -> CustomOperator|None:
     "What follows the graph of a method."
@@ -168,7 +168,7 @@ def quantized(self:Exporter, method:str, recipe:str) -> TFLiteFile:
     one = len(self.float_file(method).outputs) == 1 # of several the quantiser may change the order
     return self.file_of(content if one else self.named(content, method))
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x106bp
 def check_only_dequantized(content:bytes):
     "Raise `UsageError` where a file does more on floats than to make them from the int8 heads."
     found = TFLiteFile.open(content).float_operators
@@ -188,7 +188,7 @@ def typed(self:Exporter, file:TFLiteFile) -> TFLiteFile:
     ends = self.options.input_type, self.options.output_type
     return self.file_of(with_types(file, *ends)) if any(ends) else file
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x108p
 @patch
 def finished(self:Exporter, file:TFLiteFile, method:str) -> TFLiteFile:
     "A graph with the operator that follows; `UsageError` where it is not as it should be."
@@ -199,7 +199,7 @@ def finished(self:Exporter, file:TFLiteFile, method:str) -> TFLiteFile:
     check_batches(file, self.images)
     return file
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x108q
 @patch
 def file(self:Exporter, method:str="none", recipe:str|None=None) -> TFLiteFile:
     "A whole file, float or by a recipe, not compared with anything."
@@ -218,7 +218,7 @@ def _first(outputs, count:int):
     if isinstance(outputs, dict): return {name: y[:count] for name, y in outputs.items()}
     return outputs[:count]
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x110p
 @patch
 def check_float(self:Exporter, method:str, wanted) -> dict: # float_error, or float_agreement
     "The float graph beside Keras; raises `UsageError` where they differ."
@@ -252,7 +252,7 @@ def float_card(self:Exporter, method:str, file:TFLiteFile, check:dict) -> dict:
     if found: check = check | self.about_check() | found
     return dict(quantizer=None, recipe=None, check=check, degraded=[])
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x112p
 @patch
 def quantized_card(self:Exporter, method:str, recipe:str, graph:TFLiteFile, check:dict) -> dict:
     "Of a quantised file, with what was lost."
@@ -282,7 +282,7 @@ def file_name(
     for option, kind in options.ends.items(): parts.append(f"{option.split('_')[0]}_{kind}")
     return "_".join(parts) + ".tflite"
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x114p
 def write_tflite(
     content:bytes, # Of the file, metadata included
     path, # Where it goes
@@ -309,7 +309,7 @@ def described(self:Exporter, file:TFLiteFile, recipe:str|None) -> bytes:
     how = dict(outputs=infos, taken=file.input_range)
     return with_metadata(self.typed(file), self.model.name, description, options.labels, **how)
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x115p
 @patch
 def write(self:Exporter, folder, file:TFLiteFile, method:str, rest:dict) -> tuple: # (path, card)
     "Write a file and its card."
@@ -323,7 +323,7 @@ def write(self:Exporter, folder, file:TFLiteFile, method:str, rest:dict) -> tupl
     path = Path(folder)/file_name(self.model, method, recipe, options)
     return path, write_tflite(self.described(file, recipe), path, card)
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x115q
 @patch
 def write_plain(self:Exporter, path, method:str="none", recipe:str|None=None) -> dict:
     "Write a file without metadata and card; returns `TFLiteFile.description`."
@@ -346,7 +346,7 @@ def steps(
 
         yield begin
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x117p
 @patch
 def reported(self:Exporter, graph:TFLiteFile, method:str, path) -> list: # of paths
     "Write the report of a quantised file's layers beside it."
@@ -369,7 +369,7 @@ def export_recipe(self:Exporter, folder, method:str, recipe:str, wanted, check:d
     if self.options.report: card["report"] = self.reported(graph, method, path)
     return path, card
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x118p
 @patch
 def export_method(self:Exporter, folder, method:str, step) -> list: # of (path, card)
     "All files that end in one way."
@@ -401,7 +401,7 @@ def check_methods(self:Exporter) -> list:
                              "raw heads (--finalize_method none) take more")
     return methods
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x119p
 @patch
 def export(self:Exporter, folder) -> list: # of (path, card)
     "Write every file that the options ask for; `card['degraded']` lists what is too low."
@@ -411,7 +411,7 @@ def export(self:Exporter, folder) -> list: # of (path, card)
     give_back_memory()
     return out
 
-
+# %% ../../nbs/tflite/15_export.ipynb #x119q
 def export_model(
     model, # As `Exporter` takes it
     folder, # Where the files go; it is there

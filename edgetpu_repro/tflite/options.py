@@ -72,7 +72,7 @@ def traced_images(
     "Images a call of the graph that is converted."
     return TRACED if batch_size == ANY else batch_size
 
-
+# %% ../../nbs/tflite/05_options.ipynb #b005p
 def batch_name(batch_size:int) -> str:
     "A batch size as names of files have it."
     return "N" if batch_size == ANY else str(batch_size)

@@ -28,6 +28,7 @@ from edgetpu_repro.tasks.finalize import finalize, finalize_methods
 from edgetpu_repro.tflite.content import BUILTIN, unpack
 from edgetpu_repro.tflite.export import export_model
 from edgetpu_repro.tflite.options import ExportOptions
+from edgetpu_repro.tflite.types import with_types
 
 SIDE = 64 # pixels
 FREE = "body[data-started]:not([data-busy])" # it is doing nothing
@@ -145,6 +146,16 @@ def test_classification_is_as_in_python(opened, files, picture):
     assert [r["score"] for r in found["rows"]] == pytest.approx(
         [r["probability"] for r in said], abs=1e-4)
     assert said[0]["name"] in page.locator("figure ol").inner_text()
+
+
+def test_integers_with_bytes_around_them_are_as_in_python(opened, files, picture, tmp_path):
+    page, path = opened(), tmp_path / "bytes.tflite"
+    path.write_bytes(with_types(files["int8"], "uint8", "float32"))
+    page.set_input_files("#file", path)
+    page.wait_for_selector("#model option:nth-child(5)", state="attached")
+    page.wait_for_selector(FREE)
+    found = look(page, path, picture)
+    assert found["outputs"][0] == pytest.approx(python(path, picture)[1][0].tolist(), abs=0.02)
 
 
 def test_masks_are_as_in_python(opened, files, picture):
@@ -266,7 +277,7 @@ def huge(path):
 def test_what_the_page_refuses_is_a_line_with_what_to_do(opened, files, picture, tmp_path, inside):
     page = opened(width=390)
     line = refused(page, "#file", files["int8"])
-    assert "takes int8" in line and "--quantizer aeq --recipe dynamic" in line
+    assert "takes int8" in line and "--quantize --input_type uint8" in line
     assert f"--model_name {CLASSIFIER}" in line
     assert "--finalize_method none" in refused(page, "#file", files["boxes"])
     assert "--finalize_method none" in refused(page, "#pictures", picture), "it is not run"

@@ -165,13 +165,13 @@ export function refused(model) { // why LiteRT.js cannot run a file, with what c
       + model.inputs.map((t) => `(${t.shape.join(", ")})`).join(", ");
   }
   if (!["float32", "uint8"].includes(image.dtype)) {
-    return `${model.file} takes ${image.dtype}, which LiteRT.js does not; a float image with weights `
-      + `of 8 bits: ${again("--quantizer aeq --recipe dynamic")}, and all in float without the two`;
+    return `${model.file} takes ${image.dtype}, which LiteRT.js does not; bytes around the same integers: `
+      + `${again("--quantize --input_type uint8 --output_type float32")}, and all in float without the three`;
   }
   const odd = model.outputs.find((t) => !["float32", "int32", "uint8"].includes(t.dtype));
   if (odd) {
-    return `${model.file} puts out ${odd.dtype}, which LiteRT.js does not give; a float output with `
-      + `weights of 8 bits: ${again("--quantizer aeq --recipe dynamic")}`;
+    return `${model.file} puts out ${odd.dtype}, which LiteRT.js does not give; floats around the same `
+      + `integers: ${again("--quantize --input_type uint8 --output_type float32")}`;
   }
   return null;
 }

@@ -10,7 +10,8 @@ import publish
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.records import provenance as provenance_here
 
-COMMITTED = ("default", "camvid", "cifar10", "bccd", "bccd_finetune", "published", "joint")
+COMMITTED = (
+    "default", "camvid", "cifar10", "bccd", "bccd_finetune", "published", "joint", "distil")
 pytestmark = pytest.mark.quick
 
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RELEASED_HELP', 'Released', 'ModelName', 'KerasFolder', 'Listed', 'FetchName', 'FetchFolder', 'Kind', 'CkptPath',
            'Quantize', 'LessRestrictive', 'OutputLayer', 'Calibration', 'CalibrationImages', 'Crop', 'Steps', 'Batch',
-           'Target', 'Quantizer', 'Recipe', 'Rule', 'Equalize', 'CorrectBias', 'InputType', 'OutputType', 'Format',
-           'Labels', 'Report', 'MaxDetections', 'AllowDegraded', 'AllowRefused', 'EMBEDDED', 'ModelPath', 'Images',
-           'PredictLabels', 'PictureFolder', 'import_command', 'fetch', 'export', 'predict']
+           'Target', 'Quantizer', 'Recipe', 'Rule', 'Ranges', 'Equalize', 'CorrectBias', 'InputType', 'OutputType',
+           'Format', 'Labels', 'Report', 'MaxDetections', 'AllowDegraded', 'AllowRefused', 'RANGES', 'EMBEDDED',
+           'ModelPath', 'Images', 'PredictLabels', 'PictureFolder', 'import_command', 'fetch', 'export', 'predict']
 
 # %% ../../nbs/cli/03_files.ipynb #a002
 from contextlib import nullcontext
@@ -125,6 +125,8 @@ Recipe = option(list[str], "a8w8; with aeq also a16w8, dynamic or weight_only. "
 Rule = option(list[str], "With aeq: another recipe, or float, for some operators, "
                          "e.g. ':classifier=float'.",
               metavar="OPERATOR:REGEX=RECIPE")
+Ranges = option(str, "Of activations: calibrate (on images) or file (those that came with the "
+                     "imported weights, as they were trained or quantised).")
 Equalize = flag("--equalize", "Before quantisation: let the channels between two convolutions "
                 "reach alike.")
 CorrectBias = flag("--correct-bias", "Before quantisation: take off biases what rounding the "
@@ -251,6 +253,20 @@ def _written(network, folder, format, calibration, options) -> list: # of (path,
     return [(path, {}) for path in
             write_model(network, folder, format, options.finalize_methods)]
 
+# %% ../../nbs/cli/03_files.ipynb #rngs1
+RANGES = ("calibrate", "file")
+
+
+def _known_ranges(kind:str, ckpt_path, quantize:bool):
+    "What `ExportOptions.known_ranges` takes; `UsageError` where no ranges came with the weights."
+    if kind not in RANGES: raise unknown("ranges", kind, RANGES)
+    if kind == "calibrate": return None
+    if not quantize: raise UsageError("--ranges file needs --quantize")
+    if not ckpt_path: raise UsageError("--ranges file needs --ckpt_path: random weights have none")
+    from edgetpu_repro.weights.ranges import known_ranges, ranges_beside
+    known = ranges_beside(ckpt_path)
+    return lambda file: known_ranges(file, known)
+
 # %% ../../nbs/cli/03_files.ipynb #hx04bq
 EMBEDDED = "digit_scenes" # what random weights are calibrated on: their ranges mean nothing
 
@@ -365,6 +381,7 @@ def export(
     quantizer: Quantizer = "tf",
     recipe: Recipe = ("a8w8",),
     rule: Rule = (),
+    ranges: Ranges = "calibrate",
     equalize: Equalize = False,
     correct_bias: CorrectBias = False,
     input_type: InputType = None,
@@ -392,7 +409,8 @@ def export(
     from edgetpu_repro.tflite.options import check_batch_size
     check_batch_size(batch_size)
     ends = dict(input_type=input_type, output_type=output_type)
-    prepared = dict(equalize=equalize, correct_bias=correct_bias)
+    prepared = dict(equalize=equalize, correct_bias=correct_bias,
+                    known_ranges=_known_ranges(ranges, ckpt_path, quantize))
     _check_ends(quantize, ends, prepared)
     from edgetpu_repro.tflite.options import ExportOptions
     from edgetpu_repro.tflite.formats import up_to_layer

@@ -66,7 +66,7 @@ class Exporter:
         "The folded weights on their way to a quantiser: equalised, biases corrected, as asked for."
         options, given = self.options, self.pictures.calibration
         out = dict(folded=None, equalized=None, corrected=None)
-        if given is None or not options.prepared: return out
+        if given is None or not (options.equalize or options.correct_bias): return out
         weights, seen = weights_of(self.folded), observe(self.folded, self.taken.of(given))
         if options.equalize:
             weights, seen = equalize(self.folded, weights, seen)
@@ -143,7 +143,9 @@ def ranges_of(self:Exporter, method:str) -> dict|None: # {name of an activation:
     method = self.task.graph_of(method)
     if method not in self.ranges:
         float_file = self.float_file(method, "corrected")
-        self.ranges[method] = activation_ranges(float_file, self.pictures.calibration)
+        found = activation_ranges(float_file, self.pictures.calibration)
+        if self.options.known_ranges: found |= self.options.known_ranges(float_file)
+        self.ranges[method] = found
     return self.ranges[method]
 
 # %% ../../nbs/tflite/15_export.ipynb #x106p

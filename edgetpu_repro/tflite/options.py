@@ -115,11 +115,15 @@ class ExportOptions:
     output_type:str|None = None              # likewise
     equalize:bool = False                    # channels across ReLU, before quantisation
     correct_bias:bool = False                # by what rounding of weights adds, likewise
+    known_ranges:object = None               # function of a float file -> ranges of activations
+                                             # that go before calibrated ones; None: no such
 
     def __post_init__(self):
         if self.target not in TARGETS: raise unknown("target", self.target, TARGETS)
         check_batch_size(self.batch_size)
         for recipe in self.recipes: check_recipe(self.quantizer, recipe, self.rules)
+        if self.known_ranges and self.equalize:
+            raise UsageError("--equalize changes the activations: it goes with --ranges calibrate")
         for option in ("input_type", "output_type"): check_end(option, getattr(self, option), True)
 
     @property
@@ -134,10 +138,11 @@ class ExportOptions:
         return {option: kind for option, kind in asked.items() if kind}
 
     @property
-    def prepared(self) -> dict: # {'equalize', 'correct_bias': True}
-        "What happens to the weights before they are quantised."
+    def prepared(self) -> dict: # {'equalize', 'correct_bias': True, 'ranges': 'file'}
+        "What happens before quantisation, for the card."
         asked = dict(equalize=self.equalize, correct_bias=self.correct_bias)
-        return {option: True for option, wanted in asked.items() if wanted}
+        found = {option: True for option, wanted in asked.items() if wanted}
+        return found | (dict(ranges="file") if self.known_ranges else {})
 
     @property
     def full_integer(self) -> bool:

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from ..core.errors import UsageError
 from ..models.blocks import GroupConv2D
 from ..tflite.content import WITH_WEIGHTS, read_tflite
+from ..tflite.file import TFLiteFile
 from ..tflite.graph import Graph
 
 # %% ../../nbs/weights/02_graphs.ipynb #gr05
@@ -176,10 +177,10 @@ def model_graph(
 
 # %% ../../nbs/weights/02_graphs.ipynb #gr19
 def open_graph(
-    path, # A '.tflite' file
+    path, # A '.tflite' file, or a `TFLiteFile`
 ) -> Graph:
     "Its operators and constants; raises `UsageError` where it cannot be read."
-    content = read_tflite(path)
+    content = path.content if isinstance(path, TFLiteFile) else read_tflite(path)
     try: return Graph(content)
     except Exception as e: raise UsageError(f"{path} is not a TFLite model: {e}") from None
 
@@ -222,7 +223,7 @@ def floats(self:Graph, index) -> np.ndarray|None:
 class FilePlaces(Places):
     "Convolutions of a file, with what they are made of."
     def __init__(self, path):
-        super().__init__(path)
+        super().__init__(path.name if isinstance(path, TFLiteFile) else path)
         self.graph, self.halves, self.dilated = open_graph(path), {}, {}
         self.made_by = {} # {tensor: numbers in `found` of what made its channels, in their order}
         images = list(map(int, self.graph.graph.inputs))

@@ -24,12 +24,13 @@ from .detectors import is_slim, load_detector, load_tf1, read_tf1
 from .fetch import RELEASES
 from .importer import load_weights, recalibrate_batchnorm
 from ..tflite.isolation import probe
+from .ranges import file_ranges
 from .released import Imported
 
 # %% ../../nbs/weights/05_start.ipynb #det1
 FOUND_BY = {"graph": load_weights, "names": load_detector} # `Task.released_by`
 
-
+# %% ../../nbs/weights/05_start.ipynb #det1b
 def load_released(
     model, # From `build_model`; changed in place
     path, # Folder, prefix or archive of a checkpoint (TF2; TF1 of detectors and of
@@ -74,7 +75,7 @@ KNOWN = { # released files: what each is called
     "spaghettinet_edgetpu_s": "spaghettinet_edgetpu_s.tflite",
 }
 
-
+# %% ../../nbs/weights/05_start.ipynb #fs02b
 def _released_names(name:str) -> list:
     "Files that a name may mean, of released models."
     fetched = [Path(path).name for path in RELEASES.get(name, {}).values()]
@@ -138,6 +139,12 @@ def model_with_weights(
     return network, load_released(network, path).left_model if path else []
 
 # %% ../../nbs/weights/05_start.ipynb #im02
+def _ranges_of(path) -> dict:
+    "The ranges of a quantised file; empty where it has none, or no places that can be known."
+    try: return file_ranges(path) if path.suffix == ".tflite" else {}
+    except UsageError: return {} # its weights were found by their names
+
+# %% ../../nbs/weights/05_start.ipynb #im02b
 def import_released(
     model:str, # Registry name
     path, # As `load_released` takes it
@@ -152,6 +159,7 @@ def import_released(
     with atomic_write(target) as tmp: network.save(tmp)
     card = dict(model=network.name, source=path.name, variables=done.variables,
                 left_in_model=done.left_model, left_in_file=done.left_file)
+    if ranges := _ranges_of(path): card["ranges"] = ranges
     write_text(target.with_suffix(".import.json"), json.dumps(card, indent=1) + "\n")
     return target, done
 

@@ -1,9 +1,11 @@
 "The house drawn from its imports: no arrow upwards, no circle; what is data does not know Keras."
 import ast
+import json
 import re
 
+import fastcore.test
 import pytest
-from conftest import ROOT
+from conftest import BIN, ROOT, call
 from dependencies import MAKERS, PACKAGE, ROOMS, code_of, dependencies, modules, named, registered
 
 pytestmark = pytest.mark.quick
@@ -94,3 +96,12 @@ def test_a_step_depends_on_what_it_imports(step):
     named = set(re.findall(rf"from ({PACKAGE}(?:\.\w+)+) import", code_of(step)))
     assert named and {f"{m.replace('.', '/')}.py" for m in named} <= found
     assert not [f for f in found if f.startswith(f"{PACKAGE}/cli/")], "no step needs the command"
+
+
+def test_every_name_in_a_notebook_comes_from_somewhere():
+    "The one star import is of `fastcore.test`, which ruff cannot look into."
+    found = call(BIN / "ruff", "check", "--isolated", "--select", "F405,F821",
+                 "--output-format", "json", "nbs").stdout
+    unknown = [(x["filename"], x["cell"], x["message"]) for x in json.loads(found)
+               if x["message"].split("`")[1] not in dir(fastcore.test)]
+    assert not unknown

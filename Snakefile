@@ -316,6 +316,18 @@ for step, reads in SEARCH_STEPS.items():
         shell: RUN
 
 
+# Blocks in the places of a trained network: hours, in a study that goes on where it stopped.
+if PROFILE.distil:
+    rule distil_matrix:
+        input: **source("runs/distil")
+        output: PAPERS.records("distil/*")
+        params: **given("runs/distil", [PROFILE.distil])
+        log: log_of("distil_matrix")
+        threads: PROFILE.threads
+        resources: host=1, mem_mb=6000, runtime=600
+        shell: RUN
+
+
 # Released files on labelled pictures, from a folder of the user's: one record a file, so that a
 # stopped run goes on.
 for name in RELEASED:
@@ -339,7 +351,7 @@ for name, paper in PAPERS.papers.items():
         input: paper.reads, **source(paper.source)
         output: paper.makes, [] if paper.needed else touch(f"{BUILD}/done/{name}")
         params:
-            **given(paper.source, [PROFILE.tasks, PROFILE.blocks, PLAN],
+            **given(paper.source, [PROFILE.tasks, PROFILE.blocks, PLAN, PROFILE.distil],
                     " ".join(f"-p {k} {v}" for k, v in paper.given.items()))
         log: log_of(name)
         resources: **QUICK

@@ -147,6 +147,21 @@ def test_the_ablation_and_other_targets_follow_a_search(warm_kernels):
     assert "mobilenet_edgetpu_v2_s," in targets and "0.83" in targets
 
 
+def test_blocks_are_judged_in_the_places_of_a_small_network():
+    "Eight candidates of a network with random weights on drawn pictures: the map to the verdicts."
+    step = ("edgetpu-repro", "reproduce", "--profile", "smoke", "--step", "distil")
+    result = call(*step)
+    assert result.returncode == 0, result.stderr[-3000:]
+    results = ROOT / "build/smoke/results"
+    matrix = json.loads((results / "records/distil/matrix.json").read_text())["numbers"]["rows"]
+    assert len(matrix) == 8 and all(row["kl"] >= 0 for row in matrix)
+    verdicts = (results / "tables/distil_claims.csv").read_text()
+    assert "not judged" in verdicts and "reinforce beats chance" in verdicts
+    for name in ("matrix", "worths", "frontier"):
+        assert (ROOT / f"build/smoke/figures/distil_{name}.png").stat().st_size > 10_000
+    assert call(*step).stdout.strip() == "everything is there and up to date"
+
+
 def test_changing_a_figure_runs_only_that_figure_again():
     notebook = ROOT / "nbs/paper/fig1_blocks.ipynb"
     before = notebook.read_text()

@@ -147,6 +147,7 @@ class Manifest:
             "benchmark/published": [m for m in self.timed("classification") if m in printed],
             "benchmark/studied": self.studied,
             "benchmark/paired": self.paired,
+            "distil/*": ["matrix", "networks"] if self.profile.distil else [],
             "evaluate/first": masked[:1],
             "evaluate/rounded": self.trained() if self.profile.repeats.roundings else [],
             "finetune/*": FINETUNED,

@@ -34,6 +34,7 @@ SHOWN = {
     "runs/benchmark": "benchmark_classification",
     "runs/search": "search_evolution",
     "runs/search_repeat": "search_repeat_evolution",
+    "runs/distil": "distil_matrix",
     "runs/search_ablation": "search_ablation_mobilenet_edgetpu_v2_xs_dw",
 }
 # Whose executed notebooks to look at, in this order.
@@ -52,6 +53,7 @@ STUDIES = (
     "search_controllers",
     "search_ablation",
     "search_targets",
+    "distil",
 )
 FIRST_SEARCH = ("longer", "random", "evolution", "reference") # with its finalists, one run
 

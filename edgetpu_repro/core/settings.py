@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TfdsName', 'Split', 'Shares', 'Factors', 'Expectations', 'plain_name', 'DataSettings', 'TrainSettings',
            'TimedSettings', 'TaskSettings', 'BenchmarkSettings', 'BlocksSettings', 'ReleasedSettings', 'RepeatSettings',
-           'SearchPlan', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
+           'SearchPlan', 'DistilPlan', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
 
 # %% ../../nbs/core/04_settings.ipynb #c002
 import fnmatch, re
@@ -213,6 +213,22 @@ class SearchPlan(Fields):
     toy_seeds:Count = 8            # of each controller on the toy
     toy_evaluations:Count = 500    # likewise
 
+# %% ../../nbs/core/04_settings.ipynb #ds01
+@dataclass(frozen=True)
+class DistilPlan(Fields):
+    "The places of a trained network in which a profile judges blocks."
+    teacher:Name|None = None       # a released file's model; None: a small one, drawn pictures
+    images:str = "real/imagenet_train" # below the folder of released data: to learn from
+    held_out:str|None = "real/imagenet" # likewise, to judge by
+    steps:Count = 120              # of a candidate
+    batch:Count = 32
+    seeds:Count = 2                # of each candidate
+    kinds:tuple[Name, ...] = ()    # of candidates; all if empty
+    jobs:Count|None = None         # first so many of them; None: all
+    networks:Count = 24            # drawn at random, to test what is predicted of them
+    controller_seeds:Count = 40    # of each controller on the table
+    evaluations:Count = 500        # likewise
+
 # %% ../../nbs/core/04_settings.ipynb #c021
 Expectations = dict[str, dict[str, dict[str, Bounds]]] # {task: {number: {pattern: [low, high]}}}
 
@@ -230,6 +246,7 @@ class Profile(Fields):
     blocks:BlocksSettings|None = None # None: no Figure 2
     released:ReleasedSettings|None = None # None: no released files
     search:SearchPlan|None = None  # None: no search
+    distil:DistilPlan|None = None  # None: no places
     repeats:RepeatSettings = RepeatSettings()
 
 # %% ../../nbs/core/04_settings.ipynb #fl21a

@@ -18,7 +18,7 @@ from edgetpu_repro.tflite.convert import freeze
 from edgetpu_repro.tflite.quantize import export_tflite
 
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "sklearn", "pycocotools", "jax",
-         "ai_edge_quantizer", "matplotlib", "pandas", "seaborn")
+         "litert_quantizer", "matplotlib", "pandas", "seaborn")
 
 
 def classifier():

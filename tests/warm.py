@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = (
     "execnb.shell", "keras", "matplotlib.pyplot", "nbdev.test", "optuna", "pandas", "PIL.Image",
     "plotly.express", "scipy.optimize", "seaborn", "sklearn.datasets", "tensorflow",
-    "tensorflow_datasets", "ai_edge_litert.interpreter", "ai_edge_quantizer.quantizer",
+    "tensorflow_datasets", "ai_edge_litert.interpreter", "litert_quantizer.quantizer",
 )
 ALL = (*LIBRARIES, "edgetpu_repro.cli.main")
 HANDED_ON = "EDGETPU_REPRO_WARM" # descriptors and number of a parent that is there already

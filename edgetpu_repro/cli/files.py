@@ -119,7 +119,7 @@ Steps = option(int, "Calibration batches, from the train split.", min=1)
 Batch = option(int, "Images a call of the file; -1: any number, which the caller sets.", min=-1)
 Target = option(list[str], "edgetpu (group convolutions as slices, which its compilers take) "
                            "or cpu (native).")
-Quantizer = option(str, "tf (TensorFlow's, as in the paper) or aeq (ai-edge-quantizer).")
+Quantizer = option(str, "tf (TensorFlow's, as in the paper) or aeq (litert-quantizer).")
 Recipe = option(list[str], "a8w8; with aeq also a16w8, dynamic or weight_only. "
                            "Anything but a8w8 implies --quantize.")
 Rule = option(list[str], "With aeq: another recipe, or float, for some operators, "

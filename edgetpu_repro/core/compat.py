@@ -204,7 +204,7 @@ class _Package(ModuleType):
 # %% ../../nbs/core/07_compat.ipynb #wt02q
 class _NotNeeded:
     "Finder: packages that are not needed in this process, installed or not."
-    PACKAGES = "tensorflow", "keras", "tensorflow_datasets", "sklearn", "ai_edge_quantizer"
+    PACKAGES = "tensorflow", "keras", "tensorflow_datasets", "sklearn", "litert_quantizer"
 
     def find_spec(self, name, path=None, target=None):
         "A spec of an empty package; None for any other."

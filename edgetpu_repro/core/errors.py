@@ -104,7 +104,7 @@ def readable(
 # %% ../../nbs/core/00_errors.ipynb #x001
 EXTRAS = { # extra: what it is for people, and the packages of it that we import
     "tf": ("TensorFlow", (
-        "tensorflow", "keras", "tensorflow_datasets", "ai_edge_litert", "ai_edge_quantizer",
+        "tensorflow", "keras", "tensorflow_datasets", "ai_edge_litert", "litert_quantizer",
         "flatbuffers", "pycocotools", "sklearn")),
     "repro": ("the notebooks' packages", (
         "snakemake", "papermill", "nbconvert", "matplotlib", "pandas", "seaborn", "plotly",

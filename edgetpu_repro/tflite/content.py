@@ -55,7 +55,7 @@ BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if 
 def unpack(content:bytes):
     "A file's content as the schema's objects, to change it."
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    for b in model.buffers: # large files and ai-edge-quantizer keep weights behind the table
+    for b in model.buffers: # large files and litert-quantizer keep weights behind the table
         if b.offset <= 1: continue
         b.data = np.frombuffer(content, "uint8", b.size, b.offset)
         b.offset, b.size = 0, 0

@@ -23,7 +23,7 @@ def parse_rule(
     rule:str, # 'OPERATOR:REGEX=RECIPE', such as 'DEPTHWISE_CONV_2D:=a16w8' or ':classifier=float'
 ) -> tuple: # (operator or '*', regular expression for the name of the output, recipe or 'float')
     "Check a selective rule; raises `UsageError`."
-    from ai_edge_quantizer.qtyping import TFLOperationName
+    from litert_quantizer.qtyping import TFLOperationName
     found = re.fullmatch(r"([A-Z0-9_]*):(.*)=(\w+)", rule)
     if not found:
         raise UsageError(f"rule {rule!r} is not of the form OPERATOR:REGEX=RECIPE; "

@@ -93,9 +93,9 @@ def _tf_quantize(file, ranges, float_output):
 
 # %% ../../nbs/tflite/11_quantize.ipynb #c0q2b
 def _aeq_recipe(quantizer, recipe, rules):
-    "Tell ai-edge-quantizer what becomes of which operators, later rules before earlier ones."
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import TFLOperationName
+    "Tell litert-quantizer what becomes of which operators, later rules before earlier ones."
+    from litert_quantizer.algorithm_manager import AlgorithmName
+    from litert_quantizer.qtyping import TFLOperationName
     for operator, regex, how in [("*", ".*", recipe), *map(parse_rule, rules)]:
         what = regex, TFLOperationName(operator)
         if how in STATIC: quantizer.add_static_config(*what, STATIC[how], 8)
@@ -105,7 +105,7 @@ def _aeq_recipe(quantizer, recipe, rules):
 
 # %% ../../nbs/tflite/11_quantize.ipynb #c0q2bp
 def _aeq_statistics(file, ranges) -> dict:
-    "Ranges as ai-edge-quantizer's calibration gives them: arrays like activations of one number."
+    "Ranges as litert-quantizer's calibration gives them: arrays like activations of one number."
     dimensions = {t.name.decode(): len(t.shape) for t in file.unpack().subgraphs[0].tensors}
     found = {}
     for name, (low, high) in ranges.items():
@@ -116,8 +116,8 @@ def _aeq_statistics(file, ranges) -> dict:
 
 # %% ../../nbs/tflite/11_quantize.ipynb #c0q2bb
 def _aeq_quantize(file, ranges, recipe, rules):
-    "Any recipe by ai-edge-quantizer, which takes the ranges as its own calibration result."
-    from ai_edge_quantizer.quantizer import Quantizer
+    "Any recipe by litert-quantizer, which takes the ranges as its own calibration result."
+    from litert_quantizer.quantizer import Quantizer
     quantizer, given = Quantizer(bytearray(file.content)), []
     _aeq_recipe(quantizer, recipe, rules)
     if quantizer.need_calibration:

@@ -101,6 +101,9 @@ INTERACTIVE = { # table: columns that name a point, titles of the axes, (legend,
     "search_targets": (["published model"], "latency (ms)", "proxy top-1 (%)", [
         (way, f"modelled {way} (ms)", f"measured {way} (%)")
         for way in ("published model", "found")]),
+    "distil": (["place", "output"], "depthwise: variance left (%)", "others: variance left (%)", [
+        (legend, "measured depthwise left (%)", f"measured {kind} left (%)")
+        for kind, legend in (("gc64", "groups of 64"), ("full", "full"))]),
     "published": (["file", "way"], "published figure (%)", "measured sample (%)", [
         ("measured", "published figure (%)", "measured sample (%)")]),
     "published_better": (["file", "ours"], "ours like float (%)", "more than the file (points)", [

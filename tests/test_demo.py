@@ -74,16 +74,21 @@ def picture(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def address(runtime, files):
-    "Where `demo` serves the page, until the tests of this module are done."
-    command = [BIN / "edgetpu-repro", "demo", "--no_browser"]
-    for what in ("classes", "logits", "mask", "heads"): command.append(files[what])
+@contextmanager
+def served(files):
+    "Where `demo` serves the page with some files, for a while."
+    command = [BIN / "edgetpu-repro", "demo", "--no_browser", *files]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try: yield child.stdout.readline().split(",")[0]
     finally:
         child.send_signal(signal.SIGINT)
         assert child.wait() == 130
+
+
+@pytest.fixture(scope="module")
+def address(runtime, files):
+    "Where the page is, until the tests of this module are done."
+    with served(files[what] for what in ("classes", "logits", "mask", "heads")) as url: yield url
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 "Released files on real pictures in the page, against Python; none of them is part of the project."
 import os
-import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BIN, ROOT
-from test_demo import FREE, look, python, runtime # noqa: F401, a fixture
+from conftest import ROOT
+from test_demo import FREE, look, python, runtime, served # noqa: F401, a fixture
 
 from edgetpu_repro.models.specs import build_model
 from edgetpu_repro.tasks.detection import detections_of
@@ -50,12 +48,7 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(runtime, files): # noqa: F811
     "Where `demo` serves the page with these files."
-    command = [BIN / "edgetpu-repro", "demo", "--no_browser", *files.values()]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    try: yield child.stdout.readline().split(",")[0]
-    finally:
-        child.send_signal(signal.SIGINT)
-        assert child.wait() == 130
+    with served(files.values()) as url: yield url
 
 
 @pytest.fixture

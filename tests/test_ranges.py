@@ -85,8 +85,9 @@ def test_bad_ranges(made, inside, tmp_path):
         card.write_text('{"ranges": {"image": %s}}' % bad)
         with pytest.raises(UsageError, match="no pairs of finite numbers"):
             ranges_beside(tmp_path / "m.keras")
-    card.write_text("{")
-    with pytest.raises(UsageError, match="is not readable"): ranges_beside(tmp_path / "m.keras")
+    for bad in ("{", "[]", '{"ranges": [1]}'):
+        card.write_text(bad)
+        with pytest.raises(UsageError, match="is not readable"): ranges_beside(tmp_path / "m.keras")
     with pytest.raises(UsageError, match="goes with --ranges calibrate"):
         ExportOptions(equalize=True, known_ranges=dict)
 

@@ -25,19 +25,20 @@ def test_a_room_takes_what_is_quick_and_what_was_edited():
     tests = {f"tests/test_tflite.py::test_{i}": float(i) for i in range(4)}
     seconds = {**tests, "nbs/tflite/00_content.ipynb": 9.0, "nbs/tflite/01_file.ipynb": 9.5,
                "tests/test_batches.py::test_a": 20.0, "nbs/core/00_errors.ipynb": 0.1}
-    waiting, absent = quick.jobs("tflite", seconds, 15.0 + 3 * quick.FILE_S)
+    files = len(quick.tests("tflite"))
+    waiting, absent = quick.jobs("tflite", seconds, 15.0 + files * quick.FILE_S)
     assert absent == {"nbs/tflite/01_file.ipynb", "tests/test_batches.py::test_a"}
     run = {job.file: job.options for job in waiting}
     assert run["tests/test_tflite.py"] == () and "nbs/tflite/00_content.ipynb" in run
     assert "tests/test_batches.py" not in run and "tests/test_strangers.py" in run # unknown: runs
     edited = ["nbs/tflite/01_file.ipynb"]
-    few, absent = quick.jobs("tflite", seconds, 3.0 + 3 * quick.FILE_S, edited)
+    few, absent = quick.jobs("tflite", seconds, 3.0 + files * quick.FILE_S, edited)
     assert "nbs/tflite/00_content.ipynb" in absent
     run = {job.file: job.options for job in few}
     assert run["tests/test_tflite.py"] == ("--deselect=tests/test_tflite.py::test_3",)
     assert "nbs/tflite/01_file.ipynb" in run, "edited"
     every, none = quick.jobs("tflite", seconds, float("inf"))
-    assert not none and len(every) == 3 + len(quick.notebooks("tflite"))
+    assert not none and len(every) == files + len(quick.notebooks("tflite"))
 
 
 @pytest.fixture

@@ -28,12 +28,12 @@ TESTS = { # {room: its files of tests}; all others are about the whole `HOUSE`
     "data": "test_data test_folders",
     "tasks": "test_classes test_detection test_new_task",
     "train": "test_train",
-    "tflite": "test_tflite test_batches test_strangers",
-    "weights": "test_weights test_released_files",
+    "tflite": "test_tflite test_batches test_strangers test_types test_equalize",
+    "weights": "test_weights test_released_files test_ranges",
     "measure": "test_latency test_predict test_devices test_phone test_coral",
-    "search": "test_search",
+    "search": "test_search test_distil",
     "show": "test_figures test_claims test_cards test_tables test_crate test_explorer test_demo "
-            "test_page",
+            "test_demo_released test_page",
     "cli": "test_cli test_compare test_view",
 }
 HOUSE = "house"

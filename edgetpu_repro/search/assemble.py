@@ -12,7 +12,7 @@ import keras, numpy as np
 from ..core.errors import UsageError
 from ..core.files import sha256_file
 from ..models.specs import build_model, spec_from_json
-from .distil import Job, Matrix, divergence, weights_file
+from .distil import Job, Matrix, agreement, in_batches, weights_file
 from .evaluators import settle_norms
 from .frontier import TRAINED, Table, table_of
 from .places import BATCH, Features, Teacher, as_input
@@ -81,15 +81,9 @@ def settle(model, features:Features):
     settle_norms(model, [(as_input(part), None) for part in parts if len(part)])
 
 
-def compared(model, features:Features, answers) -> dict: # kl, kl_se, same_class, kls
+def compared(model, features:Features, answers) -> dict: # kl, kl_se, same_class
     "How far a network's answers are from the teacher's, on pictures that judge."
-    images = features.images("judge")
-    parts = [model.predict_on_batch(as_input(images[i:i + BATCH]))
-             for i in range(0, len(images), BATCH)]
-    found = np.concatenate(parts)
-    kls = divergence(answers, found)
-    return dict(kl=float(kls.mean()), kl_se=float(kls.std(ddof=1) / len(kls)**0.5),
-                same_class=float((found.argmax(1) == answers.argmax(1)).mean()))
+    return agreement(answers, in_batches(model, features.images("judge"), as_input))[0]
 
 # %% ../../nbs/search/11_assemble.ipynb #a011
 def tune(

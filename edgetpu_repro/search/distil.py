@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['MOST_FOR_STATISTICS', 'SMALL', 'SETTLING', 'FIRST', 'KINDS_OF_JOBS', 'Target', 'target_of', 'student',
            'small_teacher', 'drawn_pictures', 'Lesson', 'crops', 'squared_error', 'learn', 'distilled', 'unexplained',
-           'divergence', 'in_batches', 'judged', 'rest_of', 'Job', 'jobs_of', 'MatrixSettings', 'JobSpace', 'Matrix',
-           'open_matrix', 'Distillation', 'weights_file', 'keep_weights', 'Distiller', 'start_matrix']
+           'divergence', 'agreement', 'in_batches', 'judged', 'rest_of', 'Job', 'jobs_of', 'MatrixSettings', 'JobSpace',
+           'Matrix', 'open_matrix', 'Distillation', 'weights_file', 'keep_weights', 'Distiller', 'start_matrix']
 
 # %% ../../nbs/search/09_distil.ipynb #d003
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
 
 import keras, numpy as np
 from PIL import Image
@@ -32,7 +30,7 @@ from .places import (
     BATCH, GROUP_SIZES, SKIP, Features, Place, Teacher, candidates_at, cost_at, fingerprint,
     kinds_at, make_features, places_of, split_pictures)
 from .spaces import Decision, Space
-from .study import Study, Worker, set_attribute
+from .study import Study, Worker
 
 # %% ../../nbs/search/09_distil.ipynb #d005
 @dataclass(frozen=True)
@@ -186,11 +184,24 @@ def divergence(p, q) -> np.ndarray: # (n,) nats
     p, q = np.float64(p), np.maximum(np.float64(q), 1e-12)
     return (p * np.log(np.maximum(p, 1e-12) / q)).sum(1)
 
+# %% ../../nbs/search/09_distil.ipynb #d012a
+def agreement(
+    answers, found, # (n, classes) each: of the trained network, of another
+) -> tuple: # (kl, kl_se and same_class, the divergence of each picture)
+    "How far a network's answers are from the trained one's."
+    kls, same = divergence(answers, found), found.argmax(1) == answers.argmax(1)
+    return dict(kl=float(kls.mean()), kl_se=float(kls.std(ddof=1) / len(kls)**0.5),
+                same_class=float(same.mean())), kls
 
-def in_batches(model, x) -> np.ndarray:
+
+def in_batches(
+    model, # Keras
+    x, # What it takes, in another type
+    taken=np.float32, # Function of a batch of them -> what the model takes
+) -> np.ndarray:
     "A model's outputs, a batch at a time."
     parts = [x[i:i + BATCH] for i in range(0, len(x), BATCH)]
-    return np.concatenate([model.predict_on_batch(np.float32(part)) for part in parts])
+    return np.concatenate([model.predict_on_batch(taken(part)) for part in parts])
 
 # %% ../../nbs/search/09_distil.ipynb #d012b
 def judged(
@@ -200,11 +211,8 @@ def judged(
     answers:np.ndarray, # The whole network's probabilities, of all pictures or of the first
 ) -> dict: # left, kl, kl_se, same_class, kls
     "What a candidate is worth."
-    found = in_batches(rest, outputs[:len(answers)])
-    kls = divergence(answers, found)
-    same = found.argmax(1) == answers.argmax(1)
-    return dict(left=unexplained(features, place, outputs), kl=float(kls.mean()),
-                kl_se=float(kls.std(ddof=1) / len(kls)**0.5), same_class=float(same.mean()),
+    found, kls = agreement(answers, in_batches(rest, outputs[:len(answers)]))
+    return dict(left=unexplained(features, place, outputs), **found,
                 kls=[float(f"{kl:.4g}") for kl in kls])
 
 
@@ -389,15 +397,11 @@ class Distiller(Worker):
     "Somebody who works on a matrix; `evaluate` takes a `Job`."
     def make_controller(self): return self.study.space
 
-    def _run(self, trial):
-        from optuna.exceptions import UpdateFinishedTrialError
-        job, start = self.study.space.job(self.study.dna(trial)), perf_counter()
+    def evaluation(self, dna) -> dict:
+        "What a job is worth."
+        job = self.study.space.job(dna)
         found = self.evaluate(job)
-        seconds = round(perf_counter() - start, 3)
-        done = asdict(job) | found | dict(model=job.name, values=[-found["kl"]], seconds=seconds)
-        with suppress(UpdateFinishedTrialError): # given up for gone by another worker
-            set_attribute(self.study, trial, "evaluation", done)
-            self.study.optuna.tell(trial.number, [-found["kl"]])
+        return asdict(job) | found | dict(model=job.name, values=[-found["kl"]])
 
 # %% ../../nbs/search/09_distil.ipynb #d020d
 def start_matrix(

@@ -402,19 +402,24 @@ def run(self:Worker, trial):
 
 # %% ../../nbs/search/05_study.ipynb #x016w4
 @patch
-def _run(self:Worker, trial):
-    from optuna.exceptions import UpdateFinishedTrialError
-    decoded, start = self.study.space.decode(self.study.dna(trial)), time.perf_counter()
+def evaluation(self:Worker, dna) -> dict: # model, values, and what else is known of it
+    "What a DNA is worth."
+    decoded, s = self.study.space.decode(dna), self.study.settings
     costs = costs_of(decoded.spec, self.study.space.argmax)
     result = asdict(costs) | self.result(decoded.spec, costs)
-    s = self.study.settings
     values = values_of(s.reward, result["accuracy"], costs, s.target_ms)
-    seconds = round(time.perf_counter() - start, 3)
-    about = dict(model=decoded.spec.name, repairs=decoded.repairs)
-    done = result | about | dict(values=values, seconds=seconds)
+    return result | dict(model=decoded.spec.name, repairs=decoded.repairs, values=values)
+
+# %% ../../nbs/search/05_study.ipynb #x016w5
+@patch
+def _run(self:Worker, trial):
+    from optuna.exceptions import UpdateFinishedTrialError
+    start = time.perf_counter()
+    done = self.evaluation(self.study.dna(trial))
+    done |= dict(seconds=round(time.perf_counter() - start, 3))
     with suppress(UpdateFinishedTrialError): # given up for gone by another worker
         set_attribute(self.study, trial, "evaluation", done)
-        self.study.optuna.tell(trial.number, list(values))
+        self.study.optuna.tell(trial.number, list(done["values"]))
 
 # %% ../../nbs/search/05_study.ipynb #x016b
 def work(

@@ -195,8 +195,9 @@ def holding(
     weights:dict|None, # As `weights_of` gives them; None: its own
 ):
     "Let a model have other weights for a while."
-    before = weights_of(model)
-    for name, values in (weights or {}).items(): model.get_layer(name).set_weights(values)
+    weights = weights or {}
+    before = {name: model.get_layer(name).get_weights() for name in weights}
+    for name, values in weights.items(): model.get_layer(name).set_weights(values)
     try: yield model
     finally:
         for name, values in before.items(): model.get_layer(name).set_weights(values)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import UsageError
+from ..core.errors import UsageError, readable
 from ..tflite.content import WITH_WEIGHTS
 from ..tflite.file import TFLiteFile
 from ..tflite.graph import TYPES
@@ -85,8 +85,8 @@ def ranges_beside(
         card = path.with_suffix(".import.json")
         if not card.is_file():
             raise UsageError(f"{path} has no ranges: {card.name} of `import` is not beside it")
-        try: found = json.loads(card.read_text()).get("ranges", {})
-        except ValueError: raise UsageError(f"{card} is not readable") from None
+        with readable(card, "readable as the card of `import`"):
+            found = dict(json.loads(card.read_text()).get("ranges", {}))
     if found: return _checked(found, path)
     raise UsageError(f"{path} has no ranges: it is of a float file; --ranges calibrate finds them")
 

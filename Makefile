@@ -39,8 +39,9 @@ test: $(VENV)/installed                 ## everything that CI checks; one proces
 	python -c "from edgetpu_repro.data.datasets import dataset_builder; dataset_builder(data_dir='build/data')"
 	python -m pytest $(PARALLEL)
 
+# Beside `make test`, too: it notes its seconds elsewhere and keeps no cache.
 test-cluster: $(VENV)/installed         ## on a Slurm of two virtual nodes, started here; skipped without Slurm
-	python -m pytest tests/cluster -rs
+	EDGETPU_REPRO_SECONDS=seconds-cluster python -m pytest -p no:cacheprovider tests/cluster -rs
 
 test-pythons:                         ## the tests of ON_EACH on each Python that is here, each with an environment
 	@for version in $(VERSIONS); do \

@@ -3,13 +3,15 @@
     python tools/mutations.py                      forty faults, the rooms in turn
     python tools/mutations.py --count 4 --room tflite --seed 3
     python tools/mutations.py --notebooks          by notebooks alone: less finds less, sooner
+    python tools/mutations.py --anew               forgets what earlier calls have tried
 
 A fault is a wrong sign, a wrong bound, a number that is one too large, or two arguments in each
 other's place. It is put into the module and into the notebook that the module comes from. Then run,
 until something fails that does not fail without the fault: the module's notebook, those of its room
 that depend on it, the room's tests, and the quick tests. A fault in a line that none of these has
 run is put back, and another is drawn. What survives is printed, and is for a person to look at:
-some change nothing (a bound that is never met).
+some change nothing (a bound that is never met). `build/mutations.jsonl` keeps what came of each: a
+call that is stopped goes on where it was.
 """
 import argparse
 import ast
@@ -28,6 +30,7 @@ from dependencies import PACKAGE, ROOMS, closure, imports, modules
 from quick import HOUSE, ROOT, Job, notebooks, tests as tests_of
 
 COPY = ROOT / "build/mutations/copy"
+TRIED = ROOT / "build/mutations.jsonl"
 LEFT_OUT = (".git", ".venv", "build", "_site", ".snakemake", "__pycache__", "*.egg-info")
 OPPOSITE = {ast.Add: "-", ast.Sub: "+", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
 LIMIT_S = 600 # of processor time; a fault may loop for ever
@@ -238,6 +241,25 @@ class Copy:
         return None, self.ran.exists()
 
 
+class Tried:
+    "What came of each fault, by this call or an earlier one, kept as lines of JSON."
+    def __init__(self, copy, path=TRIED, anew=False):
+        self.copy, self.path = copy, Path(path)
+        if anew: self.path.unlink(missing_ok=True)
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        self.known = {key: (said, ran) for key, said, ran in map(json.loads, lines)}
+
+    def __getitem__(self, fault) -> tuple: # What finds it, or None; whether its line ran
+        "Try a fault where none like it has been tried."
+        line = modules()[fault.module].read_text().split("\n")[fault.line - 1]
+        key = f"{fault} for {line.strip()}; {'all' if self.copy.tests else 'notebooks'}"
+        if key not in self.known:
+            job, ran = self.copy.found_by(fault)
+            self.known[key] = job and job.where(), ran
+            with open(self.path, "a") as f: print(json.dumps([key, *self.known[key]]), file=f)
+        return self.known[key]
+
+
 def main():
     "Draw, try, and say."
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -245,6 +267,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--room", choices=ROOMS, action="append")
     parser.add_argument("--notebooks", action="store_true")
+    parser.add_argument("--anew", action="store_true")
     given = parser.parse_args()
     fresh()
     os.environ |= {"PYTHONPATH": str(COPY), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -252,19 +275,19 @@ def main():
     sys.modules.pop("warm")
     from warm import LIBRARIES, Warm # the copy's: what it starts is at home there
     warm, survivors = Warm(LIBRARIES), []
-    copy, chance = Copy(warm, not given.notebooks), random.Random(given.seed)
+    chance = random.Random(given.seed)
+    outcome = Tried(Copy(warm, not given.notebooks), anew=given.anew)
     rooms = given.room or list(ROOMS)
     waiting = {room: drawn(room, chance) for room in rooms}
     for number in range(given.count):
         room, tried = rooms[number % len(rooms)], None
         while not tried and waiting[room]:
             fault, began = waiting[room].pop(0), time.monotonic()
-            job, tried = copy.found_by(fault)
+            found, tried = outcome[fault]
             if not tried: continue
-            said = job.where() if job else "SURVIVES"
-            print(f"{number + 1:3} {time.monotonic() - began:4.0f} s  {fault}\n        {said}",
-                  flush=True)
-            if not job: survivors.append(fault)
+            print(f"{number + 1:3} {time.monotonic() - began:4.0f} s  {fault}\n"
+                  f"        {found or 'SURVIVES'}", flush=True)
+            if not found: survivors.append(fault)
     warm.end()
     print(f"{given.count - len(survivors)} of {given.count} faults were found; these were not:")
     for fault in survivors: print(f"  {fault}")

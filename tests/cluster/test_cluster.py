@@ -74,7 +74,7 @@ def test_training_over_two_nodes_follows_that_on_one(slurm, tmp_path):
 
 def copied(folder):
     "The repository as a checkout of its own, where the profile smoke has not run."
-    leave = shutil.ignore_patterns("__pycache__", ".git", ".venv", "build", "smoke", "shared")
+    leave = shutil.ignore_patterns("__pycache__", ".*", "build", "_site", "smoke", "shared")
     shutil.copytree(ROOT, folder, ignore=leave)
     return folder
 
@@ -82,8 +82,8 @@ def copied(folder):
 def test_the_workflow_survives_the_loss_of_a_node(slurm, tmp_path):
     "All of the profile smoke, from the dataset to the report; the node comes back in its time."
     checkout = copied(tmp_path / "checkout")
-    words = ("-m", "snakemake", "--workflow-profile", "profiles/slurm", "--max-threads", "1",
-             "--slurm-init-seconds-before-status-checks", "5", "--config", "profile=smoke")
+    words = (ROOT / "tests/cluster/often.py", "--workflow-profile", "profiles/slurm",
+             "--max-threads", "1", "--config", "profile=smoke")
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(checkout)}
     before = slurm.restarts()
     with open(tmp_path / "said", "w") as said:

@@ -13,6 +13,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 import typer
@@ -89,30 +90,36 @@ def _ready_phones(serials, binary) -> list:
                      f"TFLite's benchmark_model for Android: {TOOL_PAGE}")
 
 # %% ../../nbs/cli/04_timing.ipynb #k001p
-def _write_records(folder, files, phones, results, accelerator, threads):
+def _write_records(files, phones, results, asked):
     "A record a phone and file, as `records add` takes it."
     from edgetpu_repro.measure.devices import phone_record
-    writable_folder(folder)
+    folder, nnapi = writable_folder(asked.output_dir), asked.nnapi_accelerator_name or "nnapi"
+    accelerator = nnapi if asked.use_nnapi else "gpu" if asked.use_gpu else "cpu"
     for p in phones:
         for name, timed in results[p.serial]["files"].items():
-            record = phone_record(files[name], p, timed, accelerator, threads)
+            record = phone_record(files[name], p, timed, accelerator, asked.threads)
             name = re.sub(r"[^\w.-]", "_", f"{record['name']}_{accelerator}_{p.serial}")
             path = folder/f"{name}.json"
             write_text(path, json.dumps(record, indent=1) + "\n")
 
 # %% ../../nbs/cli/04_timing.ipynb #k001q
-def _on_phones(files, phones, settings, as_json, **given) -> dict:
-    "`benchmark --device adb`: a table a phone."
+def _on_phones(files, phones, asked) -> dict:
+    "`benchmark --device adb`: a table a phone, and records where a folder is given for them."
     from edgetpu_repro.measure.phone import benchmark_phone
+    beside = asked.output.parent if asked.output else Path()
+    given = dict(binary=asked.benchmark_binary, runs=asked.min_runs, threads=asked.threads,
+                 nnapi=asked.use_nnapi, gpu=asked.use_gpu, whole=asked.require_delegate,
+                 accelerator=asked.nnapi_accelerator_name,
+                 profiles=beside if asked.operators else None)
     results = {}
     for p in phones:
-        timed = benchmark_phone(files, p.serial, runs=settings.min_runs,
-                                threads=settings.threads, **given)
+        timed = benchmark_phone(files, p.serial, **given)
         results[p.serial] = dict(model=p.model, files=timed)
-        if not as_json: _phone_table(p, timed)
+        if not asked.as_json: _phone_table(p, timed)
+    if asked.output_dir: _write_records(files, phones, results, asked)
     return results
 
-
+# %% ../../nbs/cli/04_timing.ipynb #k001c
 PHONE_COLUMNS = (("ms", 10), ("", 8), ("runs", 7), ("init ms", 10), ("delegated", 11),
                  ("thermal before, after", 24))
 
@@ -164,6 +171,25 @@ def _checked_files(targets, image_size, finalize_method) -> dict: # {target: pat
         if isinstance(f, str): finalize_of(resolve_spec(f), image_size, finalize_method)
         else: probe(f)
     return files
+
+# %% ../../nbs/cli/04_timing.ipynb #k002r
+def _exported(files, folder, asked) -> dict: # {target: path}
+    "Files of the registered models among what is timed, int8 with random weights."
+    from edgetpu_repro.tflite.isolation import run_isolated
+    names = {t: f for t, f in files.items() if isinstance(f, str)}
+    kind = asked.group_conv or ("slices" if asked.device == "adb" else "native")
+    given = names, folder, asked.image_size, kind, asked.finalize_method
+    return run_isolated(_timed_files, *given) if names else {}
+
+
+def _here(files, settings, asked) -> dict:
+    "`benchmark` on this host: a table and, of two files, their ratio."
+    from edgetpu_repro.tflite.isolation import run_isolated
+    given = files, settings, bool(asked.compare), asked.operators, asked.repeat
+    results, ratio = run_isolated(_on_host, *given, what="a file")
+    if not asked.as_json: (_repeated if asked.repeat > 1 else _table)(results)
+    if ratio and not asked.as_json: _say_ratio(*asked.compare, ratio)
+    return results | (dict(ratio=ratio) if ratio else {})
 
 # %% ../../nbs/cli/04_timing.ipynb #hs02
 Targets = model_argument(list[str], ".tflite files and registry names.",
@@ -217,7 +243,7 @@ def benchmark(
     as_json: Json = False,
 ):
     "Time .tflite files side by side, here or on a phone: median with interval, p5, p95, memory."
-    from edgetpu_repro.tflite.isolation import run_isolated
+    asked = SimpleNamespace(**locals()) # all options, by name
     for_phones = serial or use_nnapi or use_gpu or require_delegate or output_dir
     targets = _checked_targets(targets, compare, device, for_phones)
     limits = dict(precision=max(precision, 1e-9), max_seconds=max(seconds, max_seconds, 1e-9))
@@ -226,26 +252,9 @@ def benchmark(
     phones = _ready_phones(serial, benchmark_binary) if device == "adb" else None
     files = _checked_files(targets, image_size, finalize_method)
     with tempfile.TemporaryDirectory() as folder:
-        names = {t: f for t, f in files.items() if isinstance(f, str)}
-        kind = group_conv or ("slices" if phones else "native")
-        asked = (names, folder, image_size, kind, finalize_method)
-        if names: files |= run_isolated(_timed_files, *asked)
-        if phones:
-            csv = (output.parent if output else Path()) if operators else None
-            given = dict(binary=benchmark_binary, nnapi=use_nnapi, gpu=use_gpu,
-                         accelerator=nnapi_accelerator_name, profiles=csv,
-                         whole=require_delegate)
-            results = _on_phones(files, phones, settings, as_json, **given)
-            if output_dir:
-                nnapi = nnapi_accelerator_name or "nnapi"
-                where = nnapi if use_nnapi else "gpu" if use_gpu else "cpu"
-                _write_records(output_dir, files, phones, results, where, threads)
-        else:
-            asked = (files, settings, bool(compare), operators, repeat)
-            results, ratio = run_isolated(_on_host, *asked, what="a file")
-            if not as_json: (_repeated if repeat > 1 else _table)(results)
-            if ratio and not as_json: _say_ratio(*compare, ratio)
-            if ratio: results |= dict(ratio=ratio)
+        files |= _exported(files, folder, asked)
+        if phones: results = _on_phones(files, phones, asked)
+        else: results = _here(files, settings, asked)
     if as_json: say_json(results)
     if output: write_text(output, json.dumps(results, indent=1) + "\n")
 

@@ -26,7 +26,7 @@ NodeData = option(Path, "Write modelled ms of each operator to this JSON file, a
                         "NAME_sqnr.json where `export --report` left its table, for Model "
                         "Explorer; no server.")
 
-
+# %% ../../nbs/cli/10_view.ipynb #v005a
 def _operators(file) -> dict:
     "The operators of a file, also those that LiteRT cannot run; in a child process."
     from edgetpu_repro.tflite.file import TFLiteFile
@@ -40,7 +40,7 @@ def _check_keras(file:Path):
     except (OSError, zipfile.BadZipFile): whole = False
     if not whole: raise UsageError(f"{file} is not a .keras file that can be read: it is damaged")
 
-
+# %% ../../nbs/cli/10_view.ipynb #v005b
 def _check_viewed(file:Path, node_data):
     "Refuse what a viewer cannot show."
     kinds = (".tflite",) if node_data else (".tflite", ".keras")
@@ -55,7 +55,7 @@ def _check_viewed(file:Path, node_data):
     compiled = compiled_for(file.read_bytes())
     if compiled: raise UsageError(f"{file} {compiled}")
 
-
+# %% ../../nbs/cli/10_view.ipynb #v005c
 def _serve(file:Path, port:int, browser:bool, as_json:bool):
     "Show a file until Ctrl-C."
     need("netron", "view")
@@ -68,7 +68,7 @@ def _serve(file:Path, port:int, browser:bool, as_json:bool):
     else: say(f"{file}: {address}, until Ctrl-C")
     netron.wait()
 
-
+# %% ../../nbs/cli/10_view.ipynb #v005d
 @app.command()
 def view(
     file: ViewPath,

@@ -10,6 +10,8 @@ import json, logging, os
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from ..core.errors import UsageError, brief
 from ..core.processes import lock
 
@@ -70,33 +72,37 @@ class Journal:
         if not self.cut or log.get("trial_id", -1) < self.trials: return
         raise UsageError(f"{self.path} is damaged: trial {log['trial_id']} is lost")
 
-    def read_logs(self, log_number_from:int):
-        "Changes from a number on, as far as lines are whole."
-        first = min(log_number_from, len(self.starts) - 1)
-        with open(self.path, "rb") as file:
-            file.seek(self.starts[first])
-            for number, line in enumerate(file, first):
-                whole = line.endswith(b"\n")
-                if not (whole or line.startswith(START[:len(line)])): self._parsed(b"", number)
-                if not whole: return # somebody writes it just now, or died
-                log = self._parsed(line, number)
-                if number + 1 == len(self.starts): self._count(log, line)
-                if number >= log_number_from: yield log
+# %% ../../nbs/search/04_journal.ipynb #j007a
+@patch
+def read_logs(self:Journal, log_number_from:int):
+    "Changes from a number on, as far as lines are whole."
+    first = min(log_number_from, len(self.starts) - 1)
+    with open(self.path, "rb") as file:
+        file.seek(self.starts[first])
+        for number, line in enumerate(file, first):
+            whole = line.endswith(b"\n")
+            if not (whole or line.startswith(START[:len(line)])): self._parsed(b"", number)
+            if not whole: return # somebody writes it just now, or died
+            log = self._parsed(line, number)
+            if number + 1 == len(self.starts): self._count(log, line)
+            if number >= log_number_from: yield log
 
-    def append_logs(self, logs:list):
-        "Write changes, all or, where the disk is full, none."
-        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
-        with open(self.path, "rb+", buffering=0) as file:
-            lock(file, wait=True)
-            end = _end_line(file)
-            try:
-                file.seek(end)
-                left = memoryview("".join(lines).encode())
-                while left: left = left[file.write(left):]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(end)
-                raise
+# %% ../../nbs/search/04_journal.ipynb #j007c
+@patch
+def append_logs(self:Journal, logs:list):
+    "Write changes, all or, where the disk is full, none."
+    lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
+    with open(self.path, "rb+", buffering=0) as file:
+        lock(file, wait=True)
+        end = _end_line(file)
+        try:
+            file.seek(end)
+            left = memoryview("".join(lines).encode())
+            while left: left = left[file.write(left):]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 # %% ../../nbs/search/04_journal.ipynb #j010
 ELSEWHERE = ("grpc", "sqlalchemy", "psycopg2", "psycopg", "pymysql", "MySQLdb")

@@ -156,7 +156,7 @@ PARTS = { # of a time, as `latency.predict` calls them
     "fixed": "any network",
 }
 
-
+# %% ../../nbs/show/03_explorer.ipynb #e016a
 def explorer_data(
     home:str|None=None, # Address that the page links to, relative to it
     demo:str|None=None, # Address of the demo, which times a model; None: there is none
@@ -183,7 +183,7 @@ def explorer_data(
         demo=demo,
     )
 
-
+# %% ../../nbs/show/03_explorer.ipynb #e016c
 def page_files(
     name:str, # Of a folder of this room
 ) -> dict: # {name: path}
@@ -199,7 +199,7 @@ def as_script(
     "The data as the page loads them, from disk as well."
     return f"const EXPLORER = {json.dumps(data, separators=(',', ':'))};\n"
 
-
+# %% ../../nbs/show/03_explorer.ipynb #e016d
 def write_explorer(
     folder, # Where to; made if it is missing
     home:str|None=None, # Address that the page links to, relative to it

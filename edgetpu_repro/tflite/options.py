@@ -10,6 +10,8 @@ __all__ = ['QUANTIZERS', 'RECIPES', 'STATIC', 'TARGETS', 'ANY', 'TRACED', 'ENDS'
 import re
 from dataclasses import dataclass, field
 
+from fastcore.basics import patch
+
 from ..core.errors import UsageError, unknown
 from ..data.input_range import InputRange
 
@@ -126,30 +128,35 @@ class ExportOptions:
             raise UsageError("--equalize changes the activations: it goes with --ranges calibrate")
         for option in ("input_type", "output_type"): check_end(option, getattr(self, option), True)
 
-    @property
-    def traced(self) -> int:
-        "Images a call of the graph that is converted."
-        return traced_images(self.batch_size)
+# %% ../../nbs/tflite/05_options.ipynb #x002a
+@patch(as_prop=True)
+def traced(self:ExportOptions) -> int:
+    "Images a call of the graph that is converted."
+    return traced_images(self.batch_size)
 
-    @property
-    def ends(self) -> dict: # {'input_type', 'output_type': type}
-        "Types of the ends that were asked for."
-        asked = dict(input_type=self.input_type, output_type=self.output_type)
-        return {option: kind for option, kind in asked.items() if kind}
 
-    @property
-    def prepared(self) -> dict: # {'equalize', 'correct_bias': True, 'ranges': 'file'}
-        "What happens before quantisation, for the card."
-        asked = dict(equalize=self.equalize, correct_bias=self.correct_bias)
-        found = {option: True for option, wanted in asked.items() if wanted}
-        return found | (dict(ranges="file") if self.known_ranges else {})
+@patch(as_prop=True)
+def full_integer(self:ExportOptions) -> bool:
+    "Whether nothing in a quantised file may stay float."
+    return self.quantizer == "tf" and not self.less_restrictive
 
-    @property
-    def full_integer(self) -> bool:
-        "Whether nothing in a quantised file may stay float."
-        return self.quantizer == "tf" and not self.less_restrictive
 
-    @property
-    def needs_ranges(self) -> bool:
-        "Whether the ranges of activations have to be found."
-        return bool(self.rules) or any(r in STATIC for r in self.recipes)
+@patch(as_prop=True)
+def needs_ranges(self:ExportOptions) -> bool:
+    "Whether the ranges of activations have to be found."
+    return bool(self.rules) or any(r in STATIC for r in self.recipes)
+
+# %% ../../nbs/tflite/05_options.ipynb #x002b
+@patch(as_prop=True)
+def ends(self:ExportOptions) -> dict: # {'input_type', 'output_type': type}
+    "Types of the ends that were asked for."
+    asked = dict(input_type=self.input_type, output_type=self.output_type)
+    return {option: kind for option, kind in asked.items() if kind}
+
+
+@patch(as_prop=True)
+def prepared(self:ExportOptions) -> dict: # {'equalize', 'correct_bias': True, 'ranges': 'file'}
+    "What happens before quantisation, for the card."
+    asked = dict(equalize=self.equalize, correct_bias=self.correct_bias)
+    found = {option: True for option, wanted in asked.items() if wanted}
+    return found | (dict(ranges="file") if self.known_ranges else {})

@@ -225,7 +225,13 @@ class DistilPlan(Fields):
     seeds:Count = 2                # of each candidate
     kinds:tuple[Name, ...] = ()    # of candidates; all if empty
     jobs:Count|None = None         # first so many of them; None: all
-    networks:Count = 24            # drawn at random, to test what is predicted of them
+    judges:Count = 200             # of the held-out pictures, to judge by; labelled others decide
+    drawn:Natural = 16             # networks over the range of latency: does the sum rank them?
+    near:Natural = 8               # likewise, at the trained network's latency
+    targets:tuple[Positive, ...] = (1.0,) # of finalists, in latencies of the trained network
+    best_of:Natural = 32           # networks drawn at each, of which the best is a finalist
+    passes:Count = 1               # of tuning, over the pictures to learn from
+    tunings:Count = 2              # of each finalist, with other orders of the pictures
     controller_seeds:Count = 40    # of each controller on the table
     evaluations:Count = 500        # likewise
 

@@ -6,7 +6,8 @@
 __all__ = ['MOST_FOR_STATISTICS', 'SMALL', 'SETTLING', 'FIRST', 'KINDS_OF_JOBS', 'Target', 'target_of', 'student',
            'small_teacher', 'drawn_pictures', 'Lesson', 'crops', 'squared_error', 'learn', 'distilled', 'unexplained',
            'divergence', 'agreement', 'in_batches', 'judged', 'rest_of', 'Job', 'jobs_of', 'MatrixSettings', 'JobSpace',
-           'Matrix', 'open_matrix', 'Distillation', 'weights_file', 'keep_weights', 'Distiller', 'start_matrix']
+           'Matrix', 'open_listed', 'open_matrix', 'Distillation', 'weights_file', 'keep_weights', 'Distiller',
+           'start_matrix']
 
 # %% ../../nbs/search/09_distil.ipynb #d003
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,7 @@ from ..models.specs import build_model, spec_from_json, spec_to_json
 from .evaluators import settle_norms
 from .journal import open_storage
 from .places import (
-    BATCH, GROUP_SIZES, SKIP, Features, Place, Teacher, candidates_at, cost_at, fingerprint,
+    BATCH, GROUP_SIZES, JUDGES, SKIP, Features, Place, Teacher, candidates_at, cost_at, fingerprint,
     kinds_at, make_features, places_of, split_pictures)
 from .spaces import Decision, Space
 from .study import Study, Worker
@@ -319,23 +320,34 @@ class Matrix(Study):
         return [t.user_attrs["evaluation"] for t in self.finished()]
 
 
-def open_matrix(
-    folder, # Of the study
-    settings:MatrixSettings|None=None, # To make it; None: it is there
-) -> Matrix:
-    "The study of a folder; `UsageError` where it is of another teacher or training, or of none."
+def open_listed(
+    path, # Of a journal
+    settings, # With a `title`, to make it; None: it is there
+    what:str, # It is a study of, in words
+) -> tuple: # (the study of Optuna, lines that were cut)
+    "A study whose trials are a list; `UsageError` where it is another one, or none."
     import optuna
-    path = str(Path(folder)/"matrix.journal")
-    storage, cut = open_storage(path, create=settings is not None)
+    storage, cut = open_storage(str(path), create=settings is not None)
     names = optuna.get_all_study_names(storage)
     if settings and any(name != settings.title for name in names):
-        raise UsageError(f"{folder} holds another study: {names[0]}; this one is {settings.title}")
-    if not settings and len(names) != 1: raise UsageError(f"{folder} holds no study of places")
+        raise UsageError(f"{path.parent} holds another study of {what}: {names[0]}; "
+                         f"this one is {settings.title}")
+    if not settings and len(names) != 1:
+        raise UsageError(f"{path.parent} holds no study of {what}")
     title = settings.title if settings else names[0]
     study = optuna.create_study(storage=storage, study_name=title, directions=["maximize"],
                                 load_if_exists=True)
     if settings and "settings" not in study.user_attrs:
         study.set_user_attr("settings", asdict(settings))
+    return study, cut
+
+
+def open_matrix(
+    folder, # Of the study
+    settings:MatrixSettings|None=None, # To make it; None: it is there
+) -> Matrix:
+    "The study of a folder; `UsageError` where it is of another teacher or training, or of none."
+    study, cut = open_listed(Path(folder)/"matrix.journal", settings, "places")
     return Matrix(study, _settings(study, folder), 0, cut)
 
 # %% ../../nbs/search/09_distil.ipynb #d018d
@@ -413,18 +425,19 @@ def start_matrix(
     lesson:Lesson=Lesson(),
     seeds:int=2,
     kinds:tuple=(),
+    judge:int=JUDGES, # Pictures to judge by, at most
 ) -> tuple: # (`Matrix`, `Distillation`)
     "Make a study, or open it to go on; `UsageError` for what does not fit, before any work."
-    learn, judge = split_pictures(images, held_out, most)
+    learn, judging = split_pictures(images, held_out, most, judge)
     spec = spec_to_json(teacher.spec)
-    made = fingerprint(teacher, learn, judge)
-    sizes = len(learn), len(judge)
+    made = fingerprint(teacher, learn, judging)
+    sizes = len(learn), len(judging)
     file = sha256_file(teacher.path)[:12]
     settings = MatrixSettings(spec, file, made, *sizes, lesson, seeds, tuple(kinds))
     if not settings.jobs: raise unknown("kind of candidate", " ".join(kinds), KINDS_OF_JOBS)
     Path(folder).mkdir(parents=True, exist_ok=True)
     matrix = open_matrix(folder, settings)
-    features = make_features(teacher, learn, judge, Path(folder)/"features")
+    features = make_features(teacher, learn, judging, Path(folder)/"features")
     return matrix, Distillation(teacher, features, Path(folder), lesson)
 
 

@@ -1,10 +1,12 @@
 "Places of a trained network: candidates that learn to stand in them, the exact frontier, networks."
 import json
+import shutil
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.models.specs import get_spec, read_spec, spec_to_json
@@ -130,6 +132,84 @@ def test_from_the_matrix_to_a_tuned_network(lab, cli, studied, tmp_path):
     run = ("search", "run", "--study", tmp_path / "c.journal", "--target_ms", 0.9)
     searched = cli(*run, "--space", table, "--evaluator", "distilled", "--trials", 12)
     assert "12 of 12 finished" in searched.stdout, searched
+
+
+@pytest.mark.quick
+def test_drawn_networks_are_near_a_latency_and_go_from_good_to_bad():
+    from edgetpu_repro.search.assemble import drawn_networks
+    from edgetpu_repro.search.frontier import frontier, table_of
+    from edgetpu_repro.search.networks import NetworksPlan, dna_of, entries_of, names_of
+    from edgetpu_repro.search.places import candidates_at, places_of
+    spec, rng = get_spec("mobilenet_edgetpu"), np.random.default_rng(0)
+    rows = [dict(place=p.number, candidate=name, kl=rng.uniform())
+            for p in places_of(spec) for name in candidates_at(p)]
+    table = table_of(spec, rows)
+    near = drawn_networks(table, 8, near_ms=0.8)
+    assert all(abs(table.ms_of(dna) / 0.8 - 1) <= 0.02 for dna in near) and len(set(near)) == 8
+    assert not any(table.outside[p][i] for dna in near for p, i in enumerate(dna))
+    kls = [table.kl_of(dna) for dna in drawn_networks(table, 16)]
+    best = min(table.kl_of(frontier(table).at(ms)) for ms in (0.5, 1.5))
+    assert min(kls) >= best and max(kls) > 2 * min(kls)
+    assert drawn_networks(table, 8, near_ms=0.8) == near
+    entries = entries_of(table, NetworksPlan(targets=(1.0, 0.8)))
+    assert all(names_of(table, dna_of(table, e.candidates)) == e.candidates for e in entries)
+    assert len({e.name for e in entries}) == len(entries) == 16 + 8 + 2 * (4 + 3)
+    with pytest.raises(UsageError, match="was not tried at place 0"):
+        dna_of(table, ("gc7_k3_e1", *entries[0].candidates[1:]))
+    with pytest.raises(UsageError, match="0 different networks"):
+        drawn_networks(table, 2, near_ms=0.01)
+
+
+@pytest.mark.quick
+def test_a_prediction_is_believed_only_above_its_bars():
+    from edgetpu_repro.search.networks import ranked
+    right = [dict(group=g, predicted_kl=i, kl=i + 0.1) for g in ("drawn", "near") for i in range(9)]
+    assert [test.passes for test in ranked(right)] == [True, True]
+    wrong = [r | dict(kl=-r["kl"]) for r in right]
+    assert [test.passes for test in ranked(wrong)] == [False, False]
+    assert ranked(right[:5]) == []
+
+
+def labelled(folder, pictures):
+    "A folder of pictures that taught or judged, and four others, all of class 3."
+    shutil.copytree(pictures, folder)
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        noise = rng.integers(256, size=(64, 64, 3), dtype="uint8")
+        Image.fromarray(noise).save(folder / f"new{i}.png")
+    names = sorted(path.name for path in folder.glob("*.png"))
+    (folder / "labels.txt").write_text("".join(f"{name} 3\n" for name in names))
+    return folder
+
+
+def test_networks_are_put_together_by_several_and_the_test_is_said(lab, cli, tmp_path):
+    "Stopped and gone on with, the networks are the same; the frontier says what they say of it."
+    taught = tmp_path / "taught"
+    kinds = ("--steps", 4, "--batch_size", 8, "--seeds", 1, "--kind", "depthwise", "--kind", "full")
+    done = cli(*words(lab, taught)[:-len(HOW)], *kinds)
+    assert done.returncode == 0, done.stderr
+    parts = shutil.copytree(taught, tmp_path / "parts")
+    others = labelled(tmp_path / "others", lab / "pictures")
+    asked = ("search", "test", "--teacher", lab / "small.tflite", "--model", lab / "small.json",
+             "--near", 0, "--tunings", 1, "--labelled")
+    all_of_them = (*asked, others, "--drawn", 6, "--best_of", 2)
+    whole = json.loads(cli(*all_of_them, "--study", taught, "--json").stdout)
+    assert whole["finished"] == whole["networks"] > 6 and whole["tests"][0]["count"] == 6
+    first = cli(*all_of_them, "--study", parts, "--most", 2)
+    assert "2 networks by this process" in first.stdout, first
+    rest = json.loads(cli(*all_of_them, "--study", parts, "--json").stdout)
+    assert rest["done"] == whole["done"] - 2
+    assert [r["kls"] for r in rest["rows"]] == [r["kls"] for r in whole["rows"]]
+    last = whole["rows"][-1]
+    assert len(last["right"]) == len(last["right_int8"]) == 4 # the others taught or judged
+    assert (taught / f"networks/{last['model']}.tflite").is_file()
+    said = cli("search", "frontier", "--study", taught)
+    assert "6 networks drawn: rank correlation" in said.stdout and "believed" in said.stdout
+    other_plan = (*asked, others, "--drawn", 3)
+    one_line(cli(*other_plan, "--study", taught), "holds another study of networks")
+    for i in range(4): (others / f"new{i}.png").unlink()
+    one_line(cli(*other_plan, "--study", parts), "taught or judged")
+    one_line(cli(*asked, lab / "pictures", "--study", parts), "has no labels")
 
 
 @pytest.mark.parametrize("other, said", [

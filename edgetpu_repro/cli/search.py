@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['search', 'STUDY', 'StudyFile', 'Most', 'MEANINGS', 'SPACES', 'TARGET', 'EVALUATORS', 'FIELD', 'BAND', 'TEACHER',
            'WHICH', 'PICTURES', 'HELD_OUT', 'FOLDER', 'KIND', 'TeacherFile', 'Which', 'Pictures', 'HeldOut', 'Folder',
-           'TARGETS', 'FOUND', 'TABLE', 'OUTSIDE', 'run', 'work', 'show', 'export', 'distil', 'frontier', 'assemble']
+           'TARGETS', 'FOUND', 'TABLE', 'OUTSIDE', 'SHARES', 'LABELLED', 'BEST_OF', 'PASSES', 'run', 'work', 'show',
+           'export', 'distil', 'frontier', 'tested', 'assemble']
 
 # %% ../../nbs/cli/05_search.ipynb #x002
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -198,33 +200,32 @@ def distil(
     as_json: Json = False,
 ):
     "Teach every candidate block to replace a block of a trained network, or go on with it."
-    from edgetpu_repro.search.distil import Lesson, start_matrix
+    from edgetpu_repro.search.distil import Distiller, Lesson, start_matrix
     from edgetpu_repro.search.places import open_teacher
     check_model_file(teacher)
     lesson = Lesson(steps, batch_size)
     asked = held_out, learn, lesson, seeds, tuple(kind)
     with answering(as_json):
         matrix, evaluate = start_matrix(open_teacher(teacher, model), images, study, *asked)
-        done = _taught(matrix, evaluate, most)
+        done = _worked(matrix, evaluate, most, Distiller, "jobs")
     rows, wanted = matrix.rows(), matrix.settings.trials
     if as_json: return say_json(dict(done=done, finished=len(rows), jobs=wanted, rows=rows))
     say(f"{done} jobs by this process, {len(rows)} of {wanted} finished")
     for row in rows[-3:]: say(_job_line(row))
 
 # %% ../../nbs/cli/05_search.ipynb #dx03
-def _taught(matrix, evaluate, most) -> int:
-    "Work on a matrix with a progress bar on a terminal; jobs that this process finished."
+def _worked(study, evaluate, most, worker, unit:str) -> int:
+    "Work on a study with a progress bar on a terminal; trials that this process finished."
     from tqdm import tqdm
-    from edgetpu_repro.search.distil import Distiller
     from edgetpu_repro.search.study import work
-    with tqdm(total=matrix.settings.trials, unit=" jobs", disable=None) as bar:
+    with tqdm(total=study.settings.trials, unit=f" {unit}", disable=None) as bar:
         def report(study):
             rows = study.rows()
             bar.n = len(rows)
             if rows: bar.set_postfix_str(rows[-1]["model"], refresh=False)
             bar.refresh()
 
-        return work(matrix, evaluate, report, most, Distiller)
+        return work(study, evaluate, report, most, worker)
 
 # %% ../../nbs/cli/05_search.ipynb #dx05
 TARGETS = "Latency in ms, modelled; may be given several times; the teacher's own if not given."
@@ -250,7 +251,7 @@ def frontier(
     outside: flag("--outside", OUTSIDE) = False,
     as_json: Json = False,
 ):
-    "The best network at a latency, exactly, by what candidates cost alone: predicted, not tested."
+    "The best network at a latency, exactly, by what candidates cost alone; whether that ranks."
     from edgetpu_repro.search.assemble import known_table
     from edgetpu_repro.search.distil import open_matrix
     from edgetpu_repro.search.spaces import places_to_json
@@ -260,10 +261,9 @@ def frontier(
     if table: write_text(_json_file(table), places_to_json(known.space))
     if output and not first: raise UsageError(f"nothing is as fast as {targets[0]:g} ms")
     if output: write_text(_json_file(output), spec_to_json(first))
-    if as_json: return say_json(dict(rows=rows, files=[f for f in (output, table) if f]))
-    for row in rows: say(_best_line(row))
-    for path in (output, table):
-        if path: say(path)
+    written = [path for path in (output, table) if path]
+    if as_json: return say_json(dict(rows=rows, tests=_tests(study), files=written))
+    for line in (*map(_best_line, rows), *_trust(study), *written): say(line)
 
 # %% ../../nbs/cli/05_search.ipynb #dx06
 def _best_rows(known, targets, outside:bool) -> tuple: # (rows, the first spec or None)
@@ -284,11 +284,75 @@ def _best_rows(known, targets, outside:bool) -> tuple: # (rows, the first spec o
     return rows, specs[0] if specs else None
 
 
+def _tests(study) -> list: # of dicts
+    "What is known of how well the prediction ranks networks."
+    from edgetpu_repro.search.networks import open_networks, ranked
+    if not (study/"networks.journal").is_file(): return []
+    return [dict(asdict(test), passes=test.passes, line=str(test))
+            for test in ranked(open_networks(study).rows())]
+
+
+def _trust(study) -> list: # of lines
+    "The same for people."
+    found = _tests(study)
+    if not found: return ["predicted, not tested: see search test"]
+    passed = all(test["passes"] for test in found)
+    return [*(test["line"] for test in found),
+            "the prediction is believed" if passed else "the prediction is not believed"]
+
+
 def _best_line(row) -> str:
     "A row for people."
     head = f"{row['frontier']:22} {row['target_ms']:.3f} ms: "
     if "kl" not in row: return f"{head}nothing is as fast"
     return f"{head}predicted KL {row['kl']:.4f}, modelled {row['ms']:.3f} ms, {row['model']}"
+
+# %% ../../nbs/cli/05_search.ipynb #dx11
+SHARES = "Latency of finalists, in the teacher's; may be given several times; 1 if not given."
+LABELLED = "Folder of labelled pictures; finalists answer those that neither taught nor judged."
+BEST_OF = "Networks at random at each latency, of which the best is a finalist; 0: none."
+PASSES = "Passes over the pictures to learn from, of each network."
+
+
+@search.command("test")
+def tested(
+    teacher: TeacherFile,
+    study: Folder,
+    drawn: option(int, "Networks at random over the range of latency.", min=0) = 16,
+    near: option(int, "Networks at random at the teacher's latency.", min=0) = 8,
+    best_of: option(int, BEST_OF, min=0) = 32,
+    share: option(list[float], SHARES) = (),
+    tune: option(int, PASSES, "--tune", min=1) = 1,
+    tunings: option(int, "Of each finalist; 0: no finalists.", min=0) = 2,
+    labelled: option(Path, LABELLED) = None,
+    model: Which = None,
+    most: Most = None,
+    as_json: Json = False,
+):
+    "Put networks together and tune them: does the prediction rank them, and is the best better?"
+    from edgetpu_repro.search.distil import open_matrix
+    from edgetpu_repro.search.networks import NetworksPlan, Tuner, start_networks
+    from edgetpu_repro.search.places import open_teacher
+    check_model_file(teacher)
+    plan = NetworksPlan(drawn, near, tuple(share) or (1.0,), best_of, tune, tunings)
+    with answering(as_json):
+        asked = open_matrix(study), open_teacher(teacher, model), study, plan, labelled
+        networks, evaluate = start_networks(*asked)
+        done = _worked(networks, evaluate, most, Tuner, "networks")
+    rows, wanted = networks.rows(), networks.settings.trials
+    found = dict(done=done, finished=len(rows), networks=wanted, rows=rows, tests=_tests(study))
+    if as_json: return say_json(found)
+    say(f"{done} networks by this process, {len(rows)} of {wanted} finished")
+    for row in rows: say(_network_line(row))
+    for line in _trust(study): say(line)
+
+# %% ../../nbs/cli/05_search.ipynb #dx12
+def _network_line(row) -> str:
+    "A network in a line."
+    said = [f"{name} {100 * row[key].count('1') / len(row[key]):.1f} %"
+            for name, key in (("right", "right"), ("as int8", "right_int8")) if key in row]
+    return ", ".join([f"{row['model']}: predicted KL {row['predicted_kl']:.4f}",
+                      f"tuned {row['kl']:.4f} ({row['kl_se']:.4f})", *said])
 
 # %% ../../nbs/cli/05_search.ipynb #dx08
 @search.command()

@@ -175,7 +175,7 @@ def labelled_pictures(
     "Labelled pictures of a folder; `UsageError` where none is left, or not of these classes."
     found, total = open_folder(folder), teacher.model.output_shape[-1]
     if found.kind != CLASSES: raise UsageError(f"{folder} has no labels: {found.lacks}")
-    paths, labels = zip(*sorted(row for split in found.rows.values() for row in split))
+    paths, labels = zip(*sorted({row for split in found.rows.values() for row in split}))
     classes = np.array(labels) + (total == 1001) # whose first is background
     if classes.max() >= total:
         raise UsageError(f"label {max(labels)} of {folder} is none of {total} classes")

@@ -122,7 +122,7 @@ def test_a_comparison_with_either_bound(low, high, verdict):
 def test_one_that_nobody_beats_refutes_dominance():
     frontier = model("frontier", 0.79, 0.1)
     assert dominance([OLD, frontier], [NEW]).verdict == FAILS
-    assert dominance([OLD, frontier], [NEW]).worst.what == "frontier"
+    assert dominance([OLD, frontier], [NEW]).leading.what == "frontier"
     assert dominance([OLD], []).verdict == NOT_JUDGED
 
 

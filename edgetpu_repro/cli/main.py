@@ -44,11 +44,6 @@ def _fail(message, code:int) -> int:
     return code
 
 
-def _system(e:OSError) -> str:
-    "What the system refused, and for which file."
-    return f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}"
-
-
 def _not_installed(e:ModuleNotFoundError, args) -> int:
     "One line for a package that an extra brings; the trace for any other, which is a bug of ours."
     error = missing(e.name or "", next((w for w in args if not w.startswith("-")), "this"))
@@ -89,7 +84,8 @@ def answer(
     try: code = app(args, standalone_mode=False) or 0
     except UsageError as e: return _fail(e, 2)
     except ModuleNotFoundError as e: return _not_installed(e, args)
-    except OSError as e: return _fail(_system(e), 1)
+    except OSError as e:
+        return _fail(f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}", 1)
     except (MemoryError, ImportError, RuntimeError) as e:
         if isinstance(e.__cause__, KeyboardInterrupt): return _fail(INTERRUPTED, 130) # loading
         if not lacks_memory(e): raise

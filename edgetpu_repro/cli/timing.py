@@ -27,10 +27,10 @@ from .app import named_models, option
 from .app import refuse_other, say, say_json, writable_folder
 
 # %% ../../nbs/cli/04_timing.ipynb #c012
-def _timed_files(*given):
+def _timed_files(names, *how) -> dict: # {target: path}
     "Files of registered models; in a child process, which TensorFlow leaves with its memory."
-    from edgetpu_repro.measure.benchmark import timed_files
-    return timed_files(*given)
+    from edgetpu_repro.measure.benchmark import timed_file
+    return {target: timed_file(name, *how) for target, name in names.items()}
 
 
 def _on_host(*given):
@@ -73,12 +73,6 @@ def _repeated(results):
             say(f"    {s['latency_ms']:.3f} ms, 95 % interval {interval}")
         total = len(r["summaries"])
         say(f"    {r['hold']} of {total} intervals hold the median of all, {r['middle_ms']:.3f} ms")
-
-
-def _say_ratio(a, b, ratio):
-    "How two files compare, in a line."
-    interval = f"95 % interval {ratio['low']:.3f} to {ratio['high']:.3f}"
-    say(f"{b} takes {ratio['ratio']:.3f} times as long as {a} ({interval})")
 
 # %% ../../nbs/cli/04_timing.ipynb #k001
 def _ready_phones(serials, binary) -> list:
@@ -188,8 +182,12 @@ def _here(files, settings, asked) -> dict:
     given = files, settings, bool(asked.compare), asked.operators, asked.repeat
     results, ratio = run_isolated(_on_host, *given, what="a file")
     if not asked.as_json: (_repeated if asked.repeat > 1 else _table)(results)
-    if ratio and not asked.as_json: _say_ratio(*asked.compare, ratio)
-    return results | (dict(ratio=ratio) if ratio else {})
+    if not ratio: return results
+    a, b = asked.compare
+    interval = f"95 % interval {ratio['low']:.3f} to {ratio['high']:.3f}"
+    line = f"{b} takes {ratio['ratio']:.3f} times as long as {a} ({interval})"
+    if not asked.as_json: say(line)
+    return results | dict(ratio=ratio)
 
 # %% ../../nbs/cli/04_timing.ipynb #hs02
 Targets = model_argument(list[str], ".tflite files and registry names.",

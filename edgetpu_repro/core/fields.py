@@ -9,7 +9,7 @@ __all__ = ['Count', 'Natural', 'Side', 'Share', 'BelowOne', 'Positive', 'NotNega
 
 # %% ../../nbs/core/03_fields.ipynb #c002
 import dataclasses, math, re, types, typing
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Annotated, Literal
 
 from .errors import UsageError, brief, unknown
@@ -216,11 +216,6 @@ class Fields:
         "What an error calls a field."
         return name
 
-
-def _is_needed(field) -> bool:
-    "Whether a field has no default."
-    return field.default is field.default_factory is dataclasses.MISSING
-
 # %% ../../nbs/core/03_fields.ipynb #ub997
 def from_dict(
     cls, # A kind of settings
@@ -237,7 +232,8 @@ def from_dict(
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
         if key not in fields: raise unknown(f"field in {place}", key, fields)
-    missing = [name for name, f in fields.items() if _is_needed(f) and name not in values]
+    needed = [f.name for f in fields.values() if f.default is f.default_factory is MISSING]
+    missing = [name for name in needed if name not in values]
     if missing: raise UsageError(f"{place.rstrip(': ')} lacks {', '.join(missing)}")
     good = {key: checked(v, fields[key].type, f"{where}{key}") for key, v in values.items()}
     return cls(**good)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BURST', 'PROCESSES', 'START', 'COLUMNS', 'median_interval', 'time_here', 'time_processes', 'summarize', 'time_tflite',
            'repeat_timing', 'compare', 'finalize_of', 'timed_file', 'peak_memory_mb', 'parse_profile', 'cut_after',
-           'operator_times', 'by_kind', 'timed_files', 'operators_timed', 'time_on_host']
+           'operator_times', 'by_kind', 'time_on_host']
 
 # %% ../../nbs/measure/02_benchmark.ipynb #a002
 import json
@@ -117,12 +117,6 @@ def _narrow(processes, precision) -> bool:
     low, high = median_interval(medians)
     return high - low <= precision * np.median(medians)
 
-
-def _share(settings) -> dict:
-    "What one of the processes is asked for."
-    return dict(threads=settings.threads, warmup_runs=settings.warmup_runs,
-                min_runs=-(-settings.min_runs // PROCESSES), seconds=settings.seconds / PROCESSES)
-
 # %% ../../nbs/measure/02_benchmark.ipynb #b005b
 def time_processes(
     files:dict, # {name: path of a '.tflite' file}
@@ -133,6 +127,8 @@ def time_processes(
     "Time files side by side, in several processes one after the other."
     if not files: raise UsageError("no file to time")
     processes, spent = {name: [] for name in files}, dict.fromkeys(files, 0.0)
+    share = dict(threads=settings.threads, warmup_runs=settings.warmup_runs,
+                 min_runs=-(-settings.min_runs // PROCESSES), seconds=settings.seconds / PROCESSES)
 
     def done(name):
         if len(processes[name]) < PROCESSES: return False
@@ -141,7 +137,7 @@ def time_processes(
     while still := [name for name in files if not done(name)]:
         asked = {name: files[name] for name in (files if together else still)}
         start = time.perf_counter()
-        times = _time_there(asked, _share(settings), together)
+        times = _time_there(asked, share, together)
         for name in asked:
             processes[name].append(times[name])
             spent[name] += (time.perf_counter() - start) / len(asked)
@@ -182,15 +178,13 @@ def repeat_timing(
     times:int=10, # How often
 ) -> dict: # {name: dict(summaries, middle_ms, hold)}
     "Time files again and again: `hold` intervals hold `middle_ms`, the median of all answers."
-    again = [time_tflite(files, settings) for _ in range(times)]
-    return {name: _holding([result[name] for result in again]) for name in files}
-
-
-def _holding(summaries) -> dict:
-    "How many intervals hold the median of all answers."
-    middle = float(np.median([s["latency_ms"] for s in summaries]))
-    hold = sum(s["latency_low_ms"] <= middle <= s["latency_high_ms"] for s in summaries)
-    return dict(summaries=summaries, middle_ms=middle, hold=hold)
+    again, found = [time_tflite(files, settings) for _ in range(times)], {}
+    for name in files:
+        summaries = [result[name] for result in again]
+        middle = float(np.median([s["latency_ms"] for s in summaries]))
+        hold = sum(s["latency_low_ms"] <= middle <= s["latency_high_ms"] for s in summaries)
+        found[name] = dict(summaries=summaries, middle_ms=middle, hold=hold)
+    return found
 
 # %% ../../nbs/measure/02_benchmark.ipynb #n001
 def compare(
@@ -337,24 +331,6 @@ def by_kind(
     summed = {op: (len(ms), sum(ms)) for op, ms in times.items()}
     return dict(sorted(summed.items(), key=lambda item: -item[1][1]))
 
-# %% ../../nbs/measure/02_benchmark.ipynb #hs02
-def timed_files(
-    names:dict, # {what the user wrote: registry name}
-    folder, # Where the files go
-    *how, # image_size, group_conv, finalize_method of `timed_file`
-) -> dict: # {what the user wrote: path}
-    "Files of registered models."
-    return {target: timed_file(name, folder, *how) for target, name in names.items()}
-
-# %% ../../nbs/measure/02_benchmark.ipynb #hs02p
-def operators_timed(
-    path, # A '.tflite' file
-    threads:int=1,
-) -> dict: # operators {kind: (count, ms)}, operators_measured_by
-    "What the kinds of operators take, and how that was measured."
-    rows, how = operator_times(path, threads)
-    return dict(operators=by_kind(rows), operators_measured_by=how)
-
 # %% ../../nbs/measure/02_benchmark.ipynb #hs02b
 def time_on_host(
     files:dict, # {name: path}
@@ -371,5 +347,7 @@ def time_on_host(
         size, memory = path.stat().st_size, peak_memory_mb(path, settings.threads)
         at_once = TFLiteFile.open(path).inputs[0].shape[0]
         results[name] |= dict(bytes=size, memory_mib=memory, images_a_call=at_once)
-        if operators: results[name] |= operators_timed(path, settings.threads)
+        if not operators: continue
+        rows, how = operator_times(path, settings.threads)
+        results[name] |= dict(operators=by_kind(rows), operators_measured_by=how)
     return results, compare(*processes.values()) if pair else None

@@ -27,13 +27,6 @@ from ..tflite.isolation import opening
 from ..train.experiments import trained_names
 
 # %% ../../nbs/measure/00_predict.ipynb #x005
-def _as_arrays(outputs):
-    "Keras's outputs as NumPy arrays."
-    if isinstance(outputs, dict): return {name: np.asarray(y) for name, y in outputs.items()}
-    if isinstance(outputs, (list, tuple)): return [np.asarray(y) for y in outputs]
-    return np.asarray(outputs)
-
-
 def _by_shapes(file) -> Task:
     "The task of a file; one that does nothing to the outputs where none is known."
     shapes, dtypes = zip(*((t.shape, t.dtype) for t in file.outputs))
@@ -52,7 +45,8 @@ def predictor(
         file = TFLiteFile.open(model).with_range(input_range)
         return (task or _by_shapes(file)).runner(file, threads, workers)
     taken = input_range or model_range(model)
-    return lambda images: _as_arrays(model.predict_on_batch(taken.of(images)))
+    from keras.tree import map_structure
+    return lambda images: map_structure(np.asarray, model.predict_on_batch(taken.of(images)))
 
 # %% ../../nbs/measure/00_predict.ipynb #x007
 @dataclass(frozen=True)

@@ -27,12 +27,6 @@ def _boxes(ax, y, width, text, color, parts=1):
         ax.add_patch(Rectangle(corner, part - 0.04, TALL, fc=color, ec="black", lw=0.6))
         ax.text(left + part / 2, y, text, ha="center", va="center", fontsize=7.5)
 
-
-def _arrow(ax, start, end):
-    "From the lower edge of a box to the upper one of the next."
-    style = dict(arrowstyle="-|>", lw=0.8, color="black", shrinkA=0, shrinkB=0)
-    ax.annotate("", end, start, arrowprops=style)
-
 # %% ../../nbs/show/07_blocks.ipynb #b006
 def _convolution(ax, y, width, conv, last):
     "One convolution, with what is done around it where it has groups."
@@ -75,7 +69,9 @@ def draw_block(
         _convolution(ax, y - STEP, width(max(ins, outs)), conv, conv is convs[-1])
         y -= 2 * STEP
         _boxes(ax, y, width(outs), "x".join(map(str, conv.output)), TENSOR)
-    for i in range(2 * len(convs)): _arrow(ax, (0, -i - TALL / 2), (0, -i - 1 + TALL / 2))
+    style = dict(arrowstyle="-|>", lw=0.8, color="black", shrinkA=0, shrinkB=0)
+    for i in range(2 * len(convs)): # from one box to the next
+        ax.annotate("", (0, -i - 1 + TALL / 2), (0, -i - TALL / 2), arrowprops=style)
     _residual(ax, y, width(channels) / 2)
     params, macs = (sum(getattr(c, k) for c in convs) for k in ("trainable", "macs"))
     ax.set_title(f"{title}\n{params / 1e3:.0f} k parameters, {macs / 1e6:.0f} M MACs")

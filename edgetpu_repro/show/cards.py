@@ -181,10 +181,8 @@ def _front(model:str, task:str, results:list, datasets, tags) -> dict:
 def _card(front:dict, lines:list) -> str:
     "YAML and text as one document; names of strangers cannot leave their line."
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
-    return f"---\n{head}---\n\n" + "\n".join(map(_safe, lines)).rstrip() + "\n"
-
-
-def _safe(line:str) -> str: return "\n".join(map(printable, line.split("\n")))
+    body = "\n".join(printable(part) for line in lines for part in line.split("\n"))
+    return f"---\n{head}---\n\n{body.rstrip()}\n"
 
 # %% ../../nbs/show/18_cards.ipynb #h009
 def model_card(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOLDS', 'FAILS', 'UNDECIDED', 'NOT_JUDGED', 'LEVEL', 'Z', 'KINDS', 'SENTENCE', 'TWO_PERCENT', 'SESSION', 'Comparison',
            'Unjudged', 'Every', 'Some', 'Evidence', 'Claim', 'ratio_interval', 'printed_latency', 'share_error',
-           'difference', 'latency_interval', 'sessions_inside', 'seeds_difference']
+           'difference', 'latency_interval', 'seeds_difference']
 
 # %% ../../nbs/show/02_claims.ipynb #c002
 import math
@@ -64,7 +64,7 @@ class Unjudged:
 def _rank(part) -> tuple:
     "From what holds best to what fails most."
     order = {HOLDS: 0, UNDECIDED: 1, FAILS: 2}
-    chosen = part.deciding if isinstance(part, Every | Some) else part
+    chosen = part.deciding if isinstance(part, Every) else part
     return order[part.verdict], -getattr(chosen, "slack", 0)
 
 
@@ -75,61 +75,42 @@ def _judged(parts) -> list:
 # %% ../../nbs/show/02_claims.ipynb #c008p
 @dataclass(frozen=True)
 class Every:
-    "Holds where all parts hold that were judged."
+    "Holds where all parts hold that were judged: one failure decides."
     what:str
     parts:tuple # of comparisons, `Unjudged`, `Every`, `Some`
+    one, all, chosen = FAILS, HOLDS, max # what one part decides, what all of them must be
 
     @property
     def verdict(self) -> str:
-        "One failure decides."
+        "That of its parts."
         verdicts = {p.verdict for p in _judged(self.parts)}
-        if FAILS in verdicts: return FAILS
+        if self.one in verdicts: return self.one
         if not verdicts: return NOT_JUDGED
-        return HOLDS if verdicts == {HOLDS} else UNDECIDED
+        return self.all if verdicts == {self.all} else UNDECIDED
 
     @property
-    def worst(self):
+    def leading(self):
         "The part that decides; None of none."
-        return max(_judged(self.parts), key=_rank, default=None)
+        return type(self).chosen(_judged(self.parts), key=_rank, default=None)
 
     @property
     def deciding(self):
         "The comparison that decides; None of none."
-        return getattr(self.worst, "deciding", self.worst)
+        return getattr(self.leading, "deciding", self.leading)
 
     def __str__(self):
         if not self.parts: return f"{self.what}: nothing to compare"
         return f"{self.what} ({', '.join(map(str, self.parts))})"
 
 # %% ../../nbs/show/02_claims.ipynb #c009
-@dataclass(frozen=True)
-class Some:
-    "Holds where one part holds."
-    what:str
-    parts:tuple # of comparisons, `Unjudged`, `Every`, `Some`
-
-    @property
-    def verdict(self) -> str:
-        "One success decides."
-        verdicts = {p.verdict for p in _judged(self.parts)}
-        if HOLDS in verdicts: return HOLDS
-        if not verdicts: return NOT_JUDGED
-        return FAILS if verdicts == {FAILS} else UNDECIDED
-
-    @property
-    def best(self):
-        "The part that decides; None of none."
-        return min(_judged(self.parts), key=_rank, default=None)
-
-    @property
-    def deciding(self):
-        "The comparison that decides; None of none."
-        return getattr(self.best, "deciding", self.best)
+class Some(Every):
+    "Holds where one part holds: one success decides."
+    one, all, chosen = HOLDS, FAILS, min
 
     def __str__(self):
-        if self.best is None: return f"{self.what}: nothing to compare"
-        if self.verdict == HOLDS: return f"{self.what} by {self.best}"
-        return f"{self.what} at best by {self.best}"
+        if self.leading is None: return f"{self.what}: nothing to compare"
+        if self.verdict == HOLDS: return f"{self.what} by {self.leading}"
+        return f"{self.what} at best by {self.leading}"
 
 # %% ../../nbs/show/02_claims.ipynb #c012
 KINDS = ("published", "published elsewhere", "modelled", "measured", "real pictures", "counted")
@@ -137,7 +118,7 @@ KINDS = ("published", "published elsewhere", "modelled", "measured", "real pictu
 
 def _summary(finding) -> str:
     "The parts of a finding with their verdicts, and how many there are of each."
-    parts = finding.parts if isinstance(finding, Every | Some) else (finding,)
+    parts = finding.parts if isinstance(finding, Every) else (finding,)
     if not parts: return "nothing was measured"
     told = "; ".join(str(p) if isinstance(p, Unjudged) else f"{p}: {p.verdict}" for p in parts)
     if len(parts) == 1: return told
@@ -276,19 +257,6 @@ def latency_interval(
         low, high = numbers["latency_p5_ms"], numbers["latency_p95_ms"]
     down, up = (math.hypot(math.log(end / value), session) for end in (low, high))
     return value, value * math.exp(-down), value * math.exp(up)
-
-# %% ../../nbs/show/02_claims.ipynb #c019c
-def sessions_inside(
-    first:dict, # {name: numbers of a record of `benchmark` or `blocks`}
-    second:dict, # {name: numbers} of the same files in another session
-    session:float=SESSION, # As `latency_interval` takes it
-) -> float: # A share
-    "How many medians of the second session the intervals of the first hold."
-    def holds(name):
-        _, low, high = latency_interval(first[name], session)
-        return low <= second[name]["latency_ms"] <= high
-    common = [name for name in first if name in second]
-    return sum(map(holds, common)) / len(common)
 
 # %% ../../nbs/show/02_claims.ipynb #c021
 def seeds_difference(

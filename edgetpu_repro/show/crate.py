@@ -62,12 +62,6 @@ def _step(step:str, records:dict, config:str) -> list: # of entities: the action
               "environment": [_ref(m["@id"]) for m in machines]}
     return [action, notebook, *software.values(), *machines]
 
-# %% ../../nbs/show/05_crate.ipynb #c006p
-def _descriptor() -> dict:
-    "The entity that says what the file is."
-    return {"@id": CRATE, "@type": "CreativeWork", "about": _ref("./"),
-            "conformsTo": [_ref("https://w3id.org/ro/crate/1.1")]}
-
 # %% ../../nbs/show/05_crate.ipynb #c007
 def crate(
     paths:Paths, # Of a profile; its records are there
@@ -97,7 +91,9 @@ def crate(
     terms = [{"@id": LICENSE, "@type": "CreativeWork", "name": "Apache License 2.0"},
              {"@id": PROCESS, "@type": "CreativeWork", "name": "Process Run Crate",
               "version": "0.5"}]
-    graph = [_descriptor(), data, about, *terms, *entities.values()]
+    descriptor = {"@id": CRATE, "@type": "CreativeWork", "about": _ref("./"),
+                  "conformsTo": [_ref("https://w3id.org/ro/crate/1.1")]}
+    graph = [descriptor, data, about, *terms, *entities.values()]
     graph += [_file(f, root) for f in files]
     return {"@context": [CONTEXT, {term: f"{TERMS}#{term}" for term in ("sha256", "environment")}],
             "@graph": graph}

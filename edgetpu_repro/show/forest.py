@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from .claims import (
-    FAILS, HOLDS, KINDS, NOT_JUDGED, UNDECIDED, Claim, Comparison, Every, Some)
+    FAILS, HOLDS, KINDS, NOT_JUDGED, UNDECIDED, Claim, Comparison, Every)
 
 # %% ../../nbs/show/19_forest.ipynb #c005
 RANGES = {"times": (0.2, 8.0), "points": (-12.0, 20.0)} # of the two axes
@@ -30,7 +30,7 @@ def palette() -> dict: # {kind: colour}
 def shown(evidence) -> Comparison|None:
     "The comparison that a row shows; None where nothing was judged."
     finding = evidence.finding
-    found = finding.deciding if isinstance(finding, Every | Some) else finding
+    found = finding.deciding if isinstance(finding, Every) else finding
     if not isinstance(found, Comparison) or found.verdict == NOT_JUDGED: return None
     return found
 

@@ -286,18 +286,14 @@ def draw_choices(
     fig.colorbar(drawn, ax=axes[:, 0].tolist(), label="share of networks")
     return fig
 
-# %% ../../nbs/show/14_views.ipynb #w028
-def _verdict_colors() -> dict: # {verdict: colour}
-    colors = palette()
-    return {HOLDS: colors[2], UNDECIDED: colors[8], FAILS: colors[3], NOT_JUDGED: (0.8, 0.8, 0.8)}
-
 # %% ../../nbs/show/14_views.ipynb #w028p
 def draw_evidence(
     evidence, # The table `claims_evidence`
 ): # The figure
     "Verdicts of every piece of evidence, by claim and kind."
     claims, kinds = (list(dict.fromkeys(evidence[c])) for c in ("claim", "kind"))
-    colors = _verdict_colors()
+    verdicts = HOLDS, UNDECIDED, FAILS, NOT_JUDGED
+    colors = dict(zip(verdicts, (*(palette()[i] for i in (2, 8, 3)), (0.8, 0.8, 0.8))))
     fig, ax = plt.subplots(figsize=(9.2, 0.26 * len(claims) + 1.2), layout="constrained")
     for (claim, kind), rows in evidence.groupby(["claim", "kind"]):
         y, x = claims.index(claim), kinds.index(kind)

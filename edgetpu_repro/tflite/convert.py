@@ -52,12 +52,6 @@ def _empty_config(layer) -> dict:
     config = layer.get_config()
     return config | {key: "zeros" for key in config if key.endswith("_initializer")}
 
-
-def _folded_config(layer, activation) -> dict:
-    "The configuration of a convolution that has absorbed a norm and an activation."
-    after = activation.get_config()["activation"] if activation else None
-    return _empty_config(layer) | dict(use_bias=True, activation=after)
-
 # %% ../../nbs/tflite/10_convert.ipynb #c0f2p
 class _Repeated(layers.Layer):
     "Nearest-neighbour enlargement by the operator for it, of which Keras makes a tile."
@@ -68,11 +62,6 @@ class _Repeated(layers.Layer):
     def call(self, x):
         size = [side * factor for side, factor in zip(x.shape[1:3], self.size)]
         return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size)
-
-
-def _is_repetition(layer) -> bool:
-    "Whether a layer repeats rows and columns."
-    return isinstance(layer, layers.UpSampling2D) and layer.interpolation == "nearest"
 
 # %% ../../nbs/tflite/10_convert.ipynb #c0f2q
 def fold_norms(
@@ -85,9 +74,14 @@ def fold_norms(
 
     def clone(layer):
         if layer.name in gone: return layers.Identity(name=layer.name) # in the graph, never called
-        if _is_repetition(layer): return _Repeated(layer.size, name=layer.name)
-        if layer.name in plan: return layer.from_config(_folded_config(layer, plan[layer.name][1]))
-        return layer.from_config(_empty_config(layer))
+        if isinstance(layer, layers.UpSampling2D) and layer.interpolation == "nearest":
+            return _Repeated(layer.size, name=layer.name)
+        config = _empty_config(layer)
+        if layer.name in plan: # it absorbs a norm and perhaps an activation
+            after = plan[layer.name][1]
+            config |= dict(use_bias=True,
+                           activation=after.get_config()["activation"] if after else None)
+        return layer.from_config(config)
 
     def call(layer, *args, **kwargs):
         return args[0] if layer.name in gone else layer(*args, **kwargs)

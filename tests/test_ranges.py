@@ -5,15 +5,21 @@ import json
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from conftest import ROOT
 from test_cli import one_line
 
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.measure.predict import predictor
+from edgetpu_repro.models.blocks import load_model
 from edgetpu_repro.models.specs import build_model
+from edgetpu_repro.tflite.content import WITH_WEIGHTS
 from edgetpu_repro.tflite.convert import freeze, to_float
 from edgetpu_repro.tflite.export import Exporter
+from edgetpu_repro.tflite.file import TFLiteFile
+from edgetpu_repro.tflite.graph import TYPES, Graph
 from edgetpu_repro.tflite.options import ExportOptions
+from edgetpu_repro.tflite.quantize import activation_ranges, quantize_tflite
 from edgetpu_repro.tflite.types import with_types
 from edgetpu_repro.weights.graphs import file_graph
 from edgetpu_repro.weights.ranges import file_ranges, known_ranges, ranges_beside
@@ -100,3 +106,75 @@ def test_bad_ranges(made, inside, tmp_path):
 def test_bad_words(inside, tmp_path, words, answer):
     export = ("export", "--model_name", MODEL, "--output_dir", tmp_path / "out")
     one_line(inside(*export, *words), *answer)
+
+
+def rms(x): return float(np.sqrt(np.mean(np.square(x))))
+
+
+def other_axes(kernel):
+    "All axes of a kernel but that of its output channels."
+    return (0, 1, 3) if kernel.shape[3] == 1 else (0, 1, 2)
+
+
+def as_uint8(path):
+    "An int8 file as training leaves it: uint8, one step and a zero point a kernel."
+    graph = Graph(path.read_bytes())
+    kernels = {op.inputs[1]: op for op in graph.operators if graph.kind(op) in WITH_WEIGHTS}
+    for index, op in kernels.items():
+        tensor, bias = graph.tensors[index], graph.tensors[op.inputs[2]]
+        weights, floats = graph.floats(index), graph.floats(op.inputs[2])
+        low, high = min(weights.min(), 0), max(weights.max(), 0)
+        step = np.float32((high - low) / 255)
+        zero = int(np.round(-low / step))
+        values = np.clip(np.round(weights / step) + zero, 0, 255).astype("uint8")
+        taken = graph.tensors[op.inputs[0]].quantization.scale[0]
+        for t, data, scale, z in ((tensor, values, step, zero),
+                                  (bias, np.round(floats / (taken * step)).astype("int32"),
+                                   taken * step, 0)):
+            t.buffer = len(graph.model.buffers)
+            graph.model.buffers.append(schema.BufferT())
+            graph.model.buffers[-1].data = np.frombuffer(data.tobytes(), "uint8")
+            t.quantization.scale = np.array([scale], "float32")
+            t.quantization.zeroPoint = np.array([z], "int64")
+    for index, tensor in enumerate(graph.tensors):
+        if TYPES[tensor.type] != "int8": continue
+        tensor.type = schema.TensorType.UINT8
+        if index not in kernels: tensor.quantization.zeroPoint = tensor.quantization.zeroPoint + 128
+    for code in graph.model.operatorCodes: code.version = 1
+    return graph.pack()
+
+
+@pytest.fixture(scope="module")
+def uint8(made, tmp_path_factory):
+    "A uint8 file, and what `import` makes of it: (file, '.keras' file, images)."
+    folder = tmp_path_factory.mktemp("uint8")
+    path = folder / "m.tflite"
+    path.write_bytes(as_uint8(made[0]))
+    return path, import_released(MODEL, path, folder, 10, 32)[0], made[2]
+
+
+def exported(inside, saved, folder, *words):
+    export = ("export", "--model_name", MODEL, "--ckpt_path", saved, "--quantize", *SCENES,
+              "--num_calibration_steps", 8, "--image_size", 32, "--allow_degraded")
+    done = inside(*export, *words, "--output_dir", folder)
+    assert done.returncode == 0, done
+    file, = folder.glob("*.tflite")
+    return file, json.loads(file.with_name(f"{file.name}.json").read_text()), done
+
+
+def test_integers_of_uint8_are_kept(uint8, inside, tmp_path):
+    path, saved, images = uint8
+    assert {str(t.dtype) for t in (TFLiteFile.open(path).inputs)} == {"uint8"}
+    file, card, _ = exported(inside, saved, tmp_path, "--ranges", "file")
+    counts = card["integers"]
+    assert counts["kernels"] == counts["recovered"] > 30
+    assert 0 < counts["rounded"] < 0.1 * counts["channels"], "those that reach beyond 127"
+    own, again = kernels(path), kernels(file)
+    same = sum((own[sign] == again[sign]).all(other_axes(own[sign])).sum() for sign in own)
+    assert same >= counts["channels"] - counts["rounded"]
+    source = Exporter(load_model(saved)).float_file().content
+    ranges = activation_ranges(source, images[:4]) | known_ranges(source, ranges_beside(saved))
+    plain = quantize_tflite(source, ranges)
+    wanted = TFLiteFile.open(source).predictor()(images)
+    kept, rounded = (rms(wanted - TFLiteFile.open(f).predictor()(images)) for f in (file, plain))
+    assert kept < 0.9 * rounded, (kept, rounded)

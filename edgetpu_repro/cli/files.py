@@ -126,6 +126,7 @@ def check_words(self:Request):
     for r in self.recipe: check_recipe(self.quantizer, r, tuple(self.rule))
     check_batch_size(self.batch_size)
     self.known_ranges = _known_ranges(self.ranges, self.ckpt_path, self.quantize)
+    self.known_integers = self.integers()
     for name in ("input_type", "output_type"): check_end(name, getattr(self, name), self.quantize)
     for name in ("equalize", "correct_bias", "known_ranges"):
         if getattr(self, name) and not self.quantize: raise UsageError(f"--{name} needs --quantize")
@@ -200,6 +201,20 @@ def _known_ranges(kind:str, ckpt_path, quantize:bool):
     known = ranges_beside(ckpt_path)
     return lambda file: known_ranges(file, known)
 
+# %% ../../nbs/cli/03_files.ipynb #rngs2
+@patch
+def integers(self:Request): # What `ExportOptions.known_integers` takes
+    "The integers that weights came from; `UsageError` where a card of `import` is damaged."
+    path = self.ckpt_path
+    if not path or not self.quantize or path.suffix not in (".keras", ".tflite"): return None
+    from edgetpu_repro.weights.integers import steps_beside, with_integers
+    steps = steps_beside(path)
+    if not steps: return None
+    if not self.equalize and not self.correct_bias:
+        return lambda content, file: with_integers(content, file, steps)
+    warn(f"WARNING: the weights of {path} are integers of a file: --equalize and --correct_bias "
+         "round them again, without them they are kept")
+
 # %% ../../nbs/cli/03_files.ipynb #hx04bq
 EMBEDDED = "digit_scenes" # what random weights are calibrated on: their ranges mean nothing
 
@@ -256,7 +271,7 @@ def options(self:Request, methods, seen): # `ExportOptions`
     "What the exporter is told, of any target."
     from edgetpu_repro.tflite.options import ExportOptions
     same = ("quantizer", "batch_size", "max_detections", "report", "calibrate_on", "input_type",
-            "output_type", "equalize", "correct_bias", "known_ranges")
+            "output_type", "equalize", "correct_bias", "known_ranges", "known_integers")
     about = dict(weights=_weights_card(self.ckpt_path), image_size=self.image_size,
                  calibration=seen)
     if "pictures" in self.trained: about["trained_on"] = self.trained["pictures"]

@@ -37,6 +37,8 @@ from ..tflite.file import TFLiteFile
 from ..tflite.quantize import activation_ranges, quantize_tflite
 from ..tflite.report import layer_report
 from ..weights.importer import read_finalize, tensor_uses
+from ..weights.integers import file_steps, with_integers
+from ..weights.ranges import file_ranges, known_ranges
 from ..weights.start import load_released
 
 # %% ../../nbs/measure/12_released_files.ipynb #pb05
@@ -171,6 +173,12 @@ class Imports:
         content = self.float_file(method)
         return quantize_tflite(content, self.ranges_of(content), "a8w8", quantizer)
 
+    def kept_file(self) -> bytes:
+        "Our int8 export that ends as the file does, with the file's ranges and integers."
+        content = self.float_file(self.steps)
+        ranges = self.ranges_of(content) | known_ranges(content, file_ranges(self.path))
+        return with_integers(quantize_tflite(content, ranges), content, file_steps(self.path))[0]
+
     def ranges_of(self, content:bytes) -> dict: # {activation: (lowest, highest)}
         """The ranges of a float file's activations, found once for all methods.
 
@@ -210,7 +218,8 @@ def label_ways(imported:Imports):
         "file": imported.content,
         "float": imported.float_file(),
         "int8": imported.int8_file(),
-        "int8 aeq": imported.int8_file(quantizer="aeq")})
+        "int8 aeq": imported.int8_file(quantizer="aeq"),
+        "int8 kept": imported.kept_file()})
 
 # %% ../../nbs/measure/12_released_files.ipynb #pb22b
 FUSED = "fused2" # the released Autoseg's
@@ -227,6 +236,7 @@ def mask_ways(imported:Imports):
         "float": imported.float_file(),
         "aeq": imported.int8_file(quantizer="aeq")}
     int8 = {f"int8 {name}": imported.int8_file(methods[name]) for name in ("default", FUSED)}
+    int8["int8 kept"] = imported.kept_file()
     runs = together(files | int8)
 
     def run(image):
@@ -251,7 +261,8 @@ def box_ways(imported:Imports):
     files = {
         "float": imported.float_file(),
         "int8": imported.int8_file(),
-        "int8 aeq": imported.int8_file(quantizer="aeq")}
+        "int8 aeq": imported.int8_file(quantizer="aeq"),
+        "int8 kept": imported.kept_file()}
     runs = together({"file": imported.content, **files})
 
     def run(image):

@@ -49,7 +49,7 @@ class Exporter:
         self.hw = tuple(model.input_shape[1:3])
         self.pictures = _pictures(model, calibration, options)
         self.recipes = (None,) if self.pictures.calibration is None else options.recipes
-        self.traces, self.floats, self.ranges = {}, {}, {}
+        self.traces, self.floats, self.ranges, self.integers = {}, {}, {}, {}
 
     @cached_property
     def folded(self):
@@ -165,6 +165,8 @@ def quantized(self:Exporter, method:str, recipe:str) -> TFLiteFile:
     how = recipe, options.quantizer, rules, bool(operator) or options.less_restrictive
     source = self.float_file(method, "corrected")
     content = quantize_tflite(source, self.ranges_of(method), *how)
+    if options.known_integers:
+        content, self.integers[method, recipe] = options.known_integers(content, source)
     check_operators(content, int8=options.full_integer and not operator)
     if operator and options.full_integer: check_only_dequantized(content)
     one = len(self.float_file(method).outputs) == 1 # of several the quantiser may change the order
@@ -265,8 +267,10 @@ def quantized_card(self:Exporter, method:str, recipe:str, graph:TFLiteFile, chec
         refused = not_for_edgetpu(self.opened(graph))
         if self.operator_of(method): # it and what feeds it are the CPU's
             refused = [r for r in refused if not r.startswith("DEQUANTIZE")]
-    return dict(quantizer=options.quantizer, recipe=recipe, rules=list(options.rules), check=check,
+    card = dict(quantizer=options.quantizer, recipe=recipe, rules=list(options.rules), check=check,
                 degraded=low, trained=options.trained, refused_by_edgetpu=refused)
+    found = self.integers.get((method, recipe))
+    return card | (dict(integers=found) if found else {})
 
 # %% ../../nbs/tflite/15_export.ipynb #x114
 def file_name(

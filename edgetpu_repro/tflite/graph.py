@@ -74,6 +74,20 @@ def replace_input(self:Graph, op, place:int, value):
     op.inputs = np.array(op.inputs, "int32")
     op.inputs[place] = self.add_tensor(old.name, [len(value)], TYPES[old.type], value)
 
+# %% ../../nbs/tflite/02_graph.ipynb #g007q
+@patch
+def set_constant(self:Graph, index, value, steps):
+    "Give a constant other integers and steps; tensors that share its bytes keep them."
+    tensor, buffer = self.tensors[index], schema.BufferT()
+    buffer.data = np.frombuffer(value.astype(TYPES[tensor.type]).tobytes(), "uint8")
+    tensor.quantization.scale = np.asarray(steps, "float32")
+    tensors = [t for graph in self.model.subgraphs for t in graph.tensors]
+    if sum(t.buffer == tensor.buffer for t in tensors) == 1:
+        self.model.buffers[tensor.buffer] = buffer
+    else:
+        tensor.buffer = len(self.model.buffers)
+        self.model.buffers.append(buffer)
+
 # %% ../../nbs/tflite/02_graph.ipynb #g009
 def flexbuffer(
     values:dict, # of bool, int and float

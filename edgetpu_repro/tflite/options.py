@@ -119,6 +119,9 @@ class ExportOptions:
     correct_bias:bool = False                # by what rounding of weights adds, likewise
     known_ranges:object = None               # function of a float file -> ranges of activations
                                              # that go before calibrated ones; None: no such
+    known_integers:object = None             # function of a quantised file's content and the float
+                                             # file -> (content with the integers that its weights
+                                             # came from, counts); None: no such
 
     def __post_init__(self):
         if self.target not in TARGETS: raise unknown("target", self.target, TARGETS)

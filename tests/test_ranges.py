@@ -22,6 +22,7 @@ from edgetpu_repro.tflite.options import ExportOptions
 from edgetpu_repro.tflite.quantize import activation_ranges, quantize_tflite
 from edgetpu_repro.tflite.types import with_types
 from edgetpu_repro.weights.graphs import file_graph
+from edgetpu_repro.weights.integers import steps_beside
 from edgetpu_repro.weights.ranges import file_ranges, known_ranges, ranges_beside
 from edgetpu_repro.weights.start import import_released
 
@@ -94,6 +95,12 @@ def test_bad_ranges(made, inside, tmp_path):
     for bad in ("{", "[]", '{"ranges": [1]}'):
         card.write_text(bad)
         with pytest.raises(UsageError, match="is not readable"): ranges_beside(tmp_path / "m.keras")
+    for bad in ('"0.1"', '["0"]', '["0.1 nan"]', '["x"]', "[0.1]"):
+        card.write_text('{"steps": {"a": %s}}' % bad)
+        with pytest.raises(UsageError, match="no positive numbers"):
+            steps_beside(tmp_path / "m.keras")
+    card.write_text('{"steps": 1}')
+    with pytest.raises(UsageError, match="is not readable"): steps_beside(tmp_path / "m.keras")
     with pytest.raises(UsageError, match="goes with --ranges calibrate"):
         ExportOptions(equalize=True, known_ranges=dict)
 

@@ -88,9 +88,9 @@ def small_teacher(folder) -> tuple: # (a '.tflite' file, a spec's JSON file)
     return file, spec
 
 # %% ../../nbs/search/09_distil.ipynb #d008d
-def drawn_pictures(folder, count:int, size:int=64) -> Path:
+def drawn_pictures(folder, count:int, size:int=64, seed:int=0) -> Path:
     "Write pictures of two stripes in two colours, and where they are."
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     Path(folder).mkdir(parents=True, exist_ok=True)
     for i in range(count):
         picture = np.full((size, size, 3), rng.integers(256, size=3))

@@ -47,22 +47,19 @@ def draw_matrix(
 # %% ../../nbs/show/23_distilled.ipynb #v009
 def draw_worths(
     ax, # Matplotlib axes
-    places:dict, # {place: {kind: (us, worth)}}
+    kinds:dict, # {kind: [(cost, lowest, mean, highest worth)]}
 ):
-    "Kinds of a few places against their modelled time."
+    "What kinds leave over, against what they cost."
     colors = kind_colors()
-    for place, kinds in places.items():
-        points = sorted(kinds.values())
-        ax.plot(*zip(*points), color="0.8", lw=1, zorder=1)
-        for kind, point in kinds.items():
-            number = dict(marker=f"${place}$", ms=5 + 3 * len(str(place)), mew=0.3)
-            ax.plot(*point, ls="", color=colors[kind], zorder=2, **number)
+    for kind, points in kinds.items():
+        x, low, mean, high = np.array(sorted(points)).T
+        reach = np.maximum([mean - low, high - mean], 0)
+        ax.errorbar(x, mean, reach, fmt="o-", ms=5, lw=1.2, elinewidth=0.8, color=colors[kind])
     ax.margins(x=0.12)
-    ax.set_xlabel("time (us), modelled")
 
 
 def name_kinds(fig, kinds):
     "A legend of kinds below a figure."
-    marks = [plt.Line2D([], [], ls="", marker="o", color=kind_colors()[k],
-                        label=KIND_WORDS.get(k, k)) for k in kinds]
+    marks = [plt.Line2D([], [], marker="o", color=kind_colors()[k], label=KIND_WORDS.get(k, k))
+             for k in kinds]
     fig.legend(handles=marks, ncols=len(marks), loc="outside lower center")

@@ -52,6 +52,12 @@ def _take(model, number:int, weights:list):
         del left[:count]
 
 # %% ../../nbs/search/11_assemble.ipynb #a005b
+def _freeze(layers):
+    "Norms of an imported network keep what they know: it is no statistics of pictures."
+    for layer in layers:
+        if isinstance(layer, keras.layers.BatchNormalization): layer.trainable = False
+
+
 def assemble(
     teacher:Teacher,
     table:Table,
@@ -61,13 +67,14 @@ def assemble(
     "A network of candidates, each as it has learnt alone with the first seed."
     space = table.space
     model = build_model(space.decode(dna).spec, dropout=0.0, drop_connect=0.0)
-    for layer in teacher.model.layers:
-        if layer.weights and not layer.name.startswith("block"):
-            model.get_layer(layer.name).set_weights(layer.get_weights())
+    kept = [l for l in teacher.model.layers if l.weights and not l.name.startswith("block")]
+    for layer in kept: model.get_layer(layer.name).set_weights(layer.get_weights())
+    _freeze([model.get_layer(layer.name) for layer in kept])
     chosen = [(place, *known[i]) for place, (known, i) in enumerate(zip(space.options, dna))]
     blocks = [(place, name) for place, name, block in chosen if block is not None]
     for number, (place, name) in enumerate(blocks):
         _take(model, number, _learnt(teacher, place, name, folder))
+        if name == TRAINED: _freeze(_layers(model, number))
     return model
 
 # %% ../../nbs/search/11_assemble.ipynb #a005c

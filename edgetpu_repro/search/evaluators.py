@@ -49,9 +49,10 @@ def settle_norms(
     model, # A Keras model; changed in place
     batches, # Iterable of (float images, targets)
 ):
-    "Give every BatchNorm the mean of its statistics over some batches."
+    "Give every BatchNorm that is not frozen the mean of its statistics over some batches."
     import keras
-    norms = [l for l in model.layers if isinstance(l, keras.layers.BatchNormalization)]
+    kind = keras.layers.BatchNormalization
+    norms = [l for l in model.layers if isinstance(l, kind) and l.trainable]
     momenta = [l.momentum for l in norms]
     for i, (images, _) in enumerate(batches):
         for layer in norms: layer.momentum = i / (i + 1) # the mean of what has come so far

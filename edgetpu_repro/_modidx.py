@@ -4648,6 +4648,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                               'edgetpu_repro/weights/importer.py')},
             'edgetpu_repro.weights.integers': { 'edgetpu_repro.weights.integers.FilePlaces.set_integers': ( 'weights/integers.html#fileplaces.set_integers',
                                                                                                             'edgetpu_repro/weights/integers.py'),
+                                                'edgetpu_repro.weights.integers.FilePlaces.set_scales': ( 'weights/integers.html#fileplaces.set_scales',
+                                                                                                          'edgetpu_repro/weights/integers.py'),
                                                 'edgetpu_repro.weights.integers.FilePlaces.weighted': ( 'weights/integers.html#fileplaces.weighted',
                                                                                                         'edgetpu_repro/weights/integers.py'),
                                                 'edgetpu_repro.weights.integers._Known': ( 'weights/integers.html#_known',

@@ -208,10 +208,12 @@ def integers(self:Request): # What `ExportOptions.known_integers` takes
     path = self.ckpt_path
     if not path or not self.quantize or path.suffix not in (".keras", ".tflite"): return None
     from edgetpu_repro.weights.integers import steps_beside, with_integers
+    from edgetpu_repro.weights.ranges import ranges_beside
     steps = steps_beside(path)
     if not steps: return None
+    ranges = ranges_beside(path) if self.ranges == "file" else {}
     if not self.equalize and not self.correct_bias:
-        return lambda content, file: with_integers(content, file, steps)
+        return lambda content, file: with_integers(content, file, steps, ranges)
     warn(f"WARNING: the weights of {path} are integers of a file: --equalize and --correct_bias "
          "round them again, without them they are kept")
 

@@ -176,8 +176,9 @@ class Imports:
     def kept_file(self) -> bytes:
         "Our int8 export that ends as the file does, with the file's ranges and integers."
         content = self.float_file(self.steps)
-        ranges = self.ranges_of(content) | known_ranges(content, file_ranges(self.path))
-        return with_integers(quantize_tflite(content, ranges), content, file_steps(self.path))[0]
+        known, steps = file_ranges(self.path), file_steps(self.path)
+        ranges = self.ranges_of(content) | known_ranges(content, known)
+        return with_integers(quantize_tflite(content, ranges), content, steps, known)[0]
 
     def ranges_of(self, content:bytes) -> dict: # {activation: (lowest, highest)}
         """The ranges of a float file's activations, found once for all methods.

@@ -17,7 +17,7 @@ from ..tflite.content import WITH_WEIGHTS
 from ..tflite.file import TFLiteFile
 from ..tflite.graph import TYPES
 from .graphs import FilePlaces, read_graph
-from .ranges import LIMITS, kept_beside
+from .ranges import LIMITS, activation_places, kept_beside
 
 # %% ../../nbs/weights/06_integers.ipynb #ig05
 def _steps(tensor, convolution) -> list:
@@ -118,15 +118,33 @@ def set_integers(self:FilePlaces, op, integers, steps, bias):
     steps = np.float64(taken) * np.asarray(steps, "float32")
     graph.set_constant(op.inputs[2], np.round(bias / steps), steps)
 
+# %% ../../nbs/weights/06_integers.ipynb #ig13f
+@patch
+def set_scales(self:FilePlaces, places:dict, ranges:dict):
+    "Give activations the scales of their ranges, where they differ by rounding only."
+    exact, tensors = {}, self.graph.tensors
+    for index, place in places.items():
+        q = tensors[index].quantization
+        if place not in ranges or q is None or q.scale is None or len(q.scale) != 1: continue
+        low, high = ranges[place]
+        scale = np.float32((high - low) / 255)
+        if abs(scale / q.scale[0] - 1) < 1e-6: exact[q.scale[0]] = scale
+    for tensor in tensors:
+        q = tensor.quantization
+        if q is None or q.scale is None or len(q.scale) != 1: continue
+        q.scale = np.array([exact.get(q.scale[0], q.scale[0])], "float32")
+
 # %% ../../nbs/weights/06_integers.ipynb #ig13e
 def with_integers(
     content, # Of a file with kernels of int8 that was made of it
     float_file, # `TFLiteFile`, or path or content
     steps:dict, # From `file_steps`
+    ranges:dict|None=None, # From `file_ranges`, where it was quantised with them
 ) -> tuple: # (content, {'kernels', 'recovered', 'channels', 'rounded': how many})
     "Write the integers that weights came from into a quantised file."
     known = _Known(float_file, steps)
     places = read_graph(TFLiteFile.open(content), FilePlaces)
+    places.set_scales(activation_places(content), ranges or {})
     count = Counter(kernels=0, recovered=0, channels=0, rounded=0)
     for op, slices in places.weighted():
         axis = 2 if places.graph.kind(op) == "DEPTHWISE_CONV_2D" else 3

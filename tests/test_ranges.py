@@ -18,11 +18,11 @@ from edgetpu_repro.tflite.convert import freeze, to_float
 from edgetpu_repro.tflite.export import Exporter
 from edgetpu_repro.tflite.file import TFLiteFile
 from edgetpu_repro.tflite.graph import TYPES, Graph
-from edgetpu_repro.tflite.options import ExportOptions
+from edgetpu_repro.tflite.options import RECIPES, ExportOptions
 from edgetpu_repro.tflite.quantize import activation_ranges, quantize_tflite
 from edgetpu_repro.tflite.types import with_types
 from edgetpu_repro.weights.graphs import file_graph
-from edgetpu_repro.weights.integers import steps_beside
+from edgetpu_repro.weights.integers import steps_beside, with_integers
 from edgetpu_repro.weights.ranges import file_ranges, known_ranges, ranges_beside
 from edgetpu_repro.weights.start import import_released
 
@@ -183,4 +183,17 @@ def test_integers_of_uint8_are_kept(uint8, inside, tmp_path):
     plain = quantize_tflite(source, ranges)
     wanted = TFLiteFile.open(source).predictor()(images)
     kept, rounded = (rms(wanted - TFLiteFile.open(f).predictor()(images)) for f in (file, plain))
+    assert kept < 0.9 * rounded, (kept, rounded)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_takes_integers(uint8, recipe):
+    _, saved, images = uint8
+    source, known = Exporter(load_model(saved)).float_file().content, ranges_beside(saved)
+    ranges = activation_ranges(source, images[:4]) | known_ranges(source, known)
+    plain = quantize_tflite(source, ranges, recipe, "aeq")
+    content, counts = with_integers(plain, source, steps_beside(saved), known)
+    assert counts["recovered"] == counts["kernels"] > 30, counts
+    wanted = TFLiteFile.open(source).predictor()(images)
+    kept, rounded = (rms(wanted - TFLiteFile.open(f).predictor()(images)) for f in (content, plain))
     assert kept < 0.9 * rounded, (kept, rounded)

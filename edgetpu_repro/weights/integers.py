@@ -100,23 +100,28 @@ class _Known:
         return None
 
 # %% ../../nbs/weights/06_integers.ipynb #ig13c
-def _alone(graph, op) -> bool:
-    "Whether the kernel and the bias of an operator are its own, the kernel with several steps."
-    uses = Counter(int(i) for other in graph.operators for i in other.inputs)
-    kernel = graph.tensors[op.inputs[1]]
-    own = all(uses[int(i)] == 1 for i in op.inputs[1:])
-    return own and TYPES[kernel.type] == "int8" and len(kernel.quantization.scale) > 1
+@patch
+def can_take(self:FilePlaces, op) -> bool:
+    "Whether kernel and quantised bias of an operator are its own, the kernel int8 by channel."
+    tensors = self.graph.tensors
+    uses = Counter(int(i) for other in self.graph.operators for i in other.inputs)
+    kernel, *bias = map(self.constant_of, self.graph.inputs(op)[1:])
+    own = [kernel, *(i for i in bias if TYPES[tensors[i].type] != "float32")]
+    q = tensors[kernel].quantization
+    return TYPES[tensors[kernel].type] == "int8" and len(q.scale) > 1 and all(
+        uses[i] == 1 for i in own)
 
 # %% ../../nbs/weights/06_integers.ipynb #ig13d
 @patch
 def set_integers(self:FilePlaces, op, integers, steps, bias):
     "Give a convolution integers, with a step for each output channel."
-    graph, kernel = self.graph, integers.transpose(3, 0, 1, 2)
-    graph.set_constant(op.inputs[1], kernel, steps)
-    if len(op.inputs) < 3 or TYPES[graph.tensors[op.inputs[2]].type] == "float32": return
-    taken = graph.tensors[op.inputs[0]].quantization.scale[0]
-    steps = np.float64(taken) * np.asarray(steps, "float32")
-    graph.set_constant(op.inputs[2], np.round(bias / steps), steps)
+    graph = self.graph
+    taken, kernel, *rest = graph.inputs(op)
+    graph.set_constant(self.constant_of(kernel), integers.transpose(3, 0, 1, 2), steps)
+    if not rest or TYPES[graph.tensors[rest[0]].type] == "float32": return
+    scale = np.float64(graph.tensors[taken].quantization.scale[0])
+    steps = scale * np.asarray(steps, "float32")
+    graph.set_constant(rest[0], np.round(bias / steps), steps)
 
 # %% ../../nbs/weights/06_integers.ipynb #ig13f
 @patch
@@ -150,7 +155,7 @@ def with_integers(
         axis = 2 if places.graph.kind(op) == "DEPTHWISE_CONV_2D" else 3
         found = [known.take(place, axis) for place, _ in slices]
         count["kernels"] += 1
-        if None in found or not found or not _alone(places.graph, op): continue
+        if None in found or not found or not places.can_take(op): continue
         integers, longer = within(np.concatenate([f[0] for f in found], axis), axis)
         own, bias = (np.concatenate([f[i] for f in found]) for i in (1, 2))
         places.set_integers(op, integers, own * longer, bias)

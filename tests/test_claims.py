@@ -10,6 +10,7 @@ from edgetpu_repro.core.published import PUBLISHED, SOURCES, published
 from edgetpu_repro.show.claims import (
     FAILS, HOLDS, NOT_JUDGED, SENTENCE, TWO_PERCENT, UNDECIDED, Claim, Comparison, Every, Evidence,
     Some, Unjudged, difference, printed_latency, ratio_interval, seeds_difference, share_error)
+from edgetpu_repro.show.distilled import finalists_compared
 from edgetpu_repro.show.forest import draw_forest, shown
 from edgetpu_repro.show.page import (
     depends_on_shape, dominance, expensive_late, faster_somewhere, gradual, improvement, is_exact,
@@ -50,6 +51,13 @@ FUSED = Every("", (saves_time({"m": FAST}), keeps("m", 0.5, 0, 0.001)))
 def seeds(found): return Comparison("", *seeds_difference(found, [0.5, 0.51, 0.52]), at_least=0)
 
 
+def finalists(gap):
+    "Two networks at one latency whose divergences on four pictures are so far apart."
+    kls = dict(found=[0.1 + gap + i / 100 for i in range(4)], random=[0.2, 0.1, 0.2, 0.1])
+    rows = [dict(group=g, target_ms=1.0, candidates=[g], kls=k) for g, k in kls.items()]
+    return finalists_compared(rows, "found", "random", "kls", 1.0)
+
+
 CASES = { # claim: findings that hold, are undecided, do not hold
     "C1": [dominance([OLD], new) for new in ([NEW], [UNSURE], [LOSER])],
     "C2": [faster_somewhere(full(r), is_full) for r in (FAST, OPEN, SLOW)],
@@ -58,7 +66,7 @@ CASES = { # claim: findings that hold, are undecided, do not hold
     "C5": [faster_somewhere(groups(r), is_grouped) for r in (FAST, OPEN, SLOW)],
     "C6": [depends_on_shape({"7x7": groups(FAST)["7x7"], "14x14": groups(r)["7x7"]}, "GC-64")
            for r in (SLOW, OPEN, FAST)],
-    "C7": [seeds(found) for found in ([0.7, 0.71, 0.72], [0.5, 0.51, 0.53], [0.3, 0.31, 0.32])],
+    "C7": [finalists(gap) for gap in (-0.5, 0, 0.5)],
     "C8": [same_difference("", 2.1, 0.5, r) for r in ((2, 2.2), (0, 3), (4, 5))],
     "C9": [is_exact("", 0), None, is_exact("", 1)],
     "C10": [dominance([OLD, dict(OLD, name="b")], [m]) for m in (NEW, UNSURE, LOSER)],
@@ -71,6 +79,14 @@ CASES = { # claim: findings that hold, are undecided, do not hold
     "C16": [keeps("m", 0.75, change, 0.005) for change in (0, -0.01, -0.05)],
     "C17": [meets("ms", 1.3, r) for r in ((1.29, 1.31), (1.2, 1.4), (1.5, 1.6))],
 }
+
+
+@pytest.mark.parametrize("found, verdict", [
+    ([0.7, 0.71, 0.72], "holds"),
+    ([0.5, 0.51, 0.53], "undecided"),
+    ([0.3, 0.31, 0.32], "does not hold"),
+])
+def test_seeds_decide_each_way(found, verdict): assert seeds(found).verdict == verdict
 
 
 @pytest.mark.parametrize("number", CASES)

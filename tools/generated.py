@@ -85,6 +85,7 @@ CLAIMS = { # table of claims: the command whose records decide them; where it is
 }
 BEFORE = { # what says it of evidence: the command whose records it reads besides
     "real pictures": "make reproduce PROFILE=published",
+    "real features": "edgetpu-repro reproduce --profile distil --step distil",
     "on another host": "make reproduce PROFILE=camvid",
     "trained on digits": "edgetpu-repro reproduce --step quantizers",
     "slices equal": "edgetpu-repro reproduce --step slices",
@@ -99,7 +100,8 @@ MINUTES = { # of two cores
 }
 OTHER_COSTS = { # of what is not `make reproduce`
     "edgetpu-repro reproduce --profile distil --step distil":
-        "650 candidates of about 12 seconds of a core, 4 GB, a released file and pictures",
+        "650 candidates of about 12 seconds of a core, 32 networks of 3 to 6 minutes, 4 GB, "
+        "a released file and pictures",
     "make search": "about an hour on two cores, 6 GB of memory, no network",
     "make test-cluster": "about 25 minutes on two cores that were busy, Slurm's packages and root",
     "make docs": "about a minute on two cores, no network",

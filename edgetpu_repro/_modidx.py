@@ -2268,6 +2268,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                            'edgetpu_repro/search/networks.py'),
                                                'edgetpu_repro.search.networks.open_networks': ( 'search/networks.html#open_networks',
                                                                                                 'edgetpu_repro/search/networks.py'),
+                                               'edgetpu_repro.search.networks.own_layout': ( 'search/networks.html#own_layout',
+                                                                                             'edgetpu_repro/search/networks.py'),
                                                'edgetpu_repro.search.networks.ranked': ( 'search/networks.html#ranked',
                                                                                          'edgetpu_repro/search/networks.py'),
                                                'edgetpu_repro.search.networks.right': ( 'search/networks.html#right',

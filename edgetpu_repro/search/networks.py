@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['OWN', 'BEST_DRAWN', 'GROUPS', 'CALIBRATED', 'BARS', 'FEWEST_RANKED', 'Entry', 'names_of', 'dna_of', 'NetworksPlan',
-           'finalists', 'entries_of', 'NetworksSettings', 'Entries', 'Networks', 'open_networks', 'LabelledPictures',
-           'labelled_pictures', 'int8_file', 'right', 'Tuning', 'finished', 'answered', 'Tuner', 'start_networks',
-           'Ranked', 'ranked']
+           'own_layout', 'finalists', 'entries_of', 'NetworksSettings', 'Entries', 'Networks', 'open_networks',
+           'LabelledPictures', 'labelled_pictures', 'int8_file', 'right', 'Tuning', 'finished', 'answered', 'Tuner',
+           'start_networks', 'Ranked', 'ranked']
 
 # %% ../../nbs/search/13_networks.ipynb #n003
 import hashlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,13 +77,18 @@ class NetworksPlan:
     tunings:int = 2          # of a finalist, with other orders of the pictures
 
 
+def own_layout(table:Table) -> tuple|None: # A DNA; None where its blocks were not tried
+    "The trained network's layout from candidates."
+    with suppress(UsageError): return table.space.encode(table.space.spec)
+
+
 def finalists(table:Table, share:float, best_of:int) -> dict: # {group: DNA}
     "The networks of one latency, given as a share of the trained network's."
     ms = share * table.whole_ms
     found = {name: frontier(table, name).at(ms) for name in ("all kinds", "no group convolutions")}
     drawn = drawn_networks(table, best_of, seed=1, near_ms=ms) if best_of else []
     found[BEST_DRAWN] = min(drawn, key=table.kl_of, default=None)
-    if share == 1: found[OWN] = table.space.encode(table.space.spec)
+    if share == 1: found[OWN] = own_layout(table)
     return {name: dna for name, dna in found.items() if dna}
 
 

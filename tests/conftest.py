@@ -17,6 +17,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0") # no te
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools")) # dependencies.py and publish.py are tested, too
 BIN = Path(sys.executable).parent
+# For tests that would say the same of any network: a classifier of four blocks, one of them
+# grouped; a segmentation model of one cell; a SpaghettiNet with one layer a node.
+SMALL, SMALL_SEGMENTER, SMALL_DETECTOR = (
+    ROOT / f"tests/{name}.json" for name in ("small", "small_segmenter", "small_detector"))
 (ROOT / "build/data").mkdir(parents=True, exist_ok=True) # of datasets that tests make or find there
 # A sitecustomize.py for a Python that cannot import what is `blocked`.
 BLOCK = """
@@ -120,7 +124,8 @@ def pytest_sessionfinish():
 def inside(capsys):
     """The command within this process, which has TensorFlow already.
 
-    Not for commands whose child process needs TensorFlow: it survives no fork.
+    Not for commands whose child process needs TensorFlow, such as one that opens weights: it
+    survives no fork, and to import it anew takes seconds. Those take `cli`.
     """
     from edgetpu_repro.cli.main import answer
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import SMALL, SMALL_DETECTOR, SMALL_SEGMENTER
 from PIL import Image
 
 from edgetpu_repro.core.errors import UsageError
@@ -19,10 +20,10 @@ from edgetpu_repro.tflite.options import ANY, ExportOptions
 
 MASK = "resize32,argmax,resize64,squeeze"
 CASES = [
-    ("mobilenet_edgetpu_v2_tiny", "none", "float"),
-    ("mobilenet_edgetpu_v2_tiny", "none", "int8"),
-    ("autoseg_edgetpu_xs", MASK, "int8"),
-    ("spaghettinet_edgetpu_s", "none", "float"),
+    (SMALL, "none", "float"),
+    (SMALL, "none", "int8"),
+    (SMALL_SEGMENTER, MASK, "int8"),
+    (SMALL_DETECTOR, "none", "float"),
 ]
 
 
@@ -35,7 +36,7 @@ def arrays(outputs):
     return [*outputs.values()] if isinstance(outputs, dict) else [outputs]
 
 
-@pytest.mark.parametrize("name, method, kind", CASES)
+@pytest.mark.parametrize("name, method, kind", CASES, ids=lambda v: getattr(v, "stem", v))
 def test_each_image_gives_what_it_gives_alone(name, method, kind, images, tmp_path):
     model, found = build_model(name, image_size=64), {}
     for size, named in ((1, ""), (4, "_batch4"), (ANY, "_batchN")):
@@ -65,7 +66,7 @@ def test_each_image_gives_what_it_gives_alone(name, method, kind, images, tmp_pa
 def files(tmp_path_factory, images):
     "Int8 files of a classifier, by batch size."
     folder = tmp_path_factory.mktemp("batches")
-    model = build_model("mobilenet_edgetpu_v2_tiny", num_classes=10, image_size=64)
+    model = build_model(SMALL, num_classes=10, image_size=64)
     out = {}
     for size in (1, 3, ANY):
         options = ExportOptions(batch_size=size, trained=False)
@@ -110,7 +111,7 @@ def test_sizes_that_are_none(size):
 
 def test_a_computed_shape_is_refused(images, tmp_path):
     "Not only what our models have: a damaged or foreign graph is answered in a line."
-    model = build_model("mobilenet_edgetpu_v2_tiny", num_classes=10, image_size=64)
+    model = build_model(SMALL, num_classes=10, image_size=64)
     ((path, _),) = export_model(model, tmp_path, None, ExportOptions(batch_size=2, trained=False))
     content = unpack(path.read_bytes())
     graph = content.subgraphs[0]
@@ -121,7 +122,7 @@ def test_a_computed_shape_is_refused(images, tmp_path):
 
 
 def test_a_detector_with_suppression_takes_one(images, tmp_path):
-    model = build_model("spaghettinet_edgetpu_s", num_classes=3, image_size=64)
+    model = build_model(SMALL_DETECTOR, num_classes=3, image_size=64)
     for size in (2, ANY):
         options = replace(ExportOptions(), finalize_methods=("nms",), batch_size=size)
         with pytest.raises(UsageError, match="one picture a call"):

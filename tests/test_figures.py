@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from edgetpu_repro.models.specs import Block, get_spec  # noqa: E402
-from edgetpu_repro.show import blocks, figures, pictures, searches, tradeoffs  # noqa: E402
+from edgetpu_repro.show import blocks, figures, labels, pictures, searches, tradeoffs  # noqa: E402
 from edgetpu_repro.show.figures import figure_faults, label_faults  # noqa: E402
 from edgetpu_repro.show.labels import label_points  # noqa: E402
 
@@ -123,6 +123,21 @@ def test_labels_stand_at_their_own_points(axes, seed):
     axes.margins(0.15)
     label_points(axes, x, y, [f"model {i}" for i in range(14)])
     assert not label_faults(axes)
+
+
+def test_a_label_may_touch_the_frame_and_not_cross_it(axes):
+    axes.figure.draw_without_rendering()
+    frame, none = axes.get_window_extent().extents, np.zeros((0, 2))
+
+    def costs(box): # of this place, wherever it is tried
+        boxes = np.tile(box, (len(labels.REACH) * len(labels.TURNS), 1))
+        return labels._alone(boxes, frame[:2], axes, none, none, 1)
+
+    outwards = np.array([-1, -1, 1, 1])
+    assert (costs(frame) == costs(frame - outwards)).all(), "touching is inside"
+    for side in range(4):
+        across = frame + outwards * (np.arange(4) == side)
+        assert (costs(across) == costs(frame) + labels.BAD).all()
 
 
 def test_exchanged_labels_are_seen(axes):

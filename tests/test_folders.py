@@ -466,7 +466,7 @@ def test_a_bad_folder_is_said_in_a_line(inside, tmp_path, what):
     assert said.stderr.splitlines()[-1].startswith("error: ") and not (tmp_path / "out").exists()
 
 
-def test_an_export_is_not_calibrated_on_digits_unasked(inside, tmp_path):
+def test_an_export_is_not_calibrated_on_digits_unasked(inside, cli, tmp_path):
     "Nothing is written into a folder that a user names, and trained weights need pictures."
     from edgetpu_repro import build_model
     build_model("mobilenet_edgetpu_v2_tiny", 3, 32).save(tmp_path / "m.keras")
@@ -475,12 +475,12 @@ def test_an_export_is_not_calibrated_on_digits_unasked(inside, tmp_path):
     common = ("export", "--model_name", "mobilenet_edgetpu_v2_tiny", "--output_dir", out,
               "--image_size", 32, "--quantize")
     trained = (*common, "--ckpt_path", tmp_path / "m.keras")
-    one_line(inside(*trained), "nothing beside", "--images")
+    one_line(cli(*trained), "nothing beside", "--images")
     one_line(inside(*common, "--data_dir", data), "say which dataset of", "--dataset_name")
     one_line(inside(*common, "--data_dir", tmp_path / "gone"), "gone")
     one_line(inside(*common, "--dataset_name", "digit_scenes", "--data_dir", data),
              "nothing is written there")
-    one_line(inside(*trained, "--images", tmp_path / "gone"), "is not a folder")
+    one_line(cli(*trained, "--images", tmp_path / "gone"), "is not a folder")
     assert not [*data.iterdir()] and not out.exists()
 
 

@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+from conftest import SMALL
 from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -329,7 +330,7 @@ def compiled(content, name):
     ["predict", "FILE", "half.png"], ["evaluate", "FILE"], ["benchmark", "FILE"],
     ["latency", "FILE"], ["view", "FILE", "--no-browser"],
     ["import", "FILE", "--model_name", "mobilenet_edgetpu", "--output_dir", "out"]])
-def test_other_formats_are_named(inside, tmp_path, pictures, command):
+def test_other_formats_are_named(cli, tmp_path, pictures, command):
     "Compiled files, HDF5, ONNX, frozen graphs, SavedModels: what each is, and what to give."
     given = {"c.tflite": compiled(as_file(bright(0, 1)), "edgetpu-custom-op"),
              "d.tflite": compiled(as_file(bright(0, 1)), "DISPATCH_OP"),
@@ -340,7 +341,7 @@ def test_other_formats_are_named(inside, tmp_path, pictures, command):
     for name, content in given.items(): (tmp_path / name).write_bytes(content)
     for name, word in (says | {"saved": "SavedModel"}).items():
         words = {"FILE": tmp_path / name, "half.png": pictures / "half.png", "out": tmp_path / "o"}
-        done = inside(*(words.get(word, word) for word in command))
+        done = cli(*(words.get(word, word) for word in command))
         assert done.returncode == 2 and word in done.stderr, (name, done)
         assert done.stderr.count("\n") == 1 and not (tmp_path / "o").exists()
 
@@ -356,7 +357,7 @@ def test_channels_first(tmp_path):
 def trained():
     "A model of ours with slices, its norms as after a training."
     keras.utils.set_random_seed(0)
-    model, rng = build_model("mobilenet_edgetpu_v2_tiny", 5, 32), np.random.default_rng(0)
+    model, rng = build_model(SMALL, 5, 32), np.random.default_rng(0)
     for layer in model.layers:
         if not isinstance(layer, layers.BatchNormalization): continue
         layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
@@ -372,7 +373,7 @@ def test_import_of_a_plain_converter_file(tmp_path, trained, kind):
     if kind == "float16": converter.target_spec.supported_types = [tf.float16]
     path = tmp_path / "m.tflite"
     path.write_bytes(converter.convert())
-    model = build_model("mobilenet_edgetpu_v2_tiny", 5, 32)
+    model = build_model(SMALL, 5, 32)
     assert load_tflite_weights(model, path).left_model == ()
     file = TFLiteFile.open(path)
     images = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype("float32")

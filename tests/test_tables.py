@@ -1,8 +1,6 @@
 "Committed tables and figures say what the committed records say, and every read is declared."
-import sys
-
 import pytest
-from conftest import ROOT, call
+from conftest import ROOT, warm
 
 from manifest import Manifest, committed_papers
 from tables import as_printed, chosen, declared
@@ -14,7 +12,7 @@ PROFILES = sorted({profile for profile, _, _ in committed_papers()})
 def test_tables_and_figures_are_functions_of_records(profile):
     "Each notebook again, in one process a profile."
     mine = [f"{p}/{rule}" for p, rule, _ in committed_papers() if p == profile]
-    result = call(sys.executable, "tools/tables.py", "--check", *mine)
+    result = warm("script", ROOT / "tools/tables.py", "--check", *mine)
     assert result.returncode == 0, f"{result.stdout}{result.stderr[-2000:]}"
     assert result.stdout.count(" s\n") == len(mine)
 

@@ -8,7 +8,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from conftest import BIN, ROOT
+from conftest import BIN, ROOT, SMALL
 from test_cli import one_line
 
 from edgetpu_repro.core.errors import UsageError
@@ -24,7 +24,7 @@ FIELDS = {"results": {"value"}, "gradient": {"stop", "bgColor"}, "name": None}
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     "An int8 file with its report."
-    model = build_model("mobilenet_edgetpu_v2_tiny", num_classes=10, image_size=64)
+    model = build_model(SMALL, num_classes=10, image_size=64)
     images = np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 3)).astype("float32")
     folder = tmp_path_factory.mktemp("view")
     ((path, _),) = export_model(model, folder, images, ExportOptions(report=True, trained=False))
@@ -97,7 +97,7 @@ def test_bad_input(file, inside, tmp_path):
 
 
 def test_a_batch_is_not_modelled(tmp_path):
-    model = build_model("mobilenet_edgetpu_v2_tiny", num_classes=10, image_size=64)
+    model = build_model(SMALL, num_classes=10, image_size=64)
     ((path, _),) = export_model(model, tmp_path, None, ExportOptions(batch_size=2, trained=False))
     with pytest.raises(UsageError, match="of one image"):
         nodes.operator_ms(path)

@@ -34,6 +34,13 @@ def command(*words):
     main()
 
 
+def script(path, *words):
+    "A program of `tools/`, as Python runs it."
+    import runpy
+    sys.argv = [path, *words]
+    runpy.run_path(path, run_name="__main__")
+
+
 def notebook(path, *_):
     "One notebook, by nbdev's own function: it leaves out what `nbdev_test` leaves out."
     from nbdev.config import get_config

@@ -163,11 +163,6 @@ print(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).shape
 ```
 """
 
-
-def _quoted(name:str) -> str:
-    "A name as Python writes it, which cannot leave its quotes or its block."
-    return json.dumps(name)
-
 # %% ../../nbs/show/18_cards.ipynb #h008p
 def _front(model:str, task:str, results:list, datasets, tags) -> dict:
     "The YAML in front of a card."
@@ -206,7 +201,7 @@ def model_card(
     if measured: lines += ["Weights are those that the named profiles train: small data, short "
                            "trainings. They are not the published ones.", ""]
     lines += [*_measured_lines(measured), *_published_lines(spec.name),
-              *_modelled_lines(spec.name), USE.format(file=_quoted(f"{spec.name}_int8.tflite"))]
+              *_modelled_lines(spec.name), USE.format(file=json.dumps(f"{spec.name}_int8.tflite"))]
     return _card(front, lines)
 
 # %% ../../nbs/show/18_cards.ipynb #h010
@@ -283,7 +278,7 @@ def file_card(
     if card.get("weights") == "random": lines += ["**The weights are random.**", ""]
     lines += _published_lines(model)
     if latency: lines += _modelled_file(latency, path.name)
-    lines.append(USE.format(file=_quoted(path.name)))
+    lines.append(USE.format(file=json.dumps(path.name))) # no name leaves its quotes
     return _card(_front(model, task, results, datasets, tags), lines)
 
 # %% ../../nbs/show/18_cards.ipynb #h011

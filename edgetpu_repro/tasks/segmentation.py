@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BODY', 'TASK', 'mask_labels', 'load_masks', 'masked_cross_entropy', 'accuracy', 'confusion', 'scores_of',
-           'pixel_scores', 'take_backbone', 'pixel_statistics', 'Segmentation', 'largest_classes']
+           'pixel_scores', 'take_backbone', 'Segmentation', 'largest_classes']
 
 # %% ../../nbs/tasks/05_segmentation.ipynb #c002
 from functools import lru_cache
@@ -213,22 +213,6 @@ def _pixels(samples) -> np.ndarray: # (256,) how often each number occurs
     for _, mask in samples.as_numpy_iterator(): counts += np.bincount(mask.ravel(), minlength=256)
     return counts
 
-# %% ../../nbs/tasks/05_segmentation.ipynb #lw03p
-def pixel_statistics(task, dataset) -> dict:
-    "Images of each split, and the share of each class in the training pixels that are not void."
-    names = task.label_names(dataset)
-    numbers, shares = {}, []
-    for split in ("train", "test"):
-        samples = task.samples(dataset, split)
-        numbers[f"{split}_images"] = len(samples)
-        pixels = _pixels(samples)
-        known = pixels[:len(names)]
-        if known.sum() + pixels[VOID] != pixels.sum():
-            raise UsageError(
-                f"a mask of {dataset.name}, split {split}, holds a number that is no class")
-        if split == "train": shares = (known / known.sum()).round(4).tolist()
-    return dict(numbers, classes=len(names), train_shares=dict(zip(names, shares)))
-
 # %% ../../nbs/tasks/05_segmentation.ipynb #c020
 class Segmentation(Task):
     "A class for every pixel: logits (n, rows, columns, classes), or classes (n, height, width)."
@@ -434,11 +418,22 @@ def headline(self:Segmentation, result):
     miou, accuracy = f"{result['miou']:.2%}", f"{result['pixel_accuracy']:.2%}"
     return f"mIoU {miou}, pixel accuracy {accuracy} of {result['images']} images"
 
-
+# %% ../../nbs/tasks/05_segmentation.ipynb #lw03p
 @patch
 def statistics(self:Segmentation, dataset):
-    "Images, and how the pixels fall into classes."
-    return pixel_statistics(self, dataset)
+    "Images of each split, and the share of each class in the training pixels that are not void."
+    names = self.label_names(dataset)
+    numbers, shares = {}, []
+    for split in ("train", "test"):
+        samples = self.samples(dataset, split)
+        numbers[f"{split}_images"] = len(samples)
+        pixels = _pixels(samples)
+        known = pixels[:len(names)]
+        if known.sum() + pixels[VOID] != pixels.sum():
+            raise UsageError(
+                f"a mask of {dataset.name}, split {split}, holds a number that is no class")
+        if split == "train": shares = (known / known.sum()).round(4).tolist()
+    return dict(numbers, classes=len(names), train_shares=dict(zip(names, shares)))
 
 # %% ../../nbs/tasks/05_segmentation.ipynb #sp06
 @patch

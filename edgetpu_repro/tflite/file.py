@@ -155,25 +155,6 @@ def _run(interpreter, images) -> list: # One float array an output
         for kept, d in zip(found, outputs): kept.append(interpreter.get_tensor(d["index"]).copy())
     return [_as_floats(np.concatenate(kept), d)[:len(images)] for kept, d in zip(found, outputs)]
 
-# %% ../../nbs/tflite/01_file.ipynb #c018bp
-def _predictor(file, threads, workers, images):
-    "What `TFLiteFile.predictor` returns."
-    interpreters = [file.interpreter(threads, images) for _ in range(workers)]
-    batch, *wanted = interpreters[0].get_input_details()[0]["shape"].tolist()
-    if batch < 1: raise UsageError(f"{file.name} takes batches of {batch} images")
-
-    def predict(images):
-        images = file.input_range.of(np.asarray(images, "float32"))
-        if list(images.shape[1:]) != wanted:
-            raise UsageError(f"{file.name} takes images of {tuple(wanted)}, not {images.shape[1:]}")
-        parts = [p for p in np.array_split(images, workers) if len(p)]
-        with ThreadPoolExecutor(workers) as pool: # LiteRT runs without Python's lock
-            done = list(pool.map(_run, interpreters, parts))
-        outputs = [np.concatenate(found) for found in zip(*done)]
-        return outputs[0] if len(outputs) == 1 else outputs
-
-    return predict
-
 # %% ../../nbs/tflite/01_file.ipynb #c021
 def _activations(interpreter, taken:InputRange):
     "What `TFLiteFile.activations` returns, from an interpreter of `with_all_outputs`."
@@ -482,7 +463,21 @@ def predictor(self:TFLiteFile,
     For files that you trust: it opens them in this process, without limits of time and memory.
     Those of strangers: `tflite.isolation.run_isolated(function, path)`, or the commands.
     """
-    return _predictor(self, threads, workers, images)
+    interpreters = [self.interpreter(threads, images) for _ in range(workers)]
+    batch, *wanted = interpreters[0].get_input_details()[0]["shape"].tolist()
+    if batch < 1: raise UsageError(f"{self.name} takes batches of {batch} images")
+
+    def predict(images):
+        images = self.input_range.of(np.asarray(images, "float32"))
+        if list(images.shape[1:]) != wanted:
+            raise UsageError(f"{self.name} takes images of {tuple(wanted)}, not {images.shape[1:]}")
+        parts = [p for p in np.array_split(images, workers) if len(p)]
+        with ThreadPoolExecutor(workers) as pool: # LiteRT runs without Python's lock
+            done = list(pool.map(_run, interpreters, parts))
+        outputs = [np.concatenate(found) for found in zip(*done)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return predict
 
 # %% ../../nbs/tflite/01_file.ipynb #tp05
 @patch(as_prop=True)

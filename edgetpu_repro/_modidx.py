@@ -1523,8 +1523,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                             'edgetpu_repro/measure/released_files.py'),
                                                       'edgetpu_repro.measure.released_files.label_ways': ( 'measure/released_files.html#label_ways',
                                                                                                            'edgetpu_repro/measure/released_files.py'),
-                                                      'edgetpu_repro.measure.released_files.layer_kind': ( 'measure/released_files.html#layer_kind',
-                                                                                                           'edgetpu_repro/measure/released_files.py'),
                                                       'edgetpu_repro.measure.released_files.layer_rows': ( 'measure/released_files.html#layer_rows',
                                                                                                            'edgetpu_repro/measure/released_files.py'),
                                                       'edgetpu_repro.measure.released_files.mask_ways': ( 'measure/released_files.html#mask_ways',

@@ -6,8 +6,7 @@
 __all__ = ['RELEASED_FILES', 'CALIBRATED_ON', 'CALIBRATION', 'FUSED', 'RULES', 'COMPARISONS', 'PAIRS', 'REPORTED', 'ReleasedFile',
            'what_to_get', 'find_file', 'calibration_images', 'Imports', 'together', 'label_ways', 'mask_ways',
            'box_ways', 'Comparison', 'file_runner', 'measure_readings', 'fusion_costs', 'counterpart', 'measure_ways',
-           'kernel_sqnr', 'layer_kind', 'kernel_row', 'layer_rows', 'published_figure', 'check_data',
-           'measure_released', 'headline']
+           'kernel_sqnr', 'kernel_row', 'layer_rows', 'published_figure', 'check_data', 'measure_released', 'headline']
 
 # %% ../../nbs/measure/12_released_files.ipynb #pb02
 import os, re
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras, numpy as np
+from fastcore.basics import patch
 
 from ..core.errors import UsageError, unknown
 from ..core.files import sha256_file
@@ -180,24 +180,26 @@ class Imports:
         ranges = self.ranges_of(content) | known_ranges(content, known)
         return with_integers(quantize_tflite(content, ranges), content, steps, known)[0]
 
-    def ranges_of(self, content:bytes) -> dict: # {activation: (lowest, highest)}
-        """The ranges of a float file's activations, found once for all methods.
-
-        Steps after the logits choose among them or lie between them: they have the same range.
-        """
-        if not self.ranges: self.ranges = activation_ranges(self.float_file(), self.calibration)
-        if self.released.pictures != "ade20k": return self.ranges
-        file = TFLiteFile.open(content)
-        *_, logits = self.ranges.values()
-        made = [row["name"] for row in file.operators]
-        names = file.inputs[0].name, *made
-        return {name: self.ranges.get(name, logits) for name in names}
-
     @property
     def steps(self) -> str:
         "The `finalize_method` of the file."
         masks = self.released.pictures == "ade20k" and self.model
         return read_finalize(self.path) if masks else "none"
+
+# %% ../../nbs/measure/12_released_files.ipynb #pb21r
+@patch
+def ranges_of(self:Imports, content:bytes) -> dict: # {activation: (lowest, highest)}
+    """The ranges of a float file's activations, found once for all methods.
+
+    Steps after the logits choose among them or lie between them: they have the same range.
+    """
+    if not self.ranges: self.ranges = activation_ranges(self.float_file(), self.calibration)
+    if self.released.pictures != "ade20k": return self.ranges
+    file = TFLiteFile.open(content)
+    *_, logits = self.ranges.values()
+    made = [row["name"] for row in file.operators]
+    names = file.inputs[0].name, *made
+    return {name: self.ranges.get(name, logits) for name in names}
 
 # %% ../../nbs/measure/12_released_files.ipynb #pb22
 def together(
@@ -372,17 +374,12 @@ def kernel_sqnr(
     error = np.mean(np.square(step, dtype="float64")) / 12
     return decibels(power, error)
 
-# %% ../../nbs/measure/12_released_files.ipynb #pb31p
-def layer_kind(layer) -> str:
-    "'depthwise', 'grouped' or the size of the kernel."
-    if isinstance(layer, keras.layers.DepthwiseConv2D): return "depthwise"
-    if getattr(layer, "groups", 1) > 1: return "grouped"
-    return "x".join(map(str, layer.kernel_size))
-
 # %% ../../nbs/measure/12_released_files.ipynb #pb31b
 def kernel_row(layer) -> dict: # layer, kind, channel_spread, tensor_db, channel_db
     "What eight bits do to the kernel of a folded layer."
-    kernel, kind = layer.get_weights()[0], layer_kind(layer)
+    kernel, kind = layer.get_weights()[0], "x".join(map(str, layer.kernel_size))
+    if getattr(layer, "groups", 1) > 1: kind = "grouped"
+    if isinstance(layer, keras.layers.DepthwiseConv2D): kind = "depthwise"
     shared = (0, 1, 3) if kind == "depthwise" else (0, 1, 2)
     reach = np.abs(kernel).max(shared)
     spread = reach.max() / max(np.median(reach), 1e-12)

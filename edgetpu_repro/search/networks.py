@@ -130,7 +130,7 @@ class NetworksSettings:
         plan = NetworksPlan(**found["plan"] | dict(targets=tuple(found["plan"]["targets"])))
         return cls(found["matrix"], plan, found["pictures"], entries)
 
-
+# %% ../../nbs/search/13_networks.ipynb #n26
 class Entries(Space):
     "A network as one decision."
     name, task = "networks", "classification"

@@ -54,7 +54,7 @@ Rule = option(list[str], "With aeq: another recipe, or float, for some operators
                          "e.g. ':classifier=float'.",
               metavar="OPERATOR:REGEX=RECIPE")
 Ranges = option(str, "Of activations: calibrate (on images) or file (those that came with the "
-                     "imported weights, as they were trained or quantised).")
+                     "weights); file if the training was --quantize-aware, else calibrate.")
 Equalize = flag("--equalize", "Before quantisation: let the channels between two convolutions "
                 "reach alike.")
 CorrectBias = flag("--correct-bias", "Before quantisation: take off biases what rounding the "
@@ -191,15 +191,20 @@ def class_names(self:Request, network, builder) -> tuple:
 RANGES = ("calibrate", "file")
 
 
-def _known_ranges(kind:str, ckpt_path, quantize:bool):
+def _trained_so(ckpt_path) -> bool:
+    "Whether weights were trained with quantisation, so that their ranges lie beside them."
+    return bool(ckpt_path) and Path(ckpt_path).with_suffix(".ranges.json").is_file()
+
+
+def _known_ranges(kind:str|None, ckpt_path, quantize:bool):
     "What `ExportOptions.known_ranges` takes; `UsageError` where no ranges came with the weights."
+    if kind is None: kind = "file" if quantize and _trained_so(ckpt_path) else "calibrate"
     if kind not in RANGES: raise unknown("ranges", kind, RANGES)
     if kind == "calibrate": return None
     if not quantize: raise UsageError("--ranges file needs --quantize")
     if not ckpt_path: raise UsageError("--ranges file needs --ckpt_path: random weights have none")
-    from edgetpu_repro.weights.ranges import known_ranges, ranges_beside
-    known = ranges_beside(ckpt_path)
-    return lambda file: known_ranges(file, known)
+    from edgetpu_repro.weights.ranges import ranges_for
+    return ranges_for(ckpt_path)
 
 # %% ../../nbs/cli/03_files.ipynb #rngs2
 @patch
@@ -384,7 +389,7 @@ def export(
     quantizer: Quantizer = "tf",
     recipe: Recipe = ("a8w8",),
     rule: Rule = (),
-    ranges: Ranges = "calibrate",
+    ranges: Ranges = None,
     equalize: Equalize = False,
     correct_bias: CorrectBias = False,
     input_type: InputType = None,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Profile', 'Set', 'MODES', 'LOCK', 'ModelDir', 'Type', 'Name', 'Start', 'TrainImages', 'TrainBoxes', 'FreezeBody',
-           'ModelPath', 'DatasetName', 'Record', 'ClassFolder', 'Annotations', 'Images', 'MATRIX', 'experiments',
-           'train', 'evaluate']
+           'QuantizeAware', 'ModelPath', 'DatasetName', 'Record', 'ClassFolder', 'Annotations', 'Images', 'MATRIX',
+           'experiments', 'train', 'evaluate']
 
 # %% ../../nbs/cli/02_training.ipynb #a002
 import dataclasses
@@ -212,6 +212,8 @@ TrainImages = option(Path, "Folder of pictures in place of a dataset: a folder a
                            "masks, or pictures for --annotations; see docs/data.md.")
 TrainBoxes = option(Path, "Boxes for --images, as COCO's JSON has them.")
 FreezeBody = flag("--freeze-body", "Train the head alone.")
+QuantizeAware = flag("--quantize-aware", "Train what --start names a little longer, rounded as "
+                     "int8 is; `export` takes the ranges that were found.")
 
 # %% ../../nbs/cli/02_training.ipynb #n0x2b
 @app.command()
@@ -227,6 +229,7 @@ def train(
     annotations: TrainBoxes = None,
     init_checkpoint: Start = None,
     freeze_body: FreezeBody = False,
+    quantize_aware: QuantizeAware = False,
     distribution_strategy: option(str, "off, mirrored (all devices), tpu, jax (hosts).") = "off",
     as_json: Json = False,
 ):
@@ -235,6 +238,7 @@ def train(
     if distribution_strategy == "jax": os.environ.setdefault("KERAS_BACKEND", "jax")
     _check_folder(images, annotations, data_dir)
     if freeze_body: set = [*set, "freeze_body=true"]
+    if quantize_aware: set = [*set, "quantize_aware=true"]
     e = _chosen(experiment_type, experiment_name, profile, set, data_dir, images, annotations)
     model_dir = _model_dir(model_dir, e)
     path = model_dir/f"{e.model}.keras"

@@ -101,6 +101,7 @@ class TrainSettings(Fields):
     head_images:Natural = 0        # of so many, features are computed once to fit a first head on
     freeze_body:bool = False       # train the head alone
     freeze_norms:bool = False      # norms keep the statistics and the scale that they start with
+    quantize_aware:bool = False    # round as the int8 file does; starts from a trained model
     # segmentation: freeze backbone layers with so many channels or more
     freeze_large_filters:Count|None = None
 

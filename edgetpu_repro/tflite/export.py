@@ -144,7 +144,7 @@ def ranges_of(self:Exporter, method:str) -> dict|None: # {name of an activation:
     if method not in self.ranges:
         float_file = self.float_file(method, "corrected")
         found = activation_ranges(float_file, self.pictures.calibration)
-        if self.options.known_ranges: found |= self.options.known_ranges(float_file)
+        if self.options.known_ranges: found |= self.options.known_ranges(float_file, self.model)
         self.ranges[method] = found
     return self.ranges[method]
 

@@ -117,8 +117,8 @@ class ExportOptions:
     output_type:str|None = None              # likewise
     equalize:bool = False                    # channels across ReLU, before quantisation
     correct_bias:bool = False                # by what rounding of weights adds, likewise
-    known_ranges:object = None               # function of a float file -> ranges of activations
-                                             # that go before calibrated ones; None: no such
+    known_ranges:object = None               # function of (float file, model) -> ranges of these
+                                             # activations, before calibrated ones; None: no such
     known_integers:object = None             # function of a quantised file's content and the float
                                              # file -> (content with the integers that its weights
                                              # came from, counts); None: no such

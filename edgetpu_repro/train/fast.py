@@ -74,7 +74,7 @@ def _small_depthwise(layer, inputs):
 # %% ../../nbs/train/02_fast.ipynb #u1e20
 def _is_product(layer) -> bool:
     "Whether a layer is a 1x1 convolution of stride 1, without groups."
-    if type(layer) is not keras.layers.Conv2D: return False
+    if not isinstance(layer, keras.layers.Conv2D): return False
     return layer.kernel_size == layer.strides == (1, 1) and layer.groups == 1
 
 
@@ -86,7 +86,7 @@ def _is_norm(layer) -> bool:
 # %% ../../nbs/train/02_fast.ipynb #u1e20p
 def _is_small_depthwise(layer) -> bool:
     "Whether a layer is a plain depthwise convolution of stride 1 on a map smaller than its kernel."
-    if type(layer) is not keras.layers.DepthwiseConv2D: return False
+    if not isinstance(layer, keras.layers.DepthwiseConv2D): return False
     plain = not layer.use_bias and layer.activation is keras.activations.linear
     alone = layer.strides == layer.dilation_rate == (1, 1) and layer.depth_multiplier == 1
     if not (plain and alone and layer.padding == "same"): return False

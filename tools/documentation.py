@@ -104,8 +104,8 @@ INTERACTIVE = { # table: columns that name a point, titles of the axes, (legend,
     "distil": (["place", "output"], "depthwise: variance left (%)", "others: variance left (%)", [
         (legend, "measured depthwise left (%)", f"measured {kind} left (%)")
         for kind, legend in (("gc64", "groups of 64"), ("full", "full"))]),
-    "distil_finalists": (["network"], "divergence (nats)", "top-1 (%)", [
-        (legend, "measured divergence", f"measured {column}")
+    "distil_finalists": (["network"], "latency (ms), modelled", "top-1 (%)", [
+        (legend, "modelled latency (ms)", f"measured {column}")
         for column, legend in (("top-1 (%)", "float"), ("int8 top-1 (%)", "int8"))]),
     "published": (["file", "way"], "published figure (%)", "measured sample (%)", [
         ("measured", "published figure (%)", "measured sample (%)")]),

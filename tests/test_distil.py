@@ -54,6 +54,15 @@ def worths(rows):
     return [(r["model"], r["left"], r["kls"]) for r in rows]
 
 
+def drawn_table():
+    "All candidates of MobileNetEdgeTPU 1.0, with random worths."
+    from edgetpu_repro.search.frontier import table_of
+    from edgetpu_repro.search.places import candidates_at, places_of
+    spec, rng = get_spec("mobilenet_edgetpu"), np.random.default_rng(0)
+    return table_of(spec, [dict(place=p.number, candidate=name, kl=rng.uniform())
+                           for p in places_of(spec) for name in candidates_at(p)])
+
+
 @pytest.mark.quick
 def test_the_frontier_is_that_of_brute_force():
     from edgetpu_repro.search.frontier import path_to, shortest
@@ -77,12 +86,8 @@ def test_the_frontier_is_that_of_brute_force():
 def test_times_add_up_over_places():
     from edgetpu_repro.measure.latency import predict
     from edgetpu_repro.measure.workload import spec_operators
-    from edgetpu_repro.search.frontier import table_of
-    from edgetpu_repro.search.places import candidates_at, places_of
-    spec, rng = get_spec("mobilenet_edgetpu"), np.random.default_rng(0)
-    rows = [dict(place=p.number, candidate=name, kl=rng.uniform())
-            for p in places_of(spec) for name in candidates_at(p)]
-    table = table_of(spec, rows)
+    table = drawn_table()
+    rng = np.random.default_rng(0)
     for _ in range(20):
         dna = table.space.random(rng)
         found = table.space.decode(dna).spec
@@ -137,13 +142,9 @@ def test_from_the_matrix_to_a_tuned_network(lab, cli, studied, tmp_path):
 @pytest.mark.quick
 def test_drawn_networks_are_near_a_latency_and_go_from_good_to_bad():
     from edgetpu_repro.search.assemble import drawn_networks
-    from edgetpu_repro.search.frontier import frontier, table_of
+    from edgetpu_repro.search.frontier import frontier
     from edgetpu_repro.search.networks import NetworksPlan, dna_of, entries_of, names_of
-    from edgetpu_repro.search.places import candidates_at, places_of
-    spec, rng = get_spec("mobilenet_edgetpu"), np.random.default_rng(0)
-    rows = [dict(place=p.number, candidate=name, kl=rng.uniform())
-            for p in places_of(spec) for name in candidates_at(p)]
-    table = table_of(spec, rows)
+    table = drawn_table()
     near = drawn_networks(table, 8, near_ms=0.8)
     assert all(abs(table.ms_of(dna) / 0.8 - 1) <= 0.02 for dna in near) and len(set(near)) == 8
     assert not any(table.outside[p][i] for dna in near for p, i in enumerate(dna))

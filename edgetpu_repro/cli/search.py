@@ -261,9 +261,9 @@ def frontier(
     if table: write_text(_json_file(table), places_to_json(known.space))
     if output and not first: raise UsageError(f"nothing is as fast as {targets[0]:g} ms")
     if output: write_text(_json_file(output), spec_to_json(first))
-    written = [path for path in (output, table) if path]
-    if as_json: return say_json(dict(rows=rows, tests=_tests(study), files=written))
-    for line in (*map(_best_line, rows), *_trust(study), *written): say(line)
+    written, tests = [path for path in (output, table) if path], _tests(_networks(study))
+    if as_json: return say_json(dict(rows=rows, tests=tests, files=written))
+    for line in (*map(_best_line, rows), *_trust(tests), *written): say(line)
 
 # %% ../../nbs/cli/05_search.ipynb #dx06
 def _best_rows(known, targets, outside:bool) -> tuple: # (rows, the first spec or None)
@@ -284,17 +284,20 @@ def _best_rows(known, targets, outside:bool) -> tuple: # (rows, the first spec o
     return rows, specs[0] if specs else None
 
 
-def _tests(study) -> list: # of dicts
+def _networks(study) -> list: # of dicts
+    "The networks of a study that were put together."
+    from edgetpu_repro.search.networks import open_networks
+    return open_networks(study).rows() if (study/"networks.journal").is_file() else []
+
+
+def _tests(networks:list) -> list: # of dicts
     "What is known of how well the prediction ranks networks."
-    from edgetpu_repro.search.networks import open_networks, ranked
-    if not (study/"networks.journal").is_file(): return []
-    return [dict(asdict(test), passes=test.passes, line=str(test))
-            for test in ranked(open_networks(study).rows())]
+    from edgetpu_repro.search.networks import ranked
+    return [dict(asdict(test), passes=test.passes, line=str(test)) for test in ranked(networks)]
 
 
-def _trust(study) -> list: # of lines
+def _trust(found:list) -> list: # of lines
     "The same for people."
-    found = _tests(study)
     if not found: return ["predicted, not tested: see search test"]
     passed = all(test["passes"] for test in found)
     return [*(test["line"] for test in found),
@@ -340,11 +343,11 @@ def tested(
         networks, evaluate = start_networks(*asked)
         done = _worked(networks, evaluate, most, Tuner, "networks")
     rows, wanted = networks.rows(), networks.settings.trials
-    found = dict(done=done, finished=len(rows), networks=wanted, rows=rows, tests=_tests(study))
+    found = dict(done=done, finished=len(rows), networks=wanted, rows=rows, tests=_tests(rows))
     if as_json: return say_json(found)
     say(f"{done} networks by this process, {len(rows)} of {wanted} finished")
     for row in rows: say(_network_line(row))
-    for line in _trust(study): say(line)
+    for line in _trust(found["tests"]): say(line)
 
 # %% ../../nbs/cli/05_search.ipynb #dx12
 def _network_line(row) -> str:

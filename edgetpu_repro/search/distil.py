@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MOST_FOR_STATISTICS', 'SMALL', 'SETTLING', 'FIRST', 'KINDS_OF_JOBS', 'Target', 'target_of', 'student',
            'small_teacher', 'drawn_pictures', 'Lesson', 'crops', 'squared_error', 'learn', 'distilled', 'unexplained',
-           'divergence', 'agreement', 'in_batches', 'judged', 'rest_of', 'Job', 'jobs_of', 'MatrixSettings', 'JobSpace',
-           'Matrix', 'open_listed', 'open_matrix', 'Distillation', 'weights_file', 'keep_weights', 'Distiller',
-           'start_matrix']
+           'divergence', 'agreement', 'in_batches', 'judged', 'rest_of', 'Job', 'jobs_of', 'MatrixSettings',
+           'ListedSpace', 'JobSpace', 'ListedStudy', 'Matrix', 'open_listed', 'open_matrix', 'Distillation',
+           'weights_file', 'keep_weights', 'ListedWorker', 'Distiller', 'start_matrix']
 
 # %% ../../nbs/search/09_distil.ipynb #d003
 from dataclasses import asdict, dataclass, replace
@@ -285,7 +285,12 @@ class MatrixSettings:
     def trials(self) -> int: return len(self.jobs)
 
 # %% ../../nbs/search/09_distil.ipynb #d018b
-class JobSpace(Space):
+class ListedSpace(Space):
+    "A list of what there is to do: its proposals are in order."
+    def tell(self, dna, values): "Nothing is learnt."
+
+
+class JobSpace(ListedSpace):
     "A job as three decisions."
     name, task = "places", "classification"
 
@@ -306,18 +311,20 @@ class JobSpace(Space):
         names = (d.name for d in self.decisions)
         return self.dna(dict(zip(names, self._words(self.jobs[number]))))
 
-    def tell(self, dna, values): "Nothing is learnt."
-
 # %% ../../nbs/search/09_distil.ipynb #d018c
 @dataclass
-class Matrix(Study):
+class ListedStudy(Study):
+    "A study of a `ListedSpace`."
+    def rows(self) -> list: # of dicts, a finished trial each
+        "What is known so far."
+        return [t.user_attrs["evaluation"] for t in self.finished()]
+
+
+@dataclass
+class Matrix(ListedStudy):
     "A study of candidates in places; `settings` is a `MatrixSettings`."
     @cached_property
     def space(self): return JobSpace(self.settings.jobs)
-
-    def rows(self) -> list: # of dicts, a finished job each
-        "What is known so far: place, candidate, seed, left, kl, kls, ms, ..."
-        return [t.user_attrs["evaluation"] for t in self.finished()]
 
 
 def open_listed(
@@ -405,10 +412,13 @@ def keep_weights(path, model):
     with atomic_write(path) as tmp, open(tmp, "wb") as file: np.savez(file, *model.get_weights())
 
 # %% ../../nbs/search/09_distil.ipynb #d020c
-class Distiller(Worker):
-    "Somebody who works on a matrix; `evaluate` takes a `Job`."
+class ListedWorker(Worker):
+    "Somebody who works on a `ListedStudy`: its list proposes."
     def make_controller(self): return self.study.space
 
+
+class Distiller(ListedWorker):
+    "Somebody who works on a matrix; `evaluate` takes a `Job`."
     def evaluation(self, dna) -> dict:
         "What a job is worth."
         job = self.study.space.job(dna)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OWN', 'BEST_DRAWN', 'GROUPS', 'CALIBRATED', 'BARS', 'FEWEST_RANKED', 'Entry', 'names_of', 'dna_of', 'NetworksPlan',
            'own_layout', 'finalists', 'entries_of', 'NetworksSettings', 'Entries', 'Networks', 'open_networks',
-           'LabelledPictures', 'labelled_pictures', 'int8_file', 'right', 'Tuning', 'finished', 'answered', 'Tuner',
+           'LabelledPictures', 'labelled_pictures', 'int8_file', 'right', 'Tuning', 'answered', 'Tuner',
            'start_networks', 'Ranked', 'ranked']
 
 # %% ../../nbs/search/13_networks.ipynb #n003
@@ -16,18 +16,20 @@ from functools import cached_property
 from pathlib import Path
 
 import keras, numpy as np
+from fastcore.basics import patch
 
 from ..core.errors import UsageError
 from ..core.files import atomic_write
 from ..core.processes import give_back_memory
 from ..data.folders import CLASSES, open_folder
 from .assemble import (
-    assemble, check_teacher, drawn_networks, known_table, rank_correlation, settle, tune)
-from .distil import Matrix, agreement, in_batches, open_listed
+    assemble, check_teacher, compared, compared_by_picture, drawn_networks, known_table,
+    rank_correlation, settle, tune)
+from .distil import (
+    ListedSpace, ListedStudy, ListedWorker, Matrix, in_batches, open_listed)
 from .frontier import Table, frontier
 from .places import Features, Teacher, as_input, read_batch
-from .spaces import Decision, Space
-from .study import Study, Worker
+from .spaces import Decision
 
 # %% ../../nbs/search/13_networks.ipynb #n005
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class NetworksSettings:
         return cls(found["matrix"], plan, found["pictures"], entries)
 
 # %% ../../nbs/search/13_networks.ipynb #n26
-class Entries(Space):
+class Entries(ListedSpace):
     "A network as one decision."
     name, task = "networks", "classification"
 
@@ -143,18 +145,12 @@ class Entries(Space):
         "Proposals are the networks in order."
         return (number,)
 
-    def tell(self, dna, values): "Nothing is learnt."
-
 
 @dataclass
-class Networks(Study):
+class Networks(ListedStudy):
     "A study of networks; `settings` is a `NetworksSettings`."
     @cached_property
     def space(self): return Entries(self.settings.entries)
-
-    def rows(self) -> list: # of dicts, a finished network each
-        "What is known so far."
-        return [t.user_attrs["evaluation"] for t in self.finished()]
 
 # %% ../../nbs/search/13_networks.ipynb #n013
 def open_networks(
@@ -221,10 +217,10 @@ class Tuning:
         dna, answers = dna_of(self.table, entry.candidates), self.features.answers("judge")
         model = assemble(self.teacher, self.table, dna, self.folder)
         settle(model, self.features)
-        settled, _ = self.judged(model, answers)
+        settled = compared(model, self.features, answers)
         keras.utils.set_random_seed(entry.seed)
         tune(model, self.features, self.passes, seed=entry.seed)
-        tuned, kls = self.judged(model, answers)
+        tuned, kls = compared_by_picture(model, self.features, answers)
         found = dict(us=1e3 * self.table.ms_of(dna), predicted_kl=self.table.kl_of(dna),
                      settled_kl=settled["kl"], **tuned, kls=[float(f"{kl:.4g}") for kl in kls])
         if entry.target_ms: found |= self.finished(model, entry)
@@ -232,12 +228,9 @@ class Tuning:
         give_back_memory()
         return found
 
-    def judged(self, model, answers) -> tuple:
-        "`agreement` with the trained network."
-        return agreement(answers, in_batches(model, self.features.images("judge"), as_input))
-
 # %% ../../nbs/search/13_networks.ipynb #n018
-def finished(self, model, entry:Entry) -> dict: # weights, right, right_int8
+@patch
+def finished(self:Tuning, model, entry:Entry) -> dict: # weights, right, right_int8
     "A finalist's files, and which labelled pictures it names rightly."
     path = self.folder/"networks"/f"{entry.name}.keras"
     path.parent.mkdir(exist_ok=True)
@@ -245,9 +238,6 @@ def finished(self, model, entry:Entry) -> dict: # weights, right, right_int8
     file = int8_file(model, self.features)
     with atomic_write(path.with_suffix(".tflite")) as tmp: tmp.write_bytes(file.content)
     return dict(weights=model.count_params(), **answered(model, file, self.labelled))
-
-
-Tuning.finished = finished
 
 
 def answered(model, file, labelled:LabelledPictures|None) -> dict:
@@ -258,10 +248,8 @@ def answered(model, file, labelled:LabelledPictures|None) -> dict:
                 right_int8=right(int8(as_input(labelled.images)), labelled.classes))
 
 # %% ../../nbs/search/13_networks.ipynb #n019
-class Tuner(Worker):
+class Tuner(ListedWorker):
     "Somebody who works on networks; `evaluate` takes an `Entry`."
-    def make_controller(self): return self.study.space
-
     def evaluation(self, dna) -> dict:
         "What a network is worth."
         entry = self.study.space.entries[dna[0]]

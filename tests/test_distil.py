@@ -204,6 +204,9 @@ def test_networks_are_put_together_by_several(lab, cli, studied, tmp_path):
     for i in range(4): (others / f"new{i}.png").unlink()
     one_line(cli(*other_plan, "--study", parts), "taught or judged")
     one_line(cli(*asked, lab / "pictures", "--study", parts), "has no labels")
+    journal = whole / "networks.journal" # cut off before it says what it is of
+    journal.write_text(journal.read_text().splitlines(keepends=True)[0])
+    one_line(cli("search", "frontier", "--study", whole), "holds a study that is none of networks")
 
 
 @pytest.mark.parametrize("other, said", [

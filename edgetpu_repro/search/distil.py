@@ -331,7 +331,8 @@ def open_listed(
     path, # Of a journal
     settings, # With a `title`, to make it; None: it is there
     what:str, # It is a study of, in words
-) -> tuple: # (the study of Optuna, lines that were cut)
+    read, # Function of a dict of JSON -> settings; may raise KeyError or TypeError
+) -> tuple: # (the study of Optuna, the settings that it was made with, lines that were cut)
     "A study whose trials are a list; `UsageError` where it is another one, or none."
     import optuna
     storage, cut = open_storage(str(path), create=settings is not None)
@@ -346,7 +347,9 @@ def open_listed(
                                 load_if_exists=True)
     if settings and "settings" not in study.user_attrs:
         study.set_user_attr("settings", asdict(settings))
-    return study, cut
+    try: return study, read(dict(study.user_attrs["settings"])), cut
+    except (KeyError, TypeError):
+        raise UsageError(f"{path.parent} holds a study that is none of {what}") from None
 
 
 def open_matrix(
@@ -354,19 +357,16 @@ def open_matrix(
     settings:MatrixSettings|None=None, # To make it; None: it is there
 ) -> Matrix:
     "The study of a folder; `UsageError` where it is of another teacher or training, or of none."
-    study, cut = open_listed(Path(folder)/"matrix.journal", settings, "places")
-    return Matrix(study, _settings(study, folder), 0, cut)
+    path = Path(folder)/"matrix.journal"
+    study, known, cut = open_listed(path, settings, "places", _settings)
+    return Matrix(study, known, 0, cut)
 
 # %% ../../nbs/search/09_distil.ipynb #d018d
-def _settings(study, folder) -> MatrixSettings:
+def _settings(known:dict) -> MatrixSettings:
     "The settings that a study was made with."
-    try:
-        known = dict(study.user_attrs["settings"])
-        lesson = Lesson(**known.pop("lesson"))
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
-        return MatrixSettings(**tuples, lesson=lesson)
-    except (KeyError, TypeError):
-        raise UsageError(f"{folder} holds a study that is none of places") from None
+    lesson = Lesson(**known.pop("lesson"))
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+    return MatrixSettings(**tuples, lesson=lesson)
 
 # %% ../../nbs/search/09_distil.ipynb #d020
 @dataclass

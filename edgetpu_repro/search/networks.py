@@ -158,8 +158,9 @@ def open_networks(
     settings:NetworksSettings|None=None, # To make it; None: it is there
 ) -> Networks:
     "The networks of a study; `UsageError` where others were asked for, or none."
-    found, cut = open_listed(Path(folder)/"networks.journal", settings, "networks")
-    return Networks(found, NetworksSettings.read(found.user_attrs["settings"]), 0, cut)
+    path = Path(folder)/"networks.journal"
+    study, known, cut = open_listed(path, settings, "networks", NetworksSettings.read)
+    return Networks(study, known, 0, cut)
 
 # %% ../../nbs/search/13_networks.ipynb #n015
 @dataclass(frozen=True)

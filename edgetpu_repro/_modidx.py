@@ -2052,6 +2052,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                            'edgetpu_repro/search/distil.py'),
                                              'edgetpu_repro.search.distil.Lesson': ( 'search/distil.html#lesson',
                                                                                      'edgetpu_repro/search/distil.py'),
+                                             'edgetpu_repro.search.distil.Lesson.at': ( 'search/distil.html#lesson.at',
+                                                                                        'edgetpu_repro/search/distil.py'),
                                              'edgetpu_repro.search.distil.ListedSpace': ( 'search/distil.html#listedspace',
                                                                                           'edgetpu_repro/search/distil.py'),
                                              'edgetpu_repro.search.distil.ListedSpace.tell': ( 'search/distil.html#listedspace.tell',

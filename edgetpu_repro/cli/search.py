@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['search', 'STUDY', 'StudyFile', 'Most', 'MEANINGS', 'SPACES', 'TARGET', 'EVALUATORS', 'FIELD', 'BAND', 'TEACHER',
-           'WHICH', 'PICTURES', 'HELD_OUT', 'FOLDER', 'KIND', 'TeacherFile', 'Which', 'Pictures', 'HeldOut', 'Folder',
-           'TARGETS', 'FOUND', 'TABLE', 'OUTSIDE', 'SHARES', 'LABELLED', 'BEST_OF', 'PASSES', 'run', 'work', 'show',
-           'export', 'distil', 'frontier', 'tested', 'assemble']
+           'WHICH', 'PICTURES', 'HELD_OUT', 'FOLDER', 'KIND', 'LONGER', 'TeacherFile', 'Which', 'Pictures', 'HeldOut',
+           'Folder', 'TARGETS', 'FOUND', 'TABLE', 'OUTSIDE', 'SHARES', 'LABELLED', 'BEST_OF', 'PASSES', 'run', 'work',
+           'show', 'export', 'distil', 'frontier', 'tested', 'assemble']
 
 # %% ../../nbs/cli/05_search.ipynb #x002
 from dataclasses import asdict
@@ -171,6 +171,7 @@ PICTURES = "Folder of pictures to learn from, without labels."
 HELD_OUT = "Folder of pictures to judge by; a sixth of --images if not given."
 FOLDER = "Folder of the study, its feature maps and weights: outside of a repository."
 KIND = "Only this kind: depthwise, gc32, gc64, gc128, full or skip; may be given several times."
+LONGER = "Times as many steps where a block does not add its input."
 TeacherFile = option(Path, TEACHER, "--teacher")
 Which = option(str, WHICH)
 Pictures = option(Path, PICTURES, "--images")
@@ -193,6 +194,7 @@ def distil(
     model: Which = None,
     learn: option(int, "Learn from the first so many pictures; all if not given.", min=16) = None,
     steps: option(int, "Training steps of a candidate.", min=1) = 120,
+    longer: option(int, LONGER, min=1) = 4,
     batch_size: option(int, "Pictures of a step.", min=1) = 32,
     seeds: option(int, "Of each candidate.", min=1) = 2,
     kind: option(list[str], KIND) = (),
@@ -203,7 +205,7 @@ def distil(
     from edgetpu_repro.search.distil import Distiller, Lesson, start_matrix
     from edgetpu_repro.search.places import open_teacher
     check_model_file(teacher)
-    lesson = Lesson(steps, batch_size)
+    lesson = Lesson(steps, longer, batch_size)
     asked = held_out, learn, lesson, seeds, tuple(kind)
     with answering(as_json):
         matrix, evaluate = start_matrix(open_teacher(teacher, model), images, study, *asked)

@@ -222,6 +222,7 @@ class DistilPlan(Fields):
     images:str = "real/imagenet_train" # below the folder of released data: to learn from
     held_out:str|None = "real/imagenet" # likewise, to judge by
     steps:Count = 120              # of a candidate
+    longer:Count = 4               # times as many where a block does not add its input
     batch:Count = 32
     seeds:Count = 2                # of each candidate
     kinds:tuple[Name, ...] = ()    # of candidates; all if empty

@@ -104,10 +104,16 @@ def drawn_pictures(folder, count:int, size:int=64, seed:int=0) -> Path:
 class Lesson:
     "How a candidate learns."
     steps:int = 120
+    longer:int = 1           # times as many where a block does not add its input
     batch:int = 32
     rate:float = 0.1         # where the cosine begins
     answers:int = 100        # pictures on which the whole network's answers are compared
     crop:int = 14            # height and width of an output at most; larger ones are cropped
+
+    def at(self, place:Place): # `Lesson`
+        "What is learnt at a place."
+        if place.adds: return self
+        return replace(self, steps=self.steps * self.longer, longer=1)
 
 
 def crops(features:Features, place:Place, lesson:Lesson, seed:int):
@@ -157,6 +163,7 @@ def distilled(
 ): # Keras model of the place's whole input
     "A candidate that has learnt."
     target, stride, hw = target_of(features, place), place.block.stride, place.hw
+    lesson = lesson.at(place)
     cropped = max(place.out_hw) > lesson.crop
     if cropped: hw = tuple(min(side, lesson.crop) * stride for side in place.out_hw)
     model = student(place, block, target, hw, seed_for(seed, "weights"))
@@ -270,8 +277,9 @@ class MatrixSettings:
     def title(self) -> str:
         "The name of the study."
         s, name = self.lesson, spec_from_json(self.spec).name
+        longer = [f"{s.longer} times as many where no input is added"] if s.longer > 1 else []
         parts = [f"places of {name} on pictures {self.pictures}",
-                 f"{s.steps} steps of {s.batch} at {s.rate:g}, crops of {s.crop}",
+                 f"{s.steps} steps of {s.batch} at {s.rate:g}, crops of {s.crop}", *longer,
                  f"{self.seeds} seeds", *self.kinds]
         return ", ".join(parts)
 

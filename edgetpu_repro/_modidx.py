@@ -2906,6 +2906,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                     'edgetpu_repro/show/forest.py')},
             'edgetpu_repro.show.labels': { 'edgetpu_repro.show.labels._alone': ('show/labels.html#_alone', 'edgetpu_repro/show/labels.py'),
                                            'edgetpu_repro.show.labels._along': ('show/labels.html#_along', 'edgetpu_repro/show/labels.py'),
+                                           'edgetpu_repro.show.labels._around': ( 'show/labels.html#_around',
+                                                                                  'edgetpu_repro/show/labels.py'),
                                            'edgetpu_repro.show.labels._clash': ('show/labels.html#_clash', 'edgetpu_repro/show/labels.py'),
                                            'edgetpu_repro.show.labels._dots': ('show/labels.html#_dots', 'edgetpu_repro/show/labels.py'),
                                            'edgetpu_repro.show.labels._gaps': ('show/labels.html#_gaps', 'edgetpu_repro/show/labels.py'),

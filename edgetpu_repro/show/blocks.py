@@ -164,11 +164,11 @@ def parameter_axis(ax, rows):
     ax.xaxis.set_minor_formatter(""); ax.tick_params(axis="x", which="minor", length=0)
 
 # %% ../../nbs/show/07_blocks.ipynb #b015p
-def name_groups(ax, rows, column):
+def name_groups(ax, rows, column, drawn:bool=False):
     "Write group sizes beside their points; a star where no published model has groups so small."
     gc = rows[rows.kind.str.startswith("gc")].dropna(subset=[column])
     names = [kind[2:] + "*" * small for kind, small in zip(gc.kind, gc.outside)]
-    if names: label_points(ax, gc.trainable / 1e3, gc[column], names)
+    if names: label_points(ax, gc.trainable / 1e3, gc[column], names, drawn=drawn)
 
 # %% ../../nbs/show/07_blocks.ipynb #b016
 def _shape_title(shape):
@@ -228,7 +228,8 @@ def draw_tradeoffs(
     fig.draw_without_rendering() # the panels have their sizes now, and keep them
     fig.set_layout_engine("none")
     for above, below, rows in drawn:
-        name_groups(above, rows, "latency_ms"); name_groups(below, rows, "ratio")
+        for ax, column in (above, "latency_ms"), (below, "ratio"):
+            name_groups(ax, rows, column, drawn=True)
     return fig
 
 # %% ../../nbs/show/07_blocks.ipynb #b021

@@ -6,6 +6,8 @@
 __all__ = ['REACH', 'TIED', 'TURNS', 'WIDENED', 'BAD', 'label_points']
 
 # %% ../../nbs/show/04_labels.ipynb #l002
+from functools import cache
+
 import numpy as np
 
 from .figures import NEAR, SMALLEST, TIE, is_drawn, marks_of, on_screen, side_of
@@ -61,12 +63,18 @@ def _along(ax): # (n, 2)
     return np.concatenate(out)
 
 # %% ../../nbs/show/04_labels.ipynb #f0301q
+def _around(boxes, points): # (m, 2)
+    "Those of some points that any of the boxes may come near."
+    low, high = boxes[:, :2].min(0) - 1, boxes[:, 2:].max(0) + 1
+    return points[((points >= low) & (points <= high)).all(1)]
+
+
 def _alone(boxes, point, ax, marks, along, scale): # (n,)
     "What each place costs in itself."
     cost = np.repeat(REACH, len(TURNS)) + np.tile(np.arange(len(TURNS)) / 10, len(REACH))
     frame = ax.get_window_extent()
     inside = (boxes[:, :2] >= [frame.x0, frame.y0]) & (boxes[:, 2:] <= [frame.x1, frame.y1])
-    cost = cost + BAD * ~inside.all(1) + BAD * (_gaps(boxes, along) < 1).any(1)
+    cost = cost + BAD * ~inside.all(1) + BAD * (_gaps(boxes, _around(boxes, along)) < 1).any(1)
     others = marks[np.hypot(*(marks - point).T) > 2]
     if not len(others): return cost
     own, other = _gaps(boxes, [point])[:, 0], _gaps(boxes, others).min(1)
@@ -90,13 +98,16 @@ def _clash(boxes, ties, box, tie): # (n,)
 # %% ../../nbs/show/04_labels.ipynb #f0302p
 def _settle(places, ties, alone) -> list: # The index of a place, a label
     "Let each label in turn take its best place among the others, until none moves."
+    @cache
+    def clash(i, j, k): return BAD * _clash(places[i], ties[i], places[j][k], ties[j][k])
+
     chosen = [int(cost.argmin()) for cost in alone]
     for _ in range(40):
         before = list(chosen)
         for i in np.argsort([-cost.min() for cost in alone], kind="stable"):
             cost = alone[i].copy()
             for j, k in enumerate(chosen):
-                if j != i: cost += BAD * _clash(places[i], ties[i], places[j][k], ties[j][k])
+                if j != i: cost += clash(i, j, k)
             chosen[i] = int(cost.argmin())
         if chosen == before: break
     return chosen
@@ -128,10 +139,11 @@ def label_points(
     y, # Of the points, in data units
     names, # A label each
     fontsize:float=SMALLEST, # Points
+    drawn:bool=False, # Whether the figure is drawn as it is, and its layout stays
 ) -> list: # The matplotlib texts
     "Write a label beside each point, off lines, points and other labels; the same each time."
     names = list(names)
-    ax.figure.draw_without_rendering()
+    if not drawn: ax.figure.draw_without_rendering()
     ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
     points = ax.transData.transform(np.stack([np.asarray(list(v), float) for v in (x, y)], 1))
     scale = ax.figure.dpi / 72

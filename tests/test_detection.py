@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL_DETECTOR
+from test_quantize_aware import scales
 
 from edgetpu_repro.models.anchors import anchors_for, anchors_of
 from edgetpu_repro.tasks.boxes import (
@@ -20,6 +21,7 @@ from edgetpu_repro.tasks.boxes import (
     match_anchors,
     targets_of,
 )
+from edgetpu_repro.weights.graphs import FilePlaces
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 FOLDERS = [os.environ.get("EDGETPU_REPRO_DATA"), BESIDE]
@@ -342,6 +344,27 @@ def test_a_training_may_start_from_a_detector_of_other_classes(trained, capfd):
         got = ours.get_layer(name).get_weights()[0]
         wanted = theirs.get_layer(name).get_weights()[0]
         assert np.array_equal(got, wanted)
+
+
+def test_a_detector_trains_with_the_rounding_in_its_way(trained, tmp_path):
+    changes = [word for change in SMALL for word in ("--set", change)]
+    answered("train", "--experiment_type", SMALL_DETECTOR, "--profile", "smoke", "--quantize_aware",
+             "--start", trained / f"{MODEL}.keras", "--model_dir", tmp_path, *changes,
+             "--set", "epochs=1")
+    curve = json.loads((tmp_path / "train.json").read_text())["numbers"]["curve"]
+    assert np.isfinite(curve[0]["loss"]) and len(curve) == 1
+    reach = json.loads((tmp_path / f"{MODEL}.ranges.json").read_text())["ranges"]
+    steps = np.array([(high - low) / 255 for low, high in reach.values()])
+    answered("export", "--model_name", SMALL_DETECTOR, "--ckpt_path", tmp_path / f"{MODEL}.keras",
+             "--output_dir", tmp_path, "--image_size", 64, "--num_classes", 10, "--quantize",
+             "--num_calibration_steps", 4, "--allow_degraded",
+             "--finalize_method", "none", "--finalize_method", "nms")
+    for kind in ("int8", "nms_int8"):
+        path = tmp_path / f"{MODEL}_{kind}.tflite"
+        assert json.loads(path.with_name(f"{path.name}.json").read_text())["ranges"] == "file"
+        inside = list(scales(FilePlaces(path).graph))
+        assert len(inside) > 20
+        for tensor, scale, _ in inside: assert np.abs(steps / scale - 1).min() < 1e-5, tensor
 
 
 @pytest.fixture(scope="module")

@@ -365,8 +365,6 @@ def train_experiment(
     keras.utils.set_random_seed(seed)
     model = _build(e, spec, classes)
     rounds = e.train.quantize_aware
-    if rounds and spec.task == "detection":
-        raise UsageError("quantize_aware trains classifiers and segmentation models, no detectors")
     if rounds and init is None: raise UsageError(NEEDS_START)
     if init is not None:
         _start(model, task, init, task.samples(dataset, "train"), rounds)

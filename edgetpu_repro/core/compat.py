@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['KERAS', 'TENSORFLOW', 'LITERT', 'tf', 'flat_layers', 'own_variable', 'adam_moments', 'draw_from', 'OnOneDevice',
-           'producer', 'consumers', 'calls', 'functional', 'has_tensorflow', 'tensorflow_has_run', 'quantize_by_ranges',
-           'operator_details', 'forget_gradients', 'load_less', 'without_tensorflow', 'corner_operator']
+           'producer', 'consumers', 'calls', 'only_consumer', 'functional', 'has_tensorflow', 'tensorflow_has_run',
+           'quantize_by_ranges', 'operator_details', 'forget_gradients', 'load_less', 'without_tensorflow',
+           'corner_operator']
 
 # %% ../../nbs/core/07_compat.ipynb #c00a
 import gc
@@ -86,6 +87,16 @@ def calls(
 ) -> list: # of (input tensors, output tensors)
     "Where an operation is called (`Operation._inbound_nodes`)."
     return [(node.input_tensors, node.output_tensors) for node in operation._inbound_nodes]
+
+
+def only_consumer(
+    model, # A functional model
+    layer, # Of it
+): # A layer; None where there are several, or where the model puts the output out
+    "The one layer that takes the output of another."
+    if len(calls(layer)) != 1 or any(layer.output is y for y in model.outputs): return None
+    after = [other for other in consumers(layer) if other in model.operations]
+    return after[0] if len(after) == 1 else None
 
 # %% ../../nbs/core/07_compat.ipynb #c007q
 def functional(

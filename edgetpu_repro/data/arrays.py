@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEAD', 'TAIL', 'ATTEMPTS', 'GREY', 'ORDER', 'IMAGE', 'BATCH', 'AHEAD', 'Examples', 'record_places', 'shortage',
-           'in_colour', 'open_split', 'bilinear', 'nearest', 'bytes_of', 'resize', 'normalize', 'augment_images',
-           'mix_batch', 'augment_masks', 'Training', 'training_batches', 'Evaluation']
+           'open_split', 'bilinear', 'nearest', 'bytes_of', 'resize', 'normalize', 'augment_images', 'mix_batch',
+           'augment_masks', 'Training', 'training_batches', 'Evaluation']
 
 # %% ../../nbs/data/07_arrays.ipynb #ar02
 import struct
@@ -130,13 +130,6 @@ def _chosen(builder, split:str) -> list: # of records, in the order of the files
         found += records[part.skip:part.skip + part.take if part.take >= 0 else None]
     return found
 
-# %% ../../nbs/data/07_arrays.ipynb #ar10q
-def in_colour(
-    image, # (height, width, 1 or 3)
-) -> np.ndarray: # (height, width, 3)
-    "Grey pixels in three channels."
-    return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
-
 # %% ../../nbs/data/07_arrays.ipynb #ar10r
 def open_split(
     builder, # A TFDS builder; prepared, or the embedded one
@@ -155,7 +148,8 @@ def open_split(
         try:
             example = wanted.deserialize_example_np(_read(*records[i]))
             if in_file: example["image"] = read_picture(example["image"])
-            elif "image" in features: example["image"] = in_colour(example["image"])
+            elif "image" in features and example["image"].shape[-1] == 1: # grey
+                example["image"] = example["image"].repeat(3, -1)
             return example
         except (ValueError, OSError) as e:
             raise UsageError(f"bad example in {builder.name}: {why(e)}") from None

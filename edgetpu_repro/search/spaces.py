@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['DEPTHS', 'STRIDES', 'WIDTHS', 'GROUP_KINDS', 'FIRST', 'SMALLEST', 'REPEATS', 'BASES', 'STEM', 'TOP', 'LAYERS',
-           'MULTIPLIERS', 'HEAD', 'RELEASED_HEAD', 'SPACES', 'Decision', 'Decoded', 'Space', 'random_dna', 'mutate_dna',
-           'content_hash', 'named', 'v2_decisions', 'v2_blocks', 'fitting_group_size', 'v2_block', 'V2GC', 'v2_spec',
-           'cuts', 'v2_encode_block', 'v2_encode', 'autoseg_layer', 'autoseg_decisions', 'AutosegJoint',
-           'autoseg_encode', 'autoseg_encode_layer', 'Places', 'places_encode', 'places_to_json', 'places_from_json',
-           'get_space']
+           'MULTIPLIERS', 'HEAD', 'RELEASED_HEAD', 'SPACES', 'Decision', 'Decoded', 'Space', 'content_hash', 'named',
+           'v2_decisions', 'v2_blocks', 'fitting_group_size', 'v2_block', 'V2GC', 'v2_spec', 'cuts', 'v2_encode_block',
+           'autoseg_layer', 'autoseg_decisions', 'AutosegJoint', 'autoseg_encode_layer', 'Places', 'places_to_json',
+           'places_from_json', 'get_space']
 
 # %% ../../nbs/search/00_spaces.ipynb #x002
 import hashlib, json
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import log10, prod
+
+from fastcore.basics import patch
 
 from ..core.errors import UsageError, brief, readable, unknown
 from ..core.files import read_json
@@ -88,29 +90,24 @@ class Space:
         return tuple(found)
 
 # %% ../../nbs/search/00_spaces.ipynb #x007
-def random_dna(
-    space:Space,
-    rng, # A numpy generator
-) -> tuple:
+@patch
+def random(self:Space, rng) -> tuple: # of a numpy generator
     "A DNA whose decisions are drawn evenly."
-    return tuple(int(rng.integers(len(d.choices))) for d in space.decisions)
+    return tuple(int(rng.integers(len(d.choices))) for d in self.decisions)
 
 # %% ../../nbs/search/00_spaces.ipynb #x007p
-def mutate_dna(
-    space:Space,
+@patch
+def mutate(self:Space,
     dna:tuple,
     rng, # A numpy generator
 ) -> tuple:
     "The DNA with one decision changed, each decision and each of its other choices equally likely."
-    open_ones = [i for i, d in enumerate(space.decisions) if len(d.choices) > 1]
+    open_ones = [i for i, d in enumerate(self.decisions) if len(d.choices) > 1]
     place = open_ones[rng.integers(len(open_ones))]
-    other = int(rng.integers(len(space.decisions[place].choices) - 1))
+    other = int(rng.integers(len(self.decisions[place].choices) - 1))
     changed = list(dna)
     changed[place] = other + (other >= dna[place])
     return tuple(changed)
-
-
-Space.random, Space.mutate = random_dna, mutate_dna
 
 # %% ../../nbs/search/00_spaces.ipynb #x009
 def content_hash(
@@ -260,35 +257,38 @@ def v2_encode_block(
     raise UsageError(f"no decision of the space gives {block}")
 
 # %% ../../nbs/search/00_spaces.ipynb #x018
-def v2_encode(
-    space:V2GC,
+@contextmanager
+def _in_space(space, spec):
+    "Whatever goes wrong inside says which model is not in which space."
+    try: yield
+    except UsageError as e:
+        raise UsageError(f"{spec.name} is not in the space {space.name}: {e}") from None
+
+
+@patch
+def encode(self:V2GC,
     model, # Name, spec or JSON file of a classifier
 ) -> tuple:
     "The DNA of a model; raises `UsageError` for a model that is not in the space."
     spec = resolve_spec(model)
-    where = f"{spec.name} is not in the space {space.name}"
-    if not isinstance(spec, Classifier): raise UsageError(f"{where}: it has no blocks")
-    first, *rest = spec.blocks
-    grouped = next(cuts(tuple(rest)), None)
-    if first != replace(FIRST, out=first.out) or grouped is None:
-        raise UsageError(f"{where}: its blocks are not in seven groups of 1 2 4 4 4 4 1 blocks")
-    values = {d.name: d.choices[0] for d in space.decisions}
-    values |= {name: getattr(spec, name) for name in ("stem", "stem_kernel", "top")}
-    values |= {"g0.width": first.out} | {name: "yes" for name in values if name.endswith(".skip")}
-    channels = first.out
-    for g, own in enumerate(grouped, 1):
-        values[f"g{g}.width"] = own[0].out
-        for i, block in enumerate(own):
-            try: decided = v2_encode_block(block, channels, space)
-            except UsageError as e: raise UsageError(f"{where}: {e}") from None
-            channels, place = block.out, f"g{g}.{i}"
-            values |= dict(zip((f"{place}.kind", f"{place}.kernel", f"{place}.expand"), decided))
-            if i: values[f"{place}.skip"] = "no"
-    try: return space.dna(values)
-    except UsageError as e: raise UsageError(f"{where}: {e}") from None
-
-# %% ../../nbs/search/00_spaces.ipynb #x018p
-V2GC.encode = v2_encode
+    with _in_space(self, spec):
+        if not isinstance(spec, Classifier): raise UsageError("it has no blocks")
+        first, *rest = spec.blocks
+        grouped = next(cuts(tuple(rest)), None)
+        if first != replace(FIRST, out=first.out) or grouped is None:
+            raise UsageError("its blocks are not in seven groups of 1 2 4 4 4 4 1 blocks")
+        values = {d.name: "yes" if d.name.endswith(".skip") else d.choices[0]
+                  for d in self.decisions}
+        values |= {name: getattr(spec, name) for name in ("stem", "stem_kernel", "top")}
+        values["g0.width"] = channels = first.out
+        for g, own in enumerate(grouped, 1):
+            values[f"g{g}.width"] = own[0].out
+            for i, block in enumerate(own):
+                place, decided = f"g{g}.{i}", v2_encode_block(block, channels, self)
+                values |= zip((f"{place}.kind", f"{place}.kernel", f"{place}.expand"), decided)
+                if i: values[f"{place}.skip"] = "no"
+                channels = block.out
+        return self.dna(values)
 
 # %% ../../nbs/search/00_spaces.ipynb #x026
 REPEATS, BASES = (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320)
@@ -368,31 +368,30 @@ class AutosegJoint(Space):
         return Decoded(named(spec, self.name), ())
 
 # %% ../../nbs/search/00_spaces.ipynb #x028
-def autoseg_encode(
-    space:AutosegJoint,
+@patch
+def encode(self:AutosegJoint,
     model, # Name, spec or JSON file of an Autoseg model, or of a body, which gets the released head
 ) -> tuple:
     "The DNA of a model; raises `UsageError` for a model that is not in the space."
     spec = resolve_spec(model)
-    where = f"{spec.name} is not in the space {space.name}"
     body = backbone_of(spec)
-    if not isinstance(body, Classifier): raise UsageError(f"{where}: its body has no blocks")
-    if (body.stem, body.stem_kernel, body.top) != (STEM, 3, TOP):
-        raise UsageError(f"{where}: its body has another stem or top")
-    if body is not spec and not isinstance(spec, Autoseg):
-        raise UsageError(f"{where}: it has another head")
-    head = spec if isinstance(spec, Autoseg) else Autoseg("x", body)
-    values = {name: getattr(head, name) for name in HEAD}
-    left, channels = body.blocks, STEM
-    for layer in range(len(LAYERS)):
-        found = autoseg_encode_layer(space, left, layer, channels)
-        if found is None: raise UsageError(f"{where}: no decision gives its layer {layer}")
-        decided, used = found
-        values |= decided
-        left, channels = left[used:], left[used - 1].out
-    if left: raise UsageError(f"{where}: it has {len(left)} more blocks")
-    try: return space.dna(values)
-    except UsageError as e: raise UsageError(f"{where}: {e}") from None
+    with _in_space(self, spec):
+        if not isinstance(body, Classifier): raise UsageError("its body has no blocks")
+        if (body.stem, body.stem_kernel, body.top) != (STEM, 3, TOP):
+            raise UsageError("its body has another stem or top")
+        if body is not spec and not isinstance(spec, Autoseg):
+            raise UsageError("it has another head")
+        head = spec if isinstance(spec, Autoseg) else Autoseg("x", body)
+        values = {name: getattr(head, name) for name in HEAD}
+        left, channels = body.blocks, STEM
+        for layer in range(len(LAYERS)):
+            found = autoseg_encode_layer(self, left, layer, channels)
+            if found is None: raise UsageError(f"no decision gives its layer {layer}")
+            decided, used = found
+            values |= decided
+            left, channels = left[used:], left[used - 1].out
+        if left: raise UsageError(f"it has {len(left)} more blocks")
+        return self.dna(values)
 
 # %% ../../nbs/search/00_spaces.ipynb #x028b
 def autoseg_encode_layer(
@@ -408,9 +407,6 @@ def autoseg_encode_layer(
         made = autoseg_layer(*decided, layer, channels)
         if made == blocks[:len(made)]: return dict(zip(names, decided)), len(made)
     return None
-
-# %% ../../nbs/search/00_spaces.ipynb #x028bp
-AutosegJoint.encode = autoseg_encode
 
 # %% ../../nbs/search/00_spaces.ipynb #pl02
 @dataclass(frozen=True)
@@ -438,26 +434,23 @@ class Places(Space):
         return Decoded(named(replace(self.spec, blocks=blocks), self.name), ())
 
 # %% ../../nbs/search/00_spaces.ipynb #pl03
-def places_encode(
-    space:Places,
+@patch
+def encode(self:Places,
     model, # Name, spec or JSON file of a network
 ) -> tuple:
     "The DNA of a network, of several the one that is worth most; `UsageError` where there is none."
-    blocks, known = resolve_spec(model).blocks, {0: (0, ())} # {blocks used: (divergence, DNA)}
-    for options, kls in zip(space.options, space.kls):
+    spec, known = resolve_spec(model), {0: (0, ())} # {blocks used: (divergence, DNA)}
+    for options, kls in zip(self.options, self.kls):
         longer = defaultdict(list)
         for used, (kl, dna) in known.items():
             for i, (_, block) in enumerate(options):
                 step = block is not None
-                if not step or blocks[used:used + 1] == (block,):
+                if not step or spec.blocks[used:used + 1] == (block,):
                     longer[used + step].append((kl + kls[i], (*dna, i)))
         known = {used: min(found) for used, found in longer.items()}
-    if len(blocks) in known: return known[len(blocks)][1]
-    raise UsageError(f"{resolve_spec(model).name} is not in the space {space.name}: "
+    if len(spec.blocks) in known: return known[len(spec.blocks)][1]
+    raise UsageError(f"{spec.name} is not in the space {self.name}: "
                      "it has a block that was not tried at its place")
-
-# %% ../../nbs/search/00_spaces.ipynb #pl03p
-Places.encode = places_encode
 
 # %% ../../nbs/search/00_spaces.ipynb #pl04
 def places_to_json(space:Places) -> str:

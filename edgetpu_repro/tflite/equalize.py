@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import keras, numpy as np
 from keras import layers, ops
 
-from ..core.compat import calls, consumers
+from ..core.compat import only_consumer
 from ..core.errors import UsageError
 from .convert import CONVS
 
@@ -91,13 +91,6 @@ def _passes(layer) -> bool:
     "Whether a layer lets a factor of each channel through."
     return isinstance(layer, PASSED) or isinstance(layer, layers.Activation) and _scaled(layer)
 
-# %% ../../nbs/tflite/14_equalize.ipynb #eq13d
-def _alone(model, layer): # None where there are several, or where the model puts it out
-    "The one layer of a model that takes the output of another."
-    if len(calls(layer)) != 1 or any(layer.output is y for y in model.outputs): return None
-    after = [other for other in consumers(layer) if other in model.operations]
-    return after[0] if len(after) == 1 else None
-
 # %% ../../nbs/tflite/14_equalize.ipynb #eq13e
 def convolution_pairs(
     model, # From `fold_norms`
@@ -106,8 +99,8 @@ def convolution_pairs(
     pairs = []
     for layer in model.layers:
         if not isinstance(layer, CONVS) or not _scaled(layer): continue
-        after = _alone(model, layer)
-        while after is not None and _passes(after): after = _alone(model, after)
+        after = only_consumer(model, layer)
+        while after is not None and _passes(after): after = only_consumer(model, after)
         if isinstance(after, CONVS): pairs.append((layer, after))
     return pairs
 

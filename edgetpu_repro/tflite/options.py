@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUANTIZERS', 'RECIPES', 'STATIC', 'TARGETS', 'ANY', 'TRACED', 'ENDS', 'parse_rule', 'check_recipe',
-           'check_batch_size', 'traced_images', 'batch_name', 'check_end', 'ExportOptions']
+           'check_batch_size', 'batch_name', 'check_end', 'ExportOptions']
 
 # %% ../../nbs/tflite/05_options.ipynb #o002
 import re
@@ -67,13 +67,6 @@ def check_batch_size(batch_size:int):
     if batch_size >= 1 or batch_size == ANY: return
     raise UsageError(f"batch_size must be 1 or more, or {ANY} for any number, not {batch_size}")
 
-
-def traced_images(
-    batch_size:int, # Images a call; `ANY`: any number
-) -> int:
-    "Images a call of the graph that is converted."
-    return TRACED if batch_size == ANY else batch_size
-
 # %% ../../nbs/tflite/05_options.ipynb #b005p
 def batch_name(batch_size:int) -> str:
     "A batch size as names of files have it."
@@ -135,7 +128,7 @@ class ExportOptions:
 @patch(as_prop=True)
 def traced(self:ExportOptions) -> int:
     "Images a call of the graph that is converted."
-    return traced_images(self.batch_size)
+    return TRACED if self.batch_size == ANY else self.batch_size
 
 
 @patch(as_prop=True)

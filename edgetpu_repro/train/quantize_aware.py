@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
-from ..core.compat import consumers, functional, producer
+from ..core.compat import functional, only_consumer, producer
 from ..core.errors import UsageError
 from ..core.files import write_text
 from ..models.blocks import GroupConv2D, Resize
@@ -138,20 +138,13 @@ def _function(layer) -> str|None:
     return keras.activations.serialize(function) if isinstance(layer, layers.Activation) else None
 
 # %% ../../nbs/train/06_quantize_aware.ipynb #qa16
-def _alone(model, layer): # None where there are several, or where the model puts it out
-    "The one layer that takes the output of another."
-    if any(layer.output is y for y in model.outputs): return None
-    after = [other for other in consumers(layer) if other in model.operations]
-    return after[0] if len(after) == 1 else None
-
-
 def _operator(model, layer) -> list: # of layers
     "What becomes one operator of the file: a layer, its norm, its ReLU."
-    found, after = [layer], _alone(model, layer)
+    found, after = [layer], only_consumer(model, layer)
     folds = isinstance(layer, KERNELS) and layer.activation is keras.activations.linear
     if folds and isinstance(after, layers.BatchNormalization):
         found.append(after)
-        after = _alone(model, after)
+        after = only_consumer(model, after)
     if after is not None and _function(after) in FUSED: found.append(after)
     return found
 
@@ -177,7 +170,7 @@ def _known(layer) -> bool:
 def _into_concatenation(model, layer) -> list: # of layers; empty where others take it, too
     "The layers from one to the concatenation that alone takes what it gives."
     found = [layer]
-    while (layer := _alone(model, layer)) is not None:
+    while (layer := only_consumer(model, layer)) is not None:
         found.append(layer)
         if isinstance(layer, layers.Concatenate): return found
         if not _passes(layer): return []

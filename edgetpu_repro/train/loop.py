@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 import keras
 from keras import ops
+from fastcore.basics import patch
 from tqdm import tqdm
 
 from ..core.errors import UsageError
@@ -169,33 +170,41 @@ class _Training:
         data = dict(classes=classes, image_size=hw, images=len(images), seed=seed)
         self.identity = dict(asdict(settings), model=model.name, **data)
 
-    def rounded(self, model):
-        "The network that is trained: the model itself, or a copy that rounds as int8 does."
-        if not self.settings.quantize_aware: return model
-        check_quantize_aware(self.settings)
-        return quantize_aware(model, round(FROZEN * self.steps))
-
-    def keep(self):
-        "Put what was learnt into the model, and the ranges beside it."
-        if not self.settings.quantize_aware:
-            if self.network is not self.model: self.model.set_weights(self.network.get_weights())
-            return
-        copy_same(self.network, self.model)
-        save_ranges(self.network, self.path)
-
-    def feed(self, step):
-        "What Keras's `fit` takes: this process's part of the batches from a step on."
-        part = own_rows(self.data(start=step))
-        return iter(part) if isinstance(part, Training) else part
-
-    def validation(self, images):
-        "Batches for `fit`; the last images that do not divide over the devices are left out."
-        images = images.take(len(images) - len(images) % replicas())
-        return own_rows(batches(images, self.settings.batch_size, self.encode))
-
     def restore(self):
         "Step and history to go on from."
         return restore(self.network, self.folder, self.identity)
+
+# %% ../../nbs/train/07_loop.ipynb #tr02
+@patch
+def rounded(self:_Training, model):
+    "The network that is trained: the model itself, or a copy that rounds as int8 does."
+    if not self.settings.quantize_aware: return model
+    check_quantize_aware(self.settings)
+    return quantize_aware(model, round(FROZEN * self.steps))
+
+
+@patch
+def keep(self:_Training):
+    "Put what was learnt into the model, and the ranges beside it."
+    if not self.settings.quantize_aware:
+        if self.network is not self.model: self.model.set_weights(self.network.get_weights())
+        return
+    copy_same(self.network, self.model)
+    save_ranges(self.network, self.path)
+
+# %% ../../nbs/train/07_loop.ipynb #tr04
+@patch
+def feed(self:_Training, step):
+    "What Keras's `fit` takes: this process's part of the batches from a step on."
+    part = own_rows(self.data(start=step))
+    return iter(part) if isinstance(part, Training) else part
+
+
+@patch
+def validation(self:_Training, images):
+    "Batches for `fit`; the last images that do not divide over the devices are left out."
+    images = images.take(len(images) - len(images) % replicas())
+    return own_rows(batches(images, self.settings.batch_size, self.encode))
 
 # %% ../../nbs/train/07_loop.ipynb #ua330
 def _fit(training, note, validation, verbose, callbacks):

@@ -248,7 +248,5 @@ def corner_operator(
     import keras
     if keras.backend.backend() != "tensorflow": return None
     import tensorflow as tf
-    return tf.raw_ops.ResizeBilinear(
-        images=x, size=tuple(hw), align_corners=False, half_pixel_centers=False
-    )
-
+    return tf.raw_ops.ResizeBilinear(images=x, size=tuple(hw), align_corners=False,
+                                     half_pixel_centers=False)

@@ -25,13 +25,10 @@ class Ade20k(tfds.core.GeneratorBasedBuilder):
             image=tfds.features.Image(encoding_format="jpeg"),
             segmentation_mask=tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
         ))
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            homepage="http://sceneparsing.csail.mit.edu",
-            features=features,
-            supervised_keys=("image", "segmentation_mask"),
-        )
+        return tfds.core.DatasetInfo(builder=self, description=self.__doc__,
+                                     homepage="http://sceneparsing.csail.mit.edu",
+                                     features=features,
+                                     supervised_keys=("image", "segmentation_mask"))
 
     def _split_generators(self, dl_manager):
         top = Path(dl_manager.manual_dir)/"ADEChallengeData2016"

@@ -126,13 +126,8 @@ def _affine(image, matrix):
     down = f + (d + e - 1) / 2
     from_corners = tf.stack([a, b, right, d, e, down, 0.0, 0.0])
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[None],
-        transforms=from_corners[None],
-        output_shape=tf.shape(image)[:2],
-        fill_value=float(FILL),
-        interpolation="NEAREST",
-        fill_mode="CONSTANT",
-    )
+        images=image[None], transforms=from_corners[None], output_shape=tf.shape(image)[:2],
+        fill_value=float(FILL), interpolation="NEAREST", fill_mode="CONSTANT")
     return moved[0]
 
 # %% ../../nbs/data/09_augment.ipynb #udef8
@@ -261,14 +256,8 @@ def _rectangle(shape, area, aspect, seed): # top, left, height, width
     "A random rectangle of an image."
     whole = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-        shape,
-        whole,
-        seed,
-        min_object_covered=0.0,
-        area_range=area,
-        aspect_ratio_range=aspect,
-        max_attempts=10,
-    )
+        shape, whole, seed, min_object_covered=0.0, area_range=area, aspect_ratio_range=aspect,
+        max_attempts=10)
     return tf.concat([begin[:2], size[:2]], 0)
 
 # %% ../../nbs/data/09_augment.ipynb #u1e64

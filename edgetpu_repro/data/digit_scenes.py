@@ -133,14 +133,10 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
             segmentation_mask=tfds.features.Image(shape=(IMAGE, IMAGE, 1), encoding_format="png"),
             objects=tfds.features.Sequence(dict(bbox=box, label=label)),
         ))
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            homepage="https://archive.ics.uci.edu/dataset/80",
-            disable_shuffling=True,
-            supervised_keys=("image", "label"),
-            features=features,
-        )
+        return tfds.core.DatasetInfo(builder=self, description=self.__doc__,
+                                     homepage="https://archive.ics.uci.edu/dataset/80",
+                                     disable_shuffling=True, supervised_keys=("image", "label"),
+                                     features=features)
 
     def _split_generators(self, dl_manager):
         dl_manager.download(DIGITS_FILE)

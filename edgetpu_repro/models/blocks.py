@@ -260,19 +260,11 @@ def _operator(layer, shape, parts) -> Operator:
     params = sum(part.count_params() for part in parts)
     kind = OPERATOR_KINDS.get(type(layer), "conv")
     window = {key: getattr(layer, key, (1, 1)) for key in ("kernel_size", "strides")}
-    return Operator(
-        layer.name,
-        kind,
-        (tuple(shape),),
-        tuple(layer.output.shape[1:]),
-        tuple(window["kernel_size"]),
-        tuple(window["strides"]),
-        getattr(layer, "dilation_rate", (1, 1))[0],
-        shape[-1] if kind == "depthwise" else getattr(layer, "groups", 1),
-        prod(layer.weights[0].shape),
-        trainable,
-        params,
-    )
+    return Operator(layer.name, kind, (tuple(shape),), tuple(layer.output.shape[1:]),
+                    tuple(window["kernel_size"]), tuple(window["strides"]),
+                    getattr(layer, "dilation_rate", (1, 1))[0],
+                    shape[-1] if kind == "depthwise" else getattr(layer, "groups", 1),
+                    prod(layer.weights[0].shape), trainable, params)
 
 # %% ../../nbs/models/13_blocks.ipynb #c024a
 def count_model(
@@ -292,13 +284,8 @@ def build_reference(
 ): # `keras.Model`: NHWC in [-1, 1] -> (batch, num_classes), output 'probabilities' or 'logits'
     "Build a model of `keras.applications` for comparison. Use `build_model` to build by name."
     make = getattr(keras.applications, spec.application)
-    model = make(
-        input_shape=(*hw, 3),
-        classes=num_classes,
-        weights=None,
-        classifier_activation=activation,
-        **dict(spec.options),
-    )
+    model = make(input_shape=(*hw, 3), classes=num_classes, weights=None,
+                 classifier_activation=activation, **dict(spec.options))
     named = layers.Identity(dtype="float32", name="probabilities" if activation else "logits")
     return keras.Model(model.input, named(model.output), name=spec.name)
 

@@ -66,19 +66,9 @@ def operator_of(
         weights = prod(op.kernel) * channels * op.channels
     if op.bias: bias = op.channels
     if op.norm: norm = 2 * op.channels
-    return Operator(
-        op.name,
-        op.kind,
-        inputs,
-        op.shape,
-        op.kernel,
-        op.stride,
-        op.dilation,
-        op.groups,
-        weights,
-        trainable=weights + bias + norm,
-        params=weights + bias + 2 * norm,
-    )
+    return Operator(op.name, op.kind, inputs, op.shape, op.kernel, op.stride, op.dilation,
+                    op.groups, weights, trainable=weights + bias + norm,
+                    params=weights + bias + 2 * norm)
 
 # %% ../../nbs/models/06_costs.ipynb #uf2e2
 def operators(

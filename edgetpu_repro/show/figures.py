@@ -427,20 +427,9 @@ def save_hover(
     import plotly.express as px
     frame = frame.map(lambda v: escape(v, quote=False) if isinstance(v, str) else v)
     palette = {family: _css(rgb) for family, rgb in family_colors().items()}
-    figure = px.scatter(
-        frame,
-        x,
-        y,
-        color=color,
-        symbol=symbol,
-        hover_name="model",
-        hover_data=hover,
-        title=title,
-        template="simple_white",
-        height=420,
-        color_discrete_map=palette,
-        symbol_map=SYMBOLS,
-    )
+    figure = px.scatter(frame, x, y, color=color, symbol=symbol, hover_name="model",
+                        hover_data=hover, title=title, template="simple_white", height=420,
+                        color_discrete_map=palette, symbol_map=SYMBOLS)
     figure.update_traces(marker_size=9)
     page = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name)
     return write_text(paths.results/"hover"/f"{name}.html", page)

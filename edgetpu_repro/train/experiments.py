@@ -91,17 +91,10 @@ def experiment(
     train = settings.train_settings(spec.name, spec.task)
     expect = _expected(spec) if profile == "paper" else settings.expectation(spec.name, spec.task)
     is_name = isinstance(model, str) and not model.endswith(".json")
-    return Experiment(
-        name=model if is_name else spec.name,
-        model=spec.name,
-        profile=profile,
-        seed=settings.seed,
-        data=data,
-        train=train,
-        cost=_cost(spec, data, train),
-        expect=expect,
-        spec=None if SPECS.get(spec.name) == spec else spec_to_json(spec),
-    )
+    return Experiment(name=model if is_name else spec.name, model=spec.name, profile=profile,
+                      seed=settings.seed, data=data, train=train, cost=_cost(spec, data, train),
+                      expect=expect,
+                      spec=None if SPECS.get(spec.name) == spec else spec_to_json(spec))
 
 # %% ../../nbs/train/00_experiments.ipynb #c009
 def _value(text:str):

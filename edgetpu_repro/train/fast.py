@@ -34,12 +34,8 @@ def _fused_norm(layer, inputs, training=None, mask=None):
     if not (training and layer.trainable):
         return type(layer).call(layer, inputs, training=training, mask=mask)
     out, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-        inputs,
-        tf.convert_to_tensor(layer.gamma),
-        tf.convert_to_tensor(layer.beta),
-        epsilon=layer.epsilon,
-        is_training=True,
-    )
+        inputs, tf.convert_to_tensor(layer.gamma), tf.convert_to_tensor(layer.beta),
+        epsilon=layer.epsilon, is_training=True)
     count = _values_a_channel(inputs)
     biased = variance * ((count - 1) / count) # the operator divides by count - 1, Keras by count
     for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, biased)):

@@ -151,16 +151,9 @@ class _Training:
             raise UsageError(f"batch_size {settings.batch_size} does not divide "
                              f"over {replicas()} devices")
         self.encode = task.encode(model)
-        self.data = partial(
-            training_batches,
-            images,
-            settings.batch_size,
-            seed,
-            task.augment(settings, hw),
-            task.mix(settings, classes),
-            cache=cache,
-            encode=self.encode,
-        )
+        self.data = partial(training_batches, images, settings.batch_size, seed,
+                            task.augment(settings, hw), task.mix(settings, classes), cache=cache,
+                            encode=self.encode)
         _, targets = self.data().element_spec # says what does not fit before anything is built
         keras.utils.set_random_seed(seed)
         self.network = self.rounded(in_precision(model, settings.precision))
@@ -220,16 +213,9 @@ def _fit(training, note, validation, verbose, callbacks):
     if settings.ema and validation is not None:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())
     try:
-        network.fit(
-            training.feed(note["step"]),
-            initial_epoch=epoch,
-            epochs=last,
-            steps_per_epoch=training.per_epoch - done,
-            verbose=verbose,
-            shuffle=False,
-            validation_data=validation,
-            callbacks=callbacks,
-        )
+        network.fit(training.feed(note["step"]), initial_epoch=epoch, epochs=last,
+                    steps_per_epoch=training.per_epoch - done, verbose=verbose, shuffle=False,
+                    validation_data=validation, callbacks=callbacks)
     finally: keeper.stop.release()
     return keeper
 

@@ -230,10 +230,6 @@ def compile_model(
     task.prepare(model, settings)
     freeze_parts(model, settings, task)
     if settings.norm_momentum is not None: _set_norm_momentum(model, settings.norm_momentum)
-    model.compile(
-        make_optimizer(model, settings, per_epoch),
-        task.loss(model, settings),
-        metrics=task.metrics(model),
-        auto_scale_loss=False,
-        jit_compile=False if _on_cpu() else "auto",
-    )
+    model.compile(make_optimizer(model, settings, per_epoch), task.loss(model, settings),
+                  metrics=task.metrics(model), auto_scale_loss=False,
+                  jit_compile=False if _on_cpu() else "auto")

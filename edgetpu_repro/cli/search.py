@@ -146,6 +146,14 @@ def show(
     for t in opened.best()[:top]: say(f"{t.values[0]:8.4f}  {_line(opened, t)}")
 
 # %% ../../nbs/cli/05_search.ipynb #x009b
+def _json_file(path) -> Path:
+    "A path that other commands know as a spec's, in a folder that can be written to."
+    if path.suffix != ".json":
+        raise UsageError(f"{path} must end in .json, for the other commands to know it")
+    writable_folder(path.parent)
+    return path
+
+
 @search.command()
 def export(
     study: StudyFile,
@@ -156,10 +164,7 @@ def export(
     "Write a found architecture as a spec, which info, latency, train, export and benchmark take."
     from edgetpu_repro.search.study import found_spec, open_study
     spec = found_spec(open_study(study), trial)
-    path = output or Path(f"{spec.name}.json")
-    if path.suffix != ".json":
-        raise UsageError(f"{path} must end in .json, for the other commands to know it")
-    writable_folder(path.parent)
+    path = _json_file(output or Path(f"{spec.name}.json"))
     write_text(path, spec_to_json(spec))
     words = f"{spec.name}, for example: edgetpu-repro info {path}"
     say_written(as_json, path, words, model=spec.name)
@@ -234,14 +239,6 @@ TARGETS = "Latency in ms, modelled; may be given several times; the teacher's ow
 FOUND = "JSON file for the best network with all kinds at the first latency."
 TABLE = "JSON file for all candidates and their worth: `search run --evaluator distilled --space`."
 OUTSIDE = "With kinds outside of the latency model, such as groups of fewer than 64 outputs."
-
-
-def _json_file(path) -> Path:
-    "A path that other commands know as a spec's, in a folder that can be written to."
-    if path.suffix != ".json":
-        raise UsageError(f"{path} must end in .json, for the other commands to know it")
-    writable_folder(path.parent)
-    return path
 
 
 @search.command()

@@ -65,21 +65,32 @@ def drawn_table():
 
 @pytest.mark.quick
 def test_the_frontier_is_that_of_brute_force():
-    from edgetpu_repro.search.frontier import path_to, shortest
+    from edgetpu_repro.search.frontier import cheapest
     rng = np.random.default_rng(0)
     for _ in range(5):
-        times = [rng.integers(0, 12, n).tolist() for n in (3, 2, 4, 3)]
-        costs = [rng.uniform(size=n).tolist() for n in (3, 2, 4, 3)]
-        best, chosen = shortest(times, costs, 50)
+        times, costs = ([rng.uniform(size=n).tolist() for n in (3, 2, 4, 3)] for _ in range(2))
         total = lambda rows, dna: sum(row[i] for row, i in zip(rows, dna))
         every = list(product(*(range(len(row)) for row in times)))
-        for bins in range(51):
-            known = [total(costs, dna) for dna in every if total(times, dna) <= bins]
-            assert best[bins] == pytest.approx(min(known, default=np.inf))
-            if not known: continue
-            found = path_to(times, chosen, bins)
-            assert total(times, found) <= bins
-            assert total(costs, found) == pytest.approx(best[bins])
+        best = [dna for dna in every if not any(
+            total(times, o) <= total(times, dna) and total(costs, o) < total(costs, dna)
+            for o in every)]
+        found = cheapest(times, costs)
+        assert sorted(best) == sorted(map(tuple, found[2].tolist()))
+        for time, cost, dna in zip(*found):
+            assert [total(times, dna), total(costs, dna)] == pytest.approx([time, cost])
+
+
+@pytest.mark.quick
+def test_what_is_found_is_as_fast_as_it_was_to_be():
+    from edgetpu_repro.search.frontier import WITHOUT, frontier
+    table = drawn_table()
+    for name in WITHOUT:
+        found, rng = frontier(table, name), np.random.default_rng(0)
+        first = table.fixed_ms + found.ms[0]
+        assert found.at(first - 1e-3) is None
+        for ms in rng.uniform(first, 2, 50): assert table.ms_of(found.at(ms)) <= ms + 1e-9
+        dna = tuple(int(rng.choice(kept)) for kept in found.kept)
+        assert table.kl_of(found.at(table.ms_of(dna))) <= table.kl_of(dna)
 
 
 @pytest.mark.quick

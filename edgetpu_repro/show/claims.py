@@ -117,8 +117,9 @@ KINDS = ("published", "published elsewhere", "modelled", "measured", "real pictu
 
 
 def _summary(finding) -> str:
-    "The parts of a finding with their verdicts, and how many there are of each."
+    "The parts of a finding with their verdicts, that which decides first; how many are of each."
     parts = finding.parts if isinstance(finding, Every) else (finding,)
+    parts = sorted(parts, key=lambda part: part is not getattr(finding, "leading", None))
     if not parts: return "nothing was measured"
     told = "; ".join(str(p) if isinstance(p, Unjudged) else f"{p}: {p.verdict}" for p in parts)
     if len(parts) == 1: return told

@@ -77,7 +77,7 @@ def deciding(
     numbers:str, # As the table of evidence has them: 'N hold, M do not: one: verdict; ...'
     verdict:str,
 ) -> str:
-    "The first comparison that has the verdict, after how many have which."
+    "The first comparison of the verdict, which decides; before it, the counts."
     counts, _, rest = numbers.partition(": ")
     same = [part for part, word in PART.findall(rest) if verdict.startswith(word)]
     if not same: return numbers

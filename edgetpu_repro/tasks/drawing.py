@@ -194,7 +194,7 @@ def _draw_rows(ax, rows, least:float):
     halo = [withStroke(linewidth=2.6, foreground="white")]
     height, width = ax.images[0].get_array().shape[:2]
     shown = rows[:, 5] >= least
-    for y0, x0, y1, x1, c, _ in rows[shown]:
+    for y0, x0, y1, x1, c, _ in rows[shown][::-1]: # the surest on top
         color = COLORS[int(c) % len(COLORS)]
         corner = x0 * width - 0.5, y0 * height - 0.5
         size = (x1 - x0) * width, (y1 - y0) * height

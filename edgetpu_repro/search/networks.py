@@ -85,13 +85,14 @@ def own_layout(table:Table) -> tuple|None: # A DNA; None where its blocks were n
 
 
 def finalists(table:Table, share:float, best_of:int) -> dict: # {group: DNA}
-    "The networks of one latency, given as a share of the trained network's."
+    "The networks of one latency, a share of the trained one's; what was found twice, once."
     ms = share * table.whole_ms
     found = {name: frontier(table, name).at(ms) for name in ("all kinds", "no group convolutions")}
     drawn = drawn_networks(table, best_of, seed=1, near_ms=ms) if best_of else []
     found[BEST_DRAWN] = min(drawn, key=table.kl_of, default=None)
     if share == 1: found[OWN] = own_layout(table)
-    return {name: dna for name, dna in found.items() if dna}
+    first = {dna: name for name, dna in reversed(found.items()) if dna}
+    return {name: dna for name, dna in found.items() if first.get(dna) == name}
 
 
 def entries_of(table:Table, plan:NetworksPlan) -> tuple: # of `Entry`, in the order of their work

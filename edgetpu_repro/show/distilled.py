@@ -81,7 +81,7 @@ def finalists_compared(
     "How far one group is from another, 95 % over pictures."
     finals = [r for r in networks if r["target_ms"] == target_ms]
     pair = [[r for r in finals if r["group"] == group] for group in (one, other)]
-    if not all(pair): return Unjudged("one of them was not put together")
+    if not all(pair): return Unjudged("one of them was not put together, or is the other one")
     if pair[0][0]["candidates"] == pair[1][0]["candidates"]: return Unjudged("they are one network")
     first, second = (answers_of(rows, column) for rows in pair)
     kls = column == "kls"

@@ -130,10 +130,11 @@ def draw_ways(
 ): # The figure
     "Models as points, a line a way, a panel a quantity."
     ways, rng = list(dict.fromkeys(rows.way)), np.random.default_rng(0)
+    apart = 0.2 if len(rows) > len(ways) else 0 # several models on a line
     fig, axes = plt.subplots(1, len(what), figsize=(9.2, 0.42 * len(ways) + 0.9), sharey=True,
                              squeeze=False, layout="constrained")
     for ax, (column, (name, line)) in zip(axes[0], what.items()):
-        y = [ways.index(way) for way in rows.way] + rng.uniform(-0.2, 0.2, len(rows))
+        y = [ways.index(way) for way in rows.way] + rng.uniform(-apart, apart, len(rows))
         ax.plot(rows[column], y, "o", ms=4, color=way_colors()["int8"], mec="white", mew=0.3)
         ax.axvline(line, ls=":", color="black", lw=0.9)
         ax.set(xlabel=name, ylim=(len(ways) - 0.5, -0.5))

@@ -59,10 +59,7 @@ VERSION = typer.Option("--version", callback=_version, is_eager=True, help="Prin
 
 
 @app.callback(invoke_without_command=True)
-def about(
-    context:typer.Context,
-    version:Annotated[bool, VERSION]=False,
-):
+def about(context:typer.Context, version:Annotated[bool, VERSION]=False):
     "On-device vision models of the Edge TPU: build, export, time, reproduce the published page."
     if context.invoked_subcommand is None: typer.echo(context.get_help())
 

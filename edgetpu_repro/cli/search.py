@@ -111,11 +111,7 @@ def run(
 
 # %% ../../nbs/cli/05_search.ipynb #x008b
 @search.command()
-def work(
-    study: StudyFile,
-    most: Most = None,
-    as_json: Json = False,
-):
+def work(study: StudyFile, most: Most = None, as_json: Json = False):
     "One more process for a study that is there."
     from edgetpu_repro.search.study import evaluator_of, open_study
     opened = open_study(study)

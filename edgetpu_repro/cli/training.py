@@ -51,10 +51,7 @@ def _experiment_lines(name, e):
 
 # %% ../../nbs/cli/02_training.ipynb #n004q
 @app.command()
-def experiments(
-    profile: Profile = "paper",
-    as_json: Json = False,
-):
+def experiments(profile: Profile = "paper", as_json: Json = False):
     "List the training experiments: what each takes and which number to expect."
     from edgetpu_repro.train.experiments import EXPERIMENTS, experiment
     found = {name: experiment(name, profile) for name in EXPERIMENTS}

@@ -44,10 +44,7 @@ class Target:
 MOST_FOR_STATISTICS = 200 # pictures
 
 
-def target_of(
-    features:Features,
-    place:Place,
-) -> Target:
+def target_of(features:Features, place:Place) -> Target:
     "Mean and deviation of a place's branch over pictures to learn from."
     x, y = (features.map("learn", place.number + i)[:MOST_FOR_STATISTICS] for i in (0, 1))
     branch = np.float32(y) - np.float32(x) if place.adds else np.float32(y)

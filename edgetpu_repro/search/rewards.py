@@ -60,10 +60,7 @@ def _task(point) -> str:
     return "detection" if point.family == "SpaghettiNet" else "classification"
 
 # %% ../../nbs/search/01_rewards.ipynb #x008p
-def check_target(
-    space:Space,
-    ms:float,
-):
+def check_target(space:Space, ms:float):
     "Raise `UsageError` for a target outside of the range of the fit."
     low, high = target_range(space.task, space.argmax)
     if not low <= ms <= high:
@@ -135,9 +132,7 @@ def toy_coefficients(
     return tuple(np.linalg.lstsq(terms, errors, rcond=None)[0].tolist())
 
 # %% ../../nbs/search/01_rewards.ipynb #x016q
-def toy_accuracy(
-    costs:Costs,
-) -> float: # in [0, 1]
+def toy_accuracy(costs:Costs) -> float: # in [0, 1]
     "A made-up accuracy, of parameters and MACs alone."
     terms = _toy_terms(np.array([costs.params], float), np.array([costs.macs], float))
     return 1 - exp(float(terms[0] @ toy_coefficients())) / 100

@@ -69,10 +69,7 @@ class Space:
                 raise UsageError(f"{d.name} must be from 0 to {len(d.choices) - 1}, not {i}")
         return found
 
-    def values(
-        self,
-        dna:tuple,
-    ) -> dict: # {name of the decision: choice}
+    def values(self, dna:tuple) -> dict: # {name of the decision: choice}
         "What a DNA decides, in words."
         return {d.name: d.choices[i] for d, i in zip(self.decisions, self.check(dna))}
 
@@ -201,10 +198,7 @@ class V2GC(Space):
         "All decisions."
         return v2_decisions(self.kinds)
 
-    def decode(
-        self,
-        dna:tuple,
-    ) -> Decoded: # with a `Classifier`
+    def decode(self, dna:tuple) -> Decoded: # with a `Classifier`
         "The model that a DNA stands for."
         v = self.values(dna)
         blocks, repairs = [replace(FIRST, out=v["g0.width"])], []
@@ -351,10 +345,7 @@ class AutosegJoint(Space):
         head = HEAD if self.searched_head else RELEASED_HEAD
         return autoseg_decisions(self.groups, head)
 
-    def decode(
-        self,
-        dna:tuple,
-    ) -> Decoded: # with an `Autoseg`
+    def decode(self, dna:tuple) -> Decoded: # with an `Autoseg`
         "The model that a DNA stands for."
         v, blocks, channels = self.values(dna), [], STEM
         for layer in range(len(LAYERS)):
@@ -424,10 +415,7 @@ class Places(Space):
         return tuple(Decision(f"p{i:02d}", tuple(name for name, _ in known))
                      for i, known in enumerate(self.options))
 
-    def decode(
-        self,
-        dna:tuple,
-    ) -> Decoded: # with a `Classifier`
+    def decode(self, dna:tuple) -> Decoded: # with a `Classifier`
         "The network that a DNA stands for."
         chosen = [known[i][1] for known, i in zip(self.options, self.check(dna))]
         blocks = tuple(block for block in chosen if block is not None)

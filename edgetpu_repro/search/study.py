@@ -298,10 +298,7 @@ def open_proposals(
     return {index: study.dna(t) for index, t in lost.items()}, last + 1
 
 # %% ../../nbs/search/05_study.ipynb #x016n
-def is_near(
-    study:Study,
-    dna:tuple,
-) -> bool:
+def is_near(study:Study, dna:tuple) -> bool:
     "Whether a DNA is within the band around the target, and within the published models' range."
     space, settings = study.space, study.settings
     costs = costs_of(space.decode(dna).spec, space.argmax)
@@ -436,9 +433,7 @@ def work(
     return done
 
 # %% ../../nbs/search/05_study.ipynb #x028
-def evaluator_of(
-    settings:SearchSettings,
-): # Function of (spec, costs) -> dict
+def evaluator_of(settings:SearchSettings): # Function of (spec, costs) -> dict
     "The evaluator by its name; raises `UsageError` where a predictor has not learned to rank."
     from edgetpu_repro.search.evaluators import Distilled, Predictor, ShortTraining, toy
     if settings.evaluator == "toy": return toy

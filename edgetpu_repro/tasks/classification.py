@@ -16,7 +16,7 @@ from ..data import arrays
 from ..data.augment import augment_images, mix_batch
 from ..data.datasets import AUTOTUNE
 from ..data.labels import imagenet_names
-from .base import Prediction, Task, class_name, share
+from .base import Prediction, Task, check_finite, class_name, share
 from .drawing import draw_labelled
 
 # %% ../../nbs/tasks/04_classification.ipynb #c005
@@ -121,8 +121,7 @@ def _likeliest(
 ) -> Prediction:
     "The classes of the highest scores; raises `UsageError` for scores that are not finite."
     scores = np.asarray(output, "float64")
-    if not np.isfinite(scores).all():
-        raise UsageError("the model puts out numbers that are not finite")
+    check_finite(scores)
     kind, form = ("probability", ".1%") if _is_distribution(scores) else ("score", ".2f")
     best = np.argsort(-scores, kind="stable")[:top].tolist()
     rows = [{"class": i, "name": class_name(names, i), kind: float(scores[i])} for i in best]

@@ -16,7 +16,7 @@ from flatbuffers import flexbuffers
 
 from ..core.errors import UsageError
 from ..models.anchors import anchors_for, centers
-from .base import CustomOperator, OutputInfo, class_name
+from .base import CustomOperator, OutputInfo, check_finite, class_name
 from .boxes import Detections, coco_metrics, detect
 
 # %% ../../nbs/tasks/07_heads.ipynb #d007
@@ -61,8 +61,7 @@ def detections_of(
     heads = raw_heads(outputs)
     if heads is None: return finished(outputs)
     codes, classes, logits = map(np.asarray, heads)
-    finite = np.isfinite(codes).all() and np.isfinite(classes).all()
-    if not finite: raise UsageError("the model puts out numbers that are not finite")
+    check_finite(codes, classes)
     if not logits:
         inside = np.clip(classes, 1e-9, 1 - 1e-7)
         classes = np.log(inside) - np.log1p(-inside)

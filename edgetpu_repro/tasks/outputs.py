@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..core.errors import UsageError, unknown
-from .base import TASKS, Prediction, Task, class_name, sqnr_db
+from .base import TASKS, Prediction, Task, check_finite, class_name, sqnr_db
 from .classification import Classification
 from .segmentation import Segmentation
 
@@ -57,12 +57,6 @@ def _probability(x, logit:bool):
     x = np.asarray(x, "float64")
     return 1 / (1 + np.exp(-np.clip(x, -60, 60))) if logit else x
 
-
-def _check_finite(output):
-    "Refuse numbers that are not finite."
-    if not np.isfinite(output).all():
-        raise UsageError("the model puts out numbers that are not finite")
-
 # %% ../../nbs/tasks/09_outputs.ipynb #o007p
 class BinaryClassification(Classification):
     "One probability for an image: (batch, 1)."
@@ -91,7 +85,7 @@ class BinaryClassification(Classification):
 
     def show(self, picture, output, names, top=5, hw=None):
         "The probability of class 1."
-        _check_finite(output)
+        check_finite(output)
         p = float(self.both(np.ravel(output)[None])[0, 1])
         name = class_name(names, 1)
         row = {"class": 1, "name": name, "probability": p}
@@ -156,7 +150,7 @@ class Picture(_Unlabelled):
     def show(self, picture, output, names, top=5, hw=None):
         "The picture, and its size."
         y = np.asarray(output, "float64")
-        _check_finite(y)
+        check_finite(y)
         low, high = next(((a, b) for a, b in ((0, 1), (-1, 1), (0, 255)) if _within(y, a, b)),
                          (y.min(), y.max()))
         pixels = ((y - low) / max(high - low, 1e-12) * 255).round().clip(0, 255).astype("uint8")

@@ -22,7 +22,8 @@ from ..data.datasets import AUTOTUNE
 from ..data.folders import check_numbers
 from ..data.labels import MASK_LABELS, VOID, MaskLabels, names_in_file
 from ..models.blocks import freeze_large_filters
-from .base import Prediction, Task, class_name, set_layer, shapes_of, share
+from .base import Prediction, Task, check_finite, class_name, set_layer
+from .base import shapes_of, share
 from .drawing import color_mask, draw_masks, draw_overlay
 from .finalize import finalize, finalize_methods, first_argmax, parse_finalize
 
@@ -446,8 +447,7 @@ def draw(self:Segmentation, rows, names):
 def show(self:Segmentation, picture, output, names, top=5, hw=None):
     "The largest classes with their shares, and the mask in the size of the picture."
     output = np.asarray(output)[None]
-    if not np.isfinite(output).all():
-        raise UsageError("the model puts out numbers that are not finite")
+    check_finite(output)
     method = self.default_finalize(hw) if hw else "argmax"
     mask = self.masks(output, method)[0].astype(int)
     rows = largest_classes(mask, names, top)

@@ -468,9 +468,7 @@ def variant_name(
     return "_".join(filter(None, parts))
 
 
-def variants_of(
-    task:str, # Its name
-) -> Plan:
+def variants_of(task:str) -> Plan: # By the task's name
     "What the workflow plans by, without importing the task; `UsageError` for an unknown one."
     return TASKS[task].plan if task in TASKS.added else plan_of(TASKS.known(task))
 
@@ -496,8 +494,6 @@ def task_of_outputs(
     raise UsageError(f"outputs of shape {given} are of no known task ({known})")
 
 # %% ../../nbs/tasks/02_base.ipynb #c014bp
-def task_of_model(
-    model, # A Keras model
-) -> Task:
-    "The task of a model by what it puts out; raises `UsageError` where there is none."
+def task_of_model(model) -> Task:
+    "The task of a Keras model by what it puts out; raises `UsageError` where there is none."
     return task_of_outputs(shapes_of(model))

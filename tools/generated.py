@@ -100,12 +100,13 @@ MINUTES = { # of two cores
     "make reproduce PROFILE=cifar10": "90",
     "make reproduce PROFILE=families": "180",
     "edgetpu-repro reproduce --step slices": "1",
+    "edgetpu-repro reproduce --profile distil --step distil": "210",
     "make search": "60",
     "edgetpu-repro reproduce --profile joint --step search_ablation": "30",
 }
 OTHER_COSTS = { # of what is not `make reproduce`
     "edgetpu-repro reproduce --profile distil --step distil":
-        "650 candidates of about 12 seconds of a core, 32 networks of 3 to 6 minutes, 4 GB, "
+        "650 candidates of 18 seconds of a busy core (median), 32 networks of 3 minutes, 4 GB, "
         "a released file and pictures",
     "make search": "about an hour on two cores, 6 GB of memory, no network",
     "make test-cluster": "about 25 minutes on two cores that were busy, Slurm's packages and root",

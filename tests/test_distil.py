@@ -165,7 +165,10 @@ def test_drawn_networks_are_near_a_latency_and_go_from_good_to_bad():
     assert drawn_networks(table, 8, near_ms=0.8) == near
     entries = entries_of(table, NetworksPlan(targets=(1.0, 0.8)))
     assert all(names_of(table, dna_of(table, e.candidates)) == e.candidates for e in entries)
-    assert len({e.name for e in entries}) == len(entries) == 16 + 8 + 2 * (4 + 3)
+    finals = [(e.candidates, e.target_ms, e.seed) for e in entries if e.target_ms]
+    assert len({e.name for e in entries}) == len(entries) == 16 + 8 + len(finals)
+    assert len(set(finals)) == len(finals) <= 2 * (4 + 3) # what was found twice is tuned once
+    assert {(ms, seed) for _, ms, seed in finals} >= {(table.whole_ms, 0), (table.whole_ms, 1)}
     with pytest.raises(UsageError, match="was not tried at place 0"):
         dna_of(table, ("gc7_k3_e1", *entries[0].candidates[1:]))
     with pytest.raises(UsageError, match="0 different networks"):

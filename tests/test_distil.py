@@ -68,7 +68,8 @@ def test_the_frontier_is_that_of_brute_force():
     from edgetpu_repro.search.frontier import cheapest
     rng = np.random.default_rng(0)
     for _ in range(5):
-        times, costs = ([rng.uniform(size=n).tolist() for n in (3, 2, 4, 3)] for _ in range(2))
+        times = [rng.integers(0, 12, n).tolist() for n in (3, 2, 4, 3)] # some totals come twice
+        costs = [rng.uniform(size=n).tolist() for n in (3, 2, 4, 3)]
         total = lambda rows, dna: sum(row[i] for row, i in zip(rows, dna))
         every = list(product(*(range(len(row)) for row in times)))
         best = [dna for dna in every if not any(
@@ -166,9 +167,8 @@ def test_drawn_networks_are_near_a_latency_and_go_from_good_to_bad():
     entries = entries_of(table, NetworksPlan(targets=(1.0, 0.8)))
     assert all(names_of(table, dna_of(table, e.candidates)) == e.candidates for e in entries)
     finals = [(e.candidates, e.target_ms, e.seed) for e in entries if e.target_ms]
-    assert len({e.name for e in entries}) == len(entries) == 16 + 8 + len(finals)
-    assert len(set(finals)) == len(finals) <= 2 * (4 + 3) # what was found twice is tuned once
-    assert {(ms, seed) for _, ms, seed in finals} >= {(table.whole_ms, 0), (table.whole_ms, 1)}
+    assert len(set(finals)) == len(finals) # the best that was drawn is the best that was found
+    assert len({e.name for e in entries}) == len(entries) == 16 + 8 + 2 * (3 + 2)
     with pytest.raises(UsageError, match="was not tried at place 0"):
         dna_of(table, ("gc7_k3_e1", *entries[0].candidates[1:]))
     with pytest.raises(UsageError, match="0 different networks"):

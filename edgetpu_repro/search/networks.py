@@ -91,8 +91,9 @@ def finalists(table:Table, share:float, best_of:int) -> dict: # {group: DNA}
     drawn = drawn_networks(table, best_of, seed=1, near_ms=ms) if best_of else []
     found[BEST_DRAWN] = min(drawn, key=table.kl_of, default=None)
     if share == 1: found[OWN] = own_layout(table)
-    first = {dna: name for name, dna in reversed(found.items()) if dna}
-    return {name: dna for name, dna in found.items() if first.get(dna) == name}
+    groups = {}
+    for name, dna in found.items(): groups.setdefault(dna, name)
+    return {name: dna for dna, name in groups.items() if dna}
 
 
 def entries_of(table:Table, plan:NetworksPlan) -> tuple: # of `Entry`, in the order of their work

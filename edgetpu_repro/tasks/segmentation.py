@@ -22,8 +22,8 @@ from ..data.datasets import AUTOTUNE
 from ..data.folders import check_numbers
 from ..data.labels import MASK_LABELS, VOID, MaskLabels, names_in_file
 from ..models.blocks import freeze_large_filters
-from .base import Prediction, Task, check_finite, class_name, set_layer
-from .base import shapes_of, share
+from .base import (
+    Prediction, Task, check_finite, class_name, set_layer, shapes_of, share)
 from .drawing import color_mask, draw_masks, draw_overlay
 from .finalize import finalize, finalize_methods, first_argmax, parse_finalize
 

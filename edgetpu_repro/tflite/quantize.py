@@ -181,11 +181,11 @@ def quantize_by_algorithm(
     file = TFLiteFile.open(float_file)
     quantizer, key = Quantizer(bytearray(file.content)), AlgorithmName[algorithm]
     try:
-        quantizer.add_static_config(".*", TFLOperationName.ALL_SUPPORTED, 8, 8)
+        _aeq_recipe(quantizer, "a8w8", ())
         for kind in (TFLOperationName.CONV_2D, TFLOperationName.DEPTHWISE_CONV_2D):
             quantizer.add_static_config(".*", kind, 8, 8, algorithm_key=key)
         return _run_aeq(quantizer, _aeq_statistics(file, ranges))
-    except (ValueError, RuntimeError, NotImplementedError) as e:
+    except (ValueError, RuntimeError) as e:
         raise UsageError(f"{algorithm} cannot: {str(e).splitlines()[0]}") from None
 
 # %% ../../nbs/tflite/11_quantize.ipynb #c017

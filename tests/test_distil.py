@@ -238,6 +238,17 @@ def test_what_is_no_study_of_this_teacher_is_a_line(lab, cli, studied, other, sa
     one_line(cli(*words(lab, study, **paths)), said)
 
 
+def test_a_study_that_is_not_there_is_a_line_that_says_what_makes_it(lab, inside, tmp_path):
+    from edgetpu_repro.search.networks import open_networks
+    own = ("--teacher", lab / "small.tflite", "--model", lab / "small.json")
+    for words in (("frontier",), ("test", *own), ("assemble", lab / "small.json", *own)):
+        done = inside("search", *words, "--study", tmp_path / "none")
+        one_line(done, "matrix.journal is not a file; `search distil` makes a study")
+    with pytest.raises(UsageError, match="networks.journal is not a file; `search test` makes"):
+        open_networks(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_picture_that_cannot_be_read_is_a_line(lab, cli, tmp_path):
     from edgetpu_repro.search.distil import drawn_pictures
     drawn_pictures(tmp_path / "pictures", 30)

@@ -336,11 +336,12 @@ def open_listed(
     path, # Of a journal
     settings, # With a `title`, to make it; None: it is there
     what:str, # It is a study of, in words
+    command:str, # That makes it
     read, # Function of a dict of JSON -> settings; may raise KeyError or TypeError
 ) -> tuple: # (the study of Optuna, the settings that it was made with, lines that were cut)
     "A study whose trials are a list; `UsageError` where it is another one, or none."
     import optuna
-    storage, cut = open_storage(str(path), create=settings is not None)
+    storage, cut = open_storage(str(path), settings is not None, command)
     names = optuna.get_all_study_names(storage)
     if settings and any(name != settings.title for name in names):
         raise UsageError(f"{path.parent} holds another study of {what}: {names[0]}; "
@@ -363,7 +364,7 @@ def open_matrix(
 ) -> Matrix:
     "The study of a folder; `UsageError` where it is of another teacher or training, or of none."
     path = Path(folder)/"matrix.journal"
-    study, known, cut = open_listed(path, settings, "places", _settings)
+    study, known, cut = open_listed(path, settings, "places", "search distil", _settings)
     return Matrix(study, known, 0, cut)
 
 # %% ../../nbs/search/09_distil.ipynb #d018d

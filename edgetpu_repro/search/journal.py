@@ -164,6 +164,7 @@ def _proxy(address:str, host:str, port:int):
 def open_storage(
     study:str, # Path of a journal, or 'grpc://host:port', or a database as SQLAlchemy names it
     create:bool=False, # Make it where it is not there
+    command:str="search run", # That makes one, for who asks for one that is not there
 ) -> tuple: # (a storage of Optuna, lines of a journal that were cut)
     "Open where a study lies; raises `UsageError` for what is no journal."
     import optuna
@@ -171,7 +172,7 @@ def open_storage(
     if "://" in str(study): return _remote(str(study), create), 0
     path = Path(study)
     if not create and not path.is_file():
-        raise UsageError(f"{path} is not a file; `search run` makes a study")
+        raise UsageError(f"{path} is not a file; `{command}` makes a study")
     if path.is_dir(): raise UsageError(f"{path} is a folder; a study is a file")
     journal = Journal(path)
     try: return optuna.storages.journal.JournalStorage(journal), journal.cut

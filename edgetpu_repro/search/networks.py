@@ -161,7 +161,8 @@ def open_networks(
 ) -> Networks:
     "The networks of a study; `UsageError` where others were asked for, or none."
     path = Path(folder)/"networks.journal"
-    study, known, cut = open_listed(path, settings, "networks", NetworksSettings.read)
+    asked = path, settings, "networks", "search test"
+    study, known, cut = open_listed(*asked, NetworksSettings.read)
     return Networks(study, known, 0, cut)
 
 # %% ../../nbs/search/13_networks.ipynb #n015

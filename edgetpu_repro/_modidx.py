@@ -2082,6 +2082,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                     'edgetpu_repro/search/distil.py'),
                                              'edgetpu_repro.search.distil.Target': ( 'search/distil.html#target',
                                                                                      'edgetpu_repro/search/distil.py'),
+                                             'edgetpu_repro.search.distil._check_jobs': ( 'search/distil.html#_check_jobs',
+                                                                                          'edgetpu_repro/search/distil.py'),
                                              'edgetpu_repro.search.distil._settings': ( 'search/distil.html#_settings',
                                                                                         'edgetpu_repro/search/distil.py'),
                                              'edgetpu_repro.search.distil.agreement': ( 'search/distil.html#agreement',

@@ -12,7 +12,8 @@ from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.models.specs import get_spec, read_spec, spec_to_json
 from test_search import one_line
 
-HOW = ("--steps", 4, "--batch_size", 8, "--seeds", 1, "--kind", "depthwise", "--kind", "skip")
+SHORT = ("--steps", 4, "--batch_size", 8, "--seeds", 1)
+HOW = (*SHORT, "--kind", "depthwise", "--kind", "skip")
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,12 @@ def lab(tmp_path_factory):
     return folder
 
 
-def words(lab, study, **other):
+def words(lab, study, how=HOW, **other):
     "The command, with what is to be another."
     given = dict(teacher=lab / "small.tflite", images=lab / "pictures", study=study,
                  model=lab / "small.json") | other
     options = [part for name, value in given.items() if value for part in (f"--{name}", value)]
-    return ("search", "distil", *options, *HOW)
+    return ("search", "distil", *options, *how)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,31 @@ def test_stopped_or_by_several_the_matrix_is_the_same(lab, cli, studied, tmp_pat
     assert rest["done"] == 2 and whole["finished"] == whole["jobs"]
     assert worths(rest["rows"]) == worths(whole["rows"][:4])
     assert all(0 <= row["left"] and 0 <= row["same_class"] <= 1 for row in rest["rows"])
+
+
+def test_a_study_of_some_places_and_of_plain_candidates(lab, cli, tmp_path):
+    "What is left out is part of the study; the numbers are those of the whole."
+    some = lambda *asked: cli(*words(lab, tmp_path, (*SHORT, *asked)))
+    done = some("--place", 2, "--place", 1, "--kind", "full", "--kind", "skip", "--plain", "--json")
+    rows = json.loads(done.stdout)["rows"]
+    assert [r["model"] for r in rows] == ["p02_full_k3_e4_s0", "p01_full_k3_e4_s0"], done
+    one_line(some("--kind", "full", "--place", 1), "holds another study of places")
+    one_line(some("--place", 4), "place 4 is none of 0 to 3")
+    one_line(some("--place", 2, "--kind", "gc128"), "no candidate of gc128 fits these places")
+    one_line(some("--kind", "fll"), "unknown kind of candidate 'fll'; did you mean 'full'?")
+
+
+@pytest.mark.quick
+def test_a_study_without_a_choice_is_called_as_before():
+    from edgetpu_repro.search.distil import Lesson, MatrixSettings
+    spec = spec_to_json(get_spec("mobilenet_edgetpu"))
+    made = MatrixSettings(spec, "1" * 12, "2" * 12, 1000, 200, Lesson(longer=4))
+    assert made.title == ("places of mobilenet_edgetpu on pictures 222222222222, 120 steps of 32 "
+                          "at 0.1, crops of 14, 4 times as many where no input is added, 2 seeds")
+    chosen = replace(made, only=(7, 16), plain=True, kinds=("full",))
+    assert chosen.title == f"{made.title}, full, at 7 16 alone, plain ones alone"
+    assert {job.name for job in chosen.jobs} == {
+        f"p{p:02d}_full_k3_e{e}_s{s}" for p, e in ((7, 4), (16, 4)) for s in (0, 1)}
 
 
 def test_from_the_matrix_to_a_tuned_network(lab, cli, studied, tmp_path):

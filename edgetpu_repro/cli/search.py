@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['search', 'STUDY', 'StudyFile', 'Most', 'MEANINGS', 'SPACES', 'TARGET', 'EVALUATORS', 'FIELD', 'BAND', 'TEACHER',
-           'WHICH', 'PICTURES', 'HELD_OUT', 'FOLDER', 'KIND', 'LONGER', 'TeacherFile', 'Which', 'Pictures', 'HeldOut',
-           'Folder', 'TARGETS', 'FOUND', 'TABLE', 'OUTSIDE', 'SHARES', 'LABELLED', 'BEST_OF', 'PASSES', 'run', 'work',
-           'show', 'export', 'distil', 'frontier', 'tested', 'assemble']
+           'WHICH', 'PICTURES', 'HELD_OUT', 'FOLDER', 'KIND', 'PLACE', 'PLAIN', 'LONGER', 'TeacherFile', 'Which',
+           'Pictures', 'HeldOut', 'Folder', 'TARGETS', 'FOUND', 'TABLE', 'OUTSIDE', 'SHARES', 'LABELLED', 'BEST_OF',
+           'PASSES', 'run', 'work', 'show', 'export', 'distil', 'frontier', 'tested', 'assemble']
 
 # %% ../../nbs/cli/05_search.ipynb #x002
 from dataclasses import asdict
@@ -172,6 +172,8 @@ PICTURES = "Folder of pictures to learn from, without labels."
 HELD_OUT = "Folder of pictures to judge by; a sixth of --images if not given."
 FOLDER = "Folder of the study, its feature maps and weights: outside of a repository."
 KIND = "Only this kind: depthwise, gc32, gc64, gc128, full or skip; may be given several times."
+PLACE = "Only this place, by its number; may be given several times."
+PLAIN = "Only 3x3 candidates of the trained block's expansion."
 LONGER = "Times as many steps where a block does not add its input."
 TeacherFile = option(Path, TEACHER, "--teacher")
 Which = option(str, WHICH)
@@ -199,6 +201,8 @@ def distil(
     batch_size: option(int, "Pictures of a step.", min=1) = 32,
     seeds: option(int, "Of each candidate.", min=1) = 2,
     kind: option(list[str], KIND) = (),
+    place: option(list[int], PLACE) = (),
+    plain: flag("--plain", PLAIN) = False,
     most: Most = None,
     as_json: Json = False,
 ):
@@ -207,9 +211,11 @@ def distil(
     from edgetpu_repro.search.places import open_teacher
     check_model_file(teacher)
     lesson = Lesson(steps, longer, batch_size)
+    which = dict(only=tuple(place), plain=plain)
     asked = held_out, learn, lesson, seeds, tuple(kind)
     with answering(as_json):
-        matrix, evaluate = start_matrix(open_teacher(teacher, model), images, study, *asked)
+        matrix, evaluate = start_matrix(open_teacher(teacher, model), images, study, *asked,
+                                        **which)
         done = _worked(matrix, evaluate, most, Distiller, "jobs")
     rows, wanted = matrix.rows(), matrix.settings.trials
     if as_json: return say_json(dict(done=done, finished=len(rows), jobs=wanted, rows=rows))

@@ -247,13 +247,14 @@ def jobs_of(
     places:list, # of `Place`
     seeds:int=1, # Of each candidate
     kinds:tuple=(), # Only these, such as 'depthwise'; all if empty
+    plain:bool=False, # Only 3x3, the trained block's expansion
 ) -> list: # of `Job`, in the order in which they are to be done
     "All there is to do: seed by seed, the plain candidates first, every other place first."
     places = [*places[1::2], *places[::2]]
-    plain = [Job(p.number, name, 0) for p in places for name in kinds_at(p)]
-    every = [Job(p.number, name, 0) for p in places for name in candidates_at(p)]
-    first = [job for job in plain if job.kind in FIRST]
-    order = dict.fromkeys([*first, *plain, *every])
+    of = lambda named: [Job(p.number, name, 0) for p in places for name in named(p)]
+    simple, every = of(kinds_at), of(candidates_at)
+    first = [job for job in simple if job.kind in FIRST]
+    order = dict.fromkeys([*first, *simple, *([] if plain else every)])
     return [replace(job, seed=seed) for seed in range(seeds) for job in order
             if not kinds or job.kind in kinds]
 
@@ -269,6 +270,8 @@ class MatrixSettings:
     lesson:Lesson = Lesson()
     seeds:int = 2            # of each candidate
     kinds:tuple = ()         # only these; all if empty
+    only:tuple = ()          # only these places, by number; all if empty
+    plain:bool = False       # only 3x3, the trained block's expansion
 
     @property
     def title(self) -> str:
@@ -278,13 +281,17 @@ class MatrixSettings:
         parts = [f"places of {name} on pictures {self.pictures}",
                  f"{s.steps} steps of {s.batch} at {s.rate:g}, crops of {s.crop}", *longer,
                  f"{self.seeds} seeds", *self.kinds]
+        if self.only: parts.append(f"at {' '.join(map(str, self.only))} alone")
+        if self.plain: parts.append("plain ones alone")
         return ", ".join(parts)
 
     @cached_property
     def places(self) -> list: return places_of(spec_from_json(self.spec))
 
     @cached_property
-    def jobs(self) -> list: return jobs_of(self.places, self.seeds, self.kinds)
+    def jobs(self) -> list:
+        some = [p for p in self.places if not self.only or p.number in self.only]
+        return jobs_of(some, self.seeds, self.kinds, self.plain)
 
     @property
     def trials(self) -> int: return len(self.jobs)
@@ -442,6 +449,8 @@ def start_matrix(
     seeds:int=2,
     kinds:tuple=(),
     judge:int=JUDGES, # Pictures to judge by, at most
+    only:tuple=(), # Places, by number; all if empty
+    plain:bool=False, # Only 3x3, the trained block's expansion
 ) -> tuple: # (`Matrix`, `Distillation`)
     "Make a study, or open it to go on; `UsageError` for what does not fit, before any work."
     learn, judging = split_pictures(images, held_out, most, judge)
@@ -449,12 +458,24 @@ def start_matrix(
     made = fingerprint(teacher, learn, judging)
     sizes = len(learn), len(judging)
     file = sha256_file(teacher.path)[:12]
-    settings = MatrixSettings(spec, file, made, *sizes, lesson, seeds, tuple(kinds))
-    if not settings.jobs: raise unknown("kind of candidate", " ".join(kinds), KINDS_OF_JOBS)
+    which = seeds, tuple(kinds), tuple(sorted(set(only))), plain
+    settings = MatrixSettings(spec, file, made, *sizes, lesson, *which)
+    _check_jobs(settings)
     Path(folder).mkdir(parents=True, exist_ok=True)
     matrix = open_matrix(folder, settings)
     features = make_features(teacher, learn, judging, Path(folder)/"features")
     return matrix, Distillation(teacher, features, Path(folder), lesson)
+
+
+def _check_jobs(settings:MatrixSettings):
+    "`UsageError` for places that are not there, and where there is nothing to do."
+    last = settings.places[-1].number
+    for number in settings.only:
+        if not 0 <= number <= last: raise UsageError(f"place {number} is none of 0 to {last}")
+    if settings.jobs: return
+    for kind in settings.kinds:
+        if kind not in KINDS_OF_JOBS: raise unknown("kind of candidate", kind, KINDS_OF_JOBS)
+    raise UsageError(f"no candidate of {' '.join(settings.kinds)} fits these places")
 
 
 KINDS_OF_JOBS = ("depthwise", *(f"gc{size}" for size in GROUP_SIZES), "full", SKIP)

@@ -252,6 +252,21 @@ for study, (reads, made) in STUDIES.items():
         shell: RUN
 
 
+# One epoch more, with the rounding of int8 and without: one record a model, so that a stopped run
+# goes on.
+for model in MODELS:
+    rule:
+        name: f"quantize_aware_{model}"
+        input: PREPARED, f"{BUILD}/weights/{model}.keras", **source("runs/quantize_aware")
+        output: records("quantize_aware", [model])
+        params:
+            **given("runs/quantize_aware", settings_of(model), f"-p model {model}")
+        log: log_of(f"quantize_aware_{model}")
+        threads: PROFILE.threads
+        resources: **LONG
+        shell: RUN
+
+
 # The search: hours on small hosts, its results are committed. A study is one process, so that it is
 # the same to the bit each time; its journal in build/ survives whatever stops it.
 PLAN, PLANNED = PROFILE.search, PAPERS.planned

@@ -221,6 +221,7 @@ def test_a_damaged_record_is_named(tmp_path, warm_kernels):
     "step, parameters, answer",
     [
         ("quantizers", dict(model=TINY, test_images=40), "aeq weight_only"),
+        ("quantize_aware", dict(model=TINY, train_images=32), "aware epoch int8 - start int8"),
         ("repeat", dict(model=TINY, rounding=1), "int8   top-1"),
         (
             "export_speed",

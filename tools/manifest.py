@@ -152,6 +152,7 @@ class Manifest:
             "evaluate/rounded": self.trained() if self.profile.repeats.roundings else [],
             "finetune/*": FINETUNED,
             "published/files": self.released,
+            "quantize_aware/*": self.trained(),
             "repeat/*": [repeat.name for repeat in self.repeats],
             "search/*": [*self.planned],
             "search/longer": self.longer,

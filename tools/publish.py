@@ -35,6 +35,7 @@ SHOWN = {
     "runs/search": "search_evolution",
     "runs/search_repeat": "search_repeat_evolution",
     "runs/distil": "distil_matrix",
+    "runs/quantize_aware": "quantize_aware_mobilenet_edgetpu_v2_xs",
     "runs/search_ablation": "search_ablation_mobilenet_edgetpu_v2_xs_dw",
 }
 # Whose executed notebooks to look at, in this order.
@@ -44,6 +45,7 @@ STUDIES = (
     "training_speed",
     "export_speed",
     "quantizers",
+    "quantize_aware",
     "slices",
     "again",
     "released",

@@ -346,6 +346,7 @@ def train_experiment(
     init=None, # A trained model, or a function of (model, function that gives 64 training images)
     validate:bool=False, # Evaluate the test split after every epoch
     verbose:int=2, # As Keras's `fit`
+    callbacks=(), # More Keras callbacks
 ) -> tuple: # (the trained model, number of images, one dict an epoch)
     """Train the model of an experiment, or go on with it. `UsageError` where something is amiss.
 
@@ -371,5 +372,5 @@ def train_experiment(
           f"{model.count_params():,} parameters")
     options = dict(validation=validation, cache=e.data.cache, task=task)
     with dataset.reading():
-        history = train_model(model, images, e.train, seed, path, verbose, **options)
+        history = train_model(model, images, e.train, seed, path, verbose, callbacks, **options)
     return model, len(images), history

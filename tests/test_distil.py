@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from conftest import warm
 from PIL import Image
 
 from edgetpu_repro.core.errors import UsageError
@@ -247,6 +248,35 @@ def test_networks_are_put_together_by_several(lab, cli, studied, tmp_path):
     journal = whole / "networks.journal" # cut off before it says what it is of
     journal.write_text(journal.read_text().splitlines(keepends=True)[0])
     one_line(cli("search", "frontier", "--study", whole), "holds a study that is none of networks")
+
+
+DEAF = """
+import os, signal, sys
+from edgetpu_repro.cli.main import main
+from edgetpu_repro.search import distil
+crops = distil.crops
+
+def signalled(*words):
+    for number, batch in enumerate(crops(*words)):
+        if number == 3:
+            try: os.kill(os.getpid(), signal.SIGTERM)
+            except: print("lost") # as in Keras
+        yield batch
+
+distil.crops = signalled
+main(sys.argv[1:])
+"""
+
+
+def test_a_worker_ends_at_the_first_signal_even_where_it_is_lost(lab, tmp_path):
+    from edgetpu_repro.search.distil import open_matrix
+    script, study = tmp_path / "deaf.py", tmp_path / "study"
+    script.write_text(DEAF)
+    done = warm("script", script, *words(lab, study), "--steps", 20_000)
+    assert done.returncode == 143 and done.stdout == "lost\n", done
+    matrix = open_matrix(study)
+    assert [t.user_attrs["reason"] for t in matrix.trials()] == ["interrupted"]
+    assert not (study / "blocks").exists() and not list(study.rglob("*tmp*"))
 
 
 @pytest.mark.parametrize("other, said", [

@@ -104,6 +104,36 @@ def test_killed_at_random_points_it_ends_with_the_same_weights(cli, straight, tm
     assert curve_of(tmp_path) == curve
 
 
+def test_a_signal_after_the_last_step_is_heard(tmp_path):
+    "During the validation that follows it; then the same call has nothing more to train."
+    import keras
+    import tensorflow as tf
+
+    from edgetpu_repro.core.settings import TrainSettings
+    from edgetpu_repro.train.loop import train_model
+    images = np.random.default_rng(0).integers(256, size=(8, 4, 4, 3), dtype="uint8")
+    samples = tf.data.Dataset.from_tensor_slices((images, np.arange(8) % 2))
+    heard = []
+
+    class Late(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None): os.kill(os.getpid(), signal.SIGTERM)
+        def on_epoch_begin(self, epoch, logs=None): heard.append(epoch)
+
+    def trained():
+        image = keras.Input((4, 4, 3))
+        made = keras.layers.Dense(2, "softmax")(keras.layers.Flatten()(image))
+        settings = TrainSettings(epochs=1, batch_size=8)
+        return train_model(keras.Model(image, made, name="toy"), samples, settings, 0,
+                           tmp_path / "toy.keras", 0, [Late()], samples)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end: trained()
+    assert end.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert not (tmp_path / "toy.keras").exists()
+    (epoch,) = trained()
+    assert np.isfinite(epoch["val_loss"]) and heard == [0] and (tmp_path / "toy.keras").is_file()
+
+
 def test_a_kill_before_the_record_loses_nothing(cli, straight, tmp_path):
     folder, _, curve = straight
     for name in (MODEL, "experiment.json"):

@@ -18,7 +18,7 @@ import typer
 
 from ..core.compat import load_less
 from ..core.errors import UsageError, missing, printable
-from ..core.processes import lacks_memory
+from ..core.processes import ended_by, lacks_memory
 from .app import app
 from . import compare, demo, files, models, publish, released, search # noqa: F401 (each adds its commands)
 from . import records, timing, training, view, workflow # noqa: F401
@@ -104,5 +104,4 @@ def main(
     "Run the command and exit."
     _quiet()
     load_less()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # so that temporary files are removed
-    sys.exit(answer(args))
+    with ended_by(signal.SIGTERM): sys.exit(answer(args)) # so that temporary files are removed

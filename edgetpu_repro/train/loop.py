@@ -89,8 +89,17 @@ class _Keeper(keras.callbacks.Callback):
         except FloatingPointError as e: raise self.not_finite(e) from None
         for old in sorted(self.folder.glob("step-*.npz"))[:-2]: old.unlink()
 
+    def leave(self):
+        "End as a signal wants it, after a checkpoint."
+        print(f"stopped at step {self.step}; the same command goes on from there", file=sys.stderr)
+        self.stop.leave()
+
     def on_train_begin(self, logs=None): self.stop.listen()
-    def on_train_end(self, logs=None): self.stop.release()
+
+    def on_train_end(self, logs=None):
+        "Give the signals back; one that came after the last step has been heard, too."
+        self.stop.release()
+        if self.stop.heard: self.leave()
 
     def on_epoch_begin(self, epoch, logs=None):
         "Put metrics back: Keras has just set them to zero."
@@ -104,8 +113,7 @@ class _Keeper(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]): raise self.not_finite("the loss")
         if not self.stop.heard: return
         self.save()
-        print(f"stopped at step {self.step}; the same command goes on from there", file=sys.stderr)
-        self.stop.leave()
+        self.leave()
 
     def on_epoch_end(self, epoch, logs=None):
         "Take the epoch into the history, and save."

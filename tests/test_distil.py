@@ -146,6 +146,39 @@ def test_a_study_of_some_places_and_of_plain_candidates(lab, cli, tmp_path):
     one_line(some("--kind", "fll"), "unknown kind of candidate 'fll'; did you mean 'full'?")
 
 
+def test_a_detector_teaches_and_nothing_is_put_together_of_it(lab, cli, tmp_path):
+    from edgetpu_repro.models.heads import Node, SpaghettiNet
+    from edgetpu_repro.models.specs import build_model
+    from edgetpu_repro.search.distil import Distiller, Lesson, start_matrix
+    from edgetpu_repro.search.places import Teacher
+    from edgetpu_repro.search.study import work
+    nodes = (Node("n0", 3, ("s0",), 8, ("g(3,4,2,2)",)), Node("n1", 4, ("n0",), 8, ("i(3,4,2)",)))
+    spec = SpaghettiNet("tiny", nodes, ("n0", "n1"), stem=8, num_classes=2, image_size=32)
+    teacher = Teacher(lab / "small.tflite", spec, build_model(spec))
+    study = (teacher, lab / "pictures", tmp_path, None, None, Lesson(2, batch=8), 1, ("full",))
+    work(*start_matrix(*study, plain=True), kind=Distiller)
+    rows = start_matrix(*study, plain=True)[0].rows()
+    assert [row["model"] for row in rows] == ["p00_full_k3_e4_s0"] # n0 goes two ways
+    assert rows[0]["kl"] > 0 and len(rows[0]["kls"]) == 5
+    one_line(cli("search", "frontier", "--study", tmp_path), "tiny is no classifier")
+
+
+def test_the_released_detector_begins_with_group_convolutions():
+    from edgetpu_repro.core.files import released_folder
+    from edgetpu_repro.search.places import candidate_name, open_teacher, recognise
+    from edgetpu_repro.weights.start import KNOWN
+    name = "spaghettinet_edgetpu_s"
+    path = next(released_folder().rglob(KNOWN[name]), None)
+    if not path: pytest.skip("the released file is not here")
+    with pytest.raises(UsageError, match="say with --model which network it is"): recognise(path)
+    teacher = open_teacher(path, name)
+    kinds = [candidate_name(p.block).split("_")[0] for p in teacher.places]
+    assert kinds == ["gc64", "gc48", "gc64", "gc64", "depthwise", "gc144", "depthwise", "depthwise"]
+    assert [x.shape[1:3] for x in teacher.maps] == [teacher.places[0].hw,
+                                                    *(p.out_hw for p in teacher.places)]
+    assert teacher.answers.shape[1] == 2058 * 90 # anchors and classes
+
+
 @pytest.mark.quick
 def test_a_study_without_a_choice_is_called_as_before():
     from edgetpu_repro.search.distil import Lesson, MatrixSettings
@@ -281,7 +314,8 @@ def test_a_worker_ends_at_the_first_signal_even_where_it_is_lost(lab, tmp_path):
 
 @pytest.mark.parametrize("other, said", [
     (dict(model=None), "is no registered network of blocks"),
-    (dict(model="spaghettinet_edgetpu_s"), "is no classifier made of blocks"),
+    (dict(model="ssd_mobilenet_edgetpu"), "does not begin with blocks in a row"),
+    (dict(model="spaghettinet_edgetpu_s"), "does not fit"),
     (dict(model="mobilenet_edgetpu"), "does not fit"),
     (dict(teacher="small.json"), "is neither a .keras nor a .tflite file"),
     (dict(images="few"), "holds 5 pictures; 24 are the fewest"),

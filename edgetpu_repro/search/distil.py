@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MOST_FOR_STATISTICS', 'SMALL', 'SETTLING', 'FIRST', 'KINDS_OF_JOBS', 'Target', 'target_of', 'student',
            'small_teacher', 'drawn_pictures', 'Lesson', 'crops', 'squared_error', 'learn', 'distilled', 'unexplained',
-           'divergence', 'agreement', 'in_batches', 'judged', 'rest_of', 'Job', 'jobs_of', 'MatrixSettings',
-           'ListedSpace', 'JobSpace', 'ListedStudy', 'Matrix', 'open_listed', 'open_matrix', 'Distillation',
-           'weights_file', 'keep_weights', 'ListedWorker', 'Distiller', 'start_matrix']
+           'divergence', 'detections_divergence', 'agreement', 'in_batches', 'judged', 'rest_of', 'Job', 'jobs_of',
+           'MatrixSettings', 'ListedSpace', 'JobSpace', 'ListedStudy', 'Matrix', 'open_listed', 'open_matrix',
+           'Distillation', 'weights_file', 'keep_weights', 'ListedWorker', 'Distiller', 'start_matrix']
 
 # %% ../../nbs/search/09_distil.ipynb #d003
 from dataclasses import asdict, dataclass, replace
@@ -189,12 +189,24 @@ def divergence(p, q) -> np.ndarray: # (n,) nats
     p, q = np.float64(p), np.maximum(np.float64(q), 1e-12)
     return (p * np.log(np.maximum(p, 1e-12) / q)).sum(1)
 
+
+def detections_divergence(p, q) -> np.ndarray: # (n,) nats
+    """The same of a detector's answers: a class at an anchor is there or is not.
+
+    The divergence of two such answers (Bernoulli), summed over all anchors and classes.
+    """
+    def of_picture(p, q):
+        p, q = (np.clip(np.float64(x), 1e-12, 1 - 1e-12) for x in (p, q))
+        return (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum()
+    return np.array([of_picture(*pair) for pair in zip(p, q)])
+
 # %% ../../nbs/search/09_distil.ipynb #d012a
 def agreement(
     answers, found, # (n, classes) each: of the trained network, of another
+    diverge=divergence, # Function of both -> (n,)
 ) -> tuple: # (kl, kl_se and same_class, the divergence of each picture)
     "How far a network's answers are from the trained one's."
-    kls, same = divergence(answers, found), found.argmax(1) == answers.argmax(1)
+    kls, same = diverge(answers, found), found.argmax(1) == answers.argmax(1)
     return dict(kl=float(kls.mean()), kl_se=float(kls.std(ddof=1) / len(kls)**0.5),
                 same_class=float(same.mean())), kls
 
@@ -214,16 +226,17 @@ def judged(
     outputs:np.ndarray, # Of a candidate on the pictures that judge
     rest, # Keras model of what follows the place
     answers:np.ndarray, # The whole network's probabilities, of all pictures or of the first
+    diverge=divergence, # As `agreement` takes it
 ) -> dict: # left, kl, kl_se, same_class, kls
     "What a candidate is worth."
-    found, kls = agreement(answers, in_batches(rest, outputs[:len(answers)]))
+    found, kls = agreement(answers, in_batches(rest, outputs[:len(answers)]), diverge)
     return dict(left=unexplained(features, place, outputs), **found,
                 kls=[float(f"{kl:.4g}") for kl in kls])
 
 
 def rest_of(teacher:Teacher, place:Place): # Keras model
     "What follows a place, as a network of its own."
-    return keras.Model(teacher.maps[place.number + 1], teacher.model.output)
+    return keras.Model(teacher.maps[place.number + 1], teacher.answers)
 
 # %% ../../nbs/search/09_distil.ipynb #d017
 @dataclass(frozen=True)
@@ -393,6 +406,7 @@ class Distillation:
     def __post_init__(self):
         self.places, self.rests = self.teacher.places, {}
         self.answers = self.features.answers("judge")[:self.lesson.answers]
+        self.diverge = detections_divergence if self.teacher.detects else divergence
 
     def rest(self, place:Place):
         "What follows a place, made once."
@@ -408,7 +422,8 @@ class Distillation:
             model = distilled(self.features, place, block, self.lesson, job.seed)
             outputs = in_batches(model, outputs)
             keep_weights(weights_file(self.folder, job), model)
-        found = judged(self.features, place, np.float32(outputs), self.rest(place), self.answers)
+        asked = self.features, place, np.float32(outputs), self.rest(place), self.answers
+        found = judged(*asked, self.diverge)
         keras.utils.clear_session() # or each training makes the process larger
         give_back_memory()
         return found | cost_at(place, block)

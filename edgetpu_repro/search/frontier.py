@@ -57,6 +57,9 @@ def table_of(
     rows:list, # of dicts: place, candidate, kl, of one seed each
 ) -> Table:
     "The table of what is known; `UsageError` where that is nothing."
+    if not isinstance(spec, Classifier):
+        raise UsageError(f"{spec.name} is no classifier: its candidates are judged one by one, "
+                         "and no network is put together")
     if not rows: raise UsageError("no candidate is finished yet")
     places, found = places_of(spec), defaultdict(list)
     for row in rows: found[row["place"], row["candidate"]].append(row["kl"])

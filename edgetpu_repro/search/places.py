@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['GROUP_SIZES', 'KERNELS', 'EXPANSIONS', 'SKIP', 'FEWEST', 'JUDGES', 'BATCH', 'LARGEST', 'Place', 'places_of',
-           'kinds_at', 'candidate_name', 'candidates_at', 'cost_at', 'recognise', 'Teacher', 'last_layer',
-           'open_teacher', 'pictures_in', 'split_pictures', 'read_batch', 'as_input', 'Features', 'fingerprint',
-           'make_features']
+           'kinds_at', 'candidate_name', 'candidates_at', 'cost_at', 'recognise', 'Teacher', 'open_teacher',
+           'pictures_in', 'split_pictures', 'read_batch', 'as_input', 'Features', 'fingerprint', 'make_features']
 
 # %% ../../nbs/search/08_places.ipynb #p003
 import hashlib, json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from ..measure.workload import operator_table, outside
 from ..models.block import Block, block_kinds
 from ..models.costs import block_operators, convolutions, total
 from ..models.families import Classifier, blocks_with_input
+from ..models.heads import SpaghettiNet, parse_layer
 from ..models.specs import SPECS, VARIANTS, build_model, resolve_spec
 from ..tflite.file import TFLiteFile
 from ..weights.graphs import file_graph, read_graph
@@ -40,6 +40,7 @@ class Place:
     block:Block              # the network's own
     channels:int             # of its input
     hw:tuple                 # (height, width) of its input
+    layer:str = field(default="", repr=False) # of the network in Keras, with the block's output
 
     @property
     def adds(self) -> bool:
@@ -51,12 +52,55 @@ class Place:
         "The size of its output."
         return tuple(-(-side // self.block.stride) for side in self.hw)
 
+# %% ../../nbs/search/08_places.ipynb #p005b
+def _place(number, block, channels, hw, name:str, end:str="project_norm") -> Place:
+    "A place whose layers have names that begin so."
+    last = "add" if block.has_skip(channels) else end
+    return Place(number, block, channels, hw, f"{name}_{last}")
 
-def places_of(spec:Classifier) -> list: # of `Place`
-    "The places of a network of blocks; `UsageError` where it is none."
-    if not isinstance(spec, Classifier):
-        raise UsageError(f"{spec.name} is no classifier made of blocks, and has no places")
-    return [Place(i, block, channels, hw) for i, block, channels, hw in blocks_with_input(spec)]
+
+def places_of(
+    spec, # `Classifier` or `SpaghettiNet`
+) -> list: # of `Place`
+    "The blocks in a row that a network begins with; `UsageError` where there are none."
+    if isinstance(spec, Classifier):
+        return [_place(*found, f"block{found[0]:02d}") for found in blocks_with_input(spec)]
+    if isinstance(spec, SpaghettiNet): return _detector_places(spec)
+    raise UsageError(f"{spec.name} does not begin with blocks in a row, and has no places")
+
+# %% ../../nbs/search/08_places.ipynb #p008b
+def _first_nodes(spec:SpaghettiNet) -> list: # of `Node`
+    "The nodes behind the stem that all else comes through."
+    row, last = [], "s0"
+    while last not in spec.outputs:
+        users = [node for node in spec.nodes if last in node.sources]
+        if len(users) != 1 or len(users[0].sources) > 1: break
+        row += users
+        last = row[-1].name
+    return row
+
+
+def _block_of(text:str, channels:int, out:int, adds:bool) -> Block:
+    "A layer of a node; `UsageError` where it is no block."
+    kind, numbers = parse_layer(text)
+    if kind == "s": raise UsageError(f"{text} is no block")
+    kernel, expand, stride, *groups = numbers
+    same = dict(kernel=kernel, expand=expand, stride=stride, out=out, id_skip=adds)
+    if not groups: return Block("dw", **same)
+    return Block("fused_grouped", group_size=channels * expand // groups[0], **same)
+
+# %% ../../nbs/search/08_places.ipynb #p008c
+def _detector_places(spec:SpaghettiNet) -> list: # of `Place`
+    "The places of a detector."
+    found, channels, size = [], spec.stem, -(-spec.image_size // 2)
+    for node in _first_nodes(spec):
+        for i, text in enumerate(node.layers):
+            block = _block_of(text, channels, node.width, i > 0)
+            at = len(found), block, channels, (size, size)
+            found.append(_place(*at, f"{node.name}_{i}", "projection_norm"))
+            channels, size = node.width, found[-1].out_hw[0]
+    if not found: raise UsageError(f"behind its stem {spec.name} has no blocks in a row")
+    return found
 
 # %% ../../nbs/search/08_places.ipynb #p010
 GROUP_SIZES, KERNELS, EXPANSIONS = (32, 64, 128), (3, 5), (4, 8) # of candidates
@@ -127,7 +171,10 @@ def recognise(
     path, # A '.tflite' file
 ) -> Classifier:
     "The registered network of blocks that a file holds; `UsageError` where there is none."
-    theirs = Counter(c.kernel.shape for c in read_graph(path, file_graph).values())
+    try: graph = read_graph(path, file_graph)
+    except UsageError as e:
+        raise UsageError(f"{e}; say with --model which network it is") from None
+    theirs = Counter(c.kernel.shape for c in graph.values())
     known = [*SPECS.values(), *(v.spec for v in VARIANTS.values())]
     for spec in (s for s in known if isinstance(s, Classifier)):
         ours = _kernel_shapes(spec)
@@ -140,7 +187,7 @@ def recognise(
 class Teacher:
     "A trained network and its places."
     path:Path                # a '.tflite' file
-    spec:Classifier          # with the size of its images and its number of classes
+    spec:object              # with the size of its images and its number of classes
     model:object             # Keras, float
 
     @property
@@ -151,23 +198,29 @@ class Teacher:
         "The size of its images."
         return (self.spec.image_size,) * 2
 
+    @property
+    def detects(self) -> bool: return isinstance(self.spec, SpaghettiNet)
+
     @cached_property
     def maps(self) -> list: # of Keras tensors
         "The input of the first block, and the output of every block."
-        start = self.model.get_layer("stem_relu").output
-        return [start, *(self.model.get_layer(last_layer(p)).output for p in self.places)]
+        start = "stem_relu6" if self.detects else "stem_relu"
+        names = [start, *(p.layer for p in self.places)]
+        return [self.model.get_layer(name).output for name in names]
 
-
-def last_layer(place:Place, prefix:str="block") -> str:
-    "The name of the layer whose output is a block's."
-    return f"{prefix}{place.number:02d}_{'add' if place.adds else 'project_norm'}"
+    @cached_property
+    def answers(self): # Keras tensor, (n, probabilities)
+        "Probabilities of classes; of a detector, of each object class at each anchor, in a row."
+        if not self.detects: return self.model.output
+        scores = keras.ops.sigmoid(self.model.output["class_logits"][..., 1:])
+        return keras.layers.Flatten()(scores)
 
 # %% ../../nbs/search/08_places.ipynb #p019b
 def open_teacher(
     path, # A '.tflite' file
     model=None, # Name or JSON file of what it is; None: read off its convolutions
 ) -> Teacher:
-    "A trained network of blocks in float; `UsageError` where a file is none."
+    "A trained network of blocks in float; `UsageError` where a file is none. Detectors are named."
     path = Path(path)
     if not path.is_file(): raise UsageError(f"{path} is not a file")
     if path.suffix != ".tflite": raise UsageError(f"{path} is no .tflite file")
@@ -175,6 +228,7 @@ def open_teacher(
     places_of(spec)
     about = TFLiteFile.open(path).description
     (_, height, width, _), (*_, classes) = (about[k][0]["shape"] for k in ("inputs", "outputs"))
+    if isinstance(spec, SpaghettiNet): classes = spec.num_classes # a file gives what was detected
     if height != width: raise UsageError(f"{path} takes images of {height}x{width}, not squares")
     spec = replace(spec, image_size=height, num_classes=classes)
     network = build_model(spec)
@@ -286,7 +340,7 @@ def make_features(
         if note.exists():
             if read_json(note) == about: return Features(folder)
             raise UsageError(f"{folder} holds feature maps of another teacher or of other pictures")
-        maps = keras.Model(teacher.model.input, [*teacher.maps, teacher.model.output])
+        maps = keras.Model(teacher.model.input, [*teacher.maps, teacher.answers])
         for part, paths in (("learn", learn), ("judge", judge)):
             _write_maps(maps, paths, folder/part)
         write_text(note, json.dumps(about) + "\n")

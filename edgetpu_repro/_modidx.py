@@ -2945,6 +2945,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                     'edgetpu_repro/show/layers.py'),
                                            'edgetpu_repro.show.layers.draw_files': ( 'show/layers.html#draw_files',
                                                                                      'edgetpu_repro/show/layers.py'),
+                                           'edgetpu_repro.show.layers.draw_gains': ( 'show/layers.html#draw_gains',
+                                                                                     'edgetpu_repro/show/layers.py'),
                                            'edgetpu_repro.show.layers.draw_kept': ( 'show/layers.html#draw_kept',
                                                                                     'edgetpu_repro/show/layers.py'),
                                            'edgetpu_repro.show.layers.draw_ranges': ( 'show/layers.html#draw_ranges',

@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import shutil
+import signal
 
 import keras
 import numpy as np
 import pytest
 from conftest import BIN, ROOT, call
 from test_cli import one_line
-from test_train import MODEL, SMALL, curve_of, weights
+from test_train import MODEL, SMALL, curve_of, stopped, weights
 
 from edgetpu_repro.cli.main import answer
 from edgetpu_repro.core.errors import UsageError
@@ -150,6 +151,15 @@ def test_stopped_and_gone_on_it_is_the_same(start, aware, tmp_path, monkeypatch)
     for a, b in zip(weights(aware), weights(tmp_path / MODEL)): np.testing.assert_array_equal(a, b)
     assert ranges_path(tmp_path / MODEL).read_text() == ranges_path(aware).read_text()
     assert curve_of(tmp_path) == curve_of(aware.parent)
+
+
+def test_killed_and_gone_on_it_is_the_same(start, aware, tmp_path):
+    words = (*AWARE, "--start", start)
+    child, said = stopped(tmp_path, signal.SIGKILL, 4, words)
+    assert child.returncode == -signal.SIGKILL and not (tmp_path / "train.json").exists(), said
+    run(*words, "--model_dir", tmp_path)
+    for a, b in zip(weights(aware), weights(tmp_path / MODEL)): np.testing.assert_array_equal(a, b)
+    assert ranges_path(tmp_path / MODEL).read_text() == ranges_path(aware).read_text()
 
 
 def test_export_takes_the_ranges(aware, inside, tmp_path):

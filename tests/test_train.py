@@ -72,9 +72,9 @@ def curve_of(folder):
     return json.loads((folder / "train.json").read_text())["numbers"]["curve"]
 
 
-def stopped(folder, number, step):
+def stopped(folder, number, step, words=TINY):
     "Start the same training, and send a signal after a checkpoint of this step; process, stderr."
-    command = [BIN / "edgetpu-repro", *map(str, TINY), "--model_dir", folder, "--mode", "train"]
+    command = [BIN / "edgetpu-repro", *map(str, words), "--model_dir", folder, "--mode", "train"]
     child = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -442,7 +442,12 @@ def test_jax_trains_without_tensorflow(tmp_path, no_tensorflow):
     assert alone.returncode == 0 and "top-1" in alone.stdout, alone.stderr[-2000:]
     words = (BIN / "edgetpu-repro", *JAX_ALONE, "--mode", "train", "--model_dir", two)
     assert all("2 processes" in out for out in two_processes(tmp_path, *words, **no_tensorflow))
-    for folder in (one, two):
+    start = ("--quantize_aware", "--start", one / MODEL, "--model_dir", tmp_path / "aware")
+    aware = call(BIN / "edgetpu-repro", *JAX_ALONE, *start, env=no_tensorflow)
+    assert aware.returncode == 0 and "top-1" in aware.stdout, aware.stderr[-2000:]
+    ranges = json.loads((tmp_path / "aware/small.ranges.json").read_text())["ranges"].values()
+    assert len(ranges) > 10 and all(low <= 0 < high for low, high in ranges)
+    for folder in (one, two, tmp_path / "aware"):
         (epoch,) = curve_of(folder)
         assert np.isfinite(epoch["loss"])
         assert all(np.isfinite(w).all() for w in weights(folder / MODEL))

@@ -8,17 +8,15 @@ import signal
 import keras
 import numpy as np
 import pytest
-from conftest import BIN, ROOT, call
+from conftest import BIN, ROOT, SMALL_DETECTOR, SMALL_SEGMENTER, call, warm
 from test_cli import one_line
 from test_train import MODEL, SMALL, curve_of, stopped, weights
 
-from edgetpu_repro.cli.main import answer
 from edgetpu_repro.core.errors import UsageError
 from edgetpu_repro.core.settings import TrainSettings
 from edgetpu_repro.models.specs import build_model
 from edgetpu_repro.tflite.export import Exporter
 from edgetpu_repro.tflite.options import ExportOptions
-from edgetpu_repro.train import loop
 from edgetpu_repro.train.quantize_aware import (
     check_quantize_aware, observed_ranges, quantize_aware, ranges_path)
 from edgetpu_repro.weights.graphs import FilePlaces
@@ -58,7 +56,7 @@ def scales(graph):
 
 @pytest.mark.parametrize("name, size, group_conv", [
     (SPEC, 32, "slices"), (SPEC, 32, "native"),
-    ("spaghettinet_edgetpu_s", 64, "slices"), ("autoseg_edgetpu_xs", 64, "slices"),
+    (SMALL_DETECTOR, 64, "slices"), (SMALL_SEGMENTER, 64, "slices"),
 ])
 def test_the_file_computes_what_training_does(name, size, group_conv):
     model, images = drawn(name, size, group_conv)
@@ -101,23 +99,23 @@ def compare(network, model, file, image, owner):
     assert np.mean([a for a, _ in far]) < 0.7 * np.mean([b for _, b in far])
 
 
-def run(*words): assert answer([str(word) for word in words]) == 0
+def done(result): assert result.returncode == 0, result.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(cli, tmp_path_factory):
     "A float model to start from."
     folder = tmp_path_factory.mktemp("float")
-    run(*TINY, "--model_dir", folder)
+    done(cli(*TINY, "--model_dir", folder))
     assert not ranges_path(folder / MODEL).exists(), "a float training has none"
     return folder / MODEL
 
 
 @pytest.fixture(scope="module")
-def aware(start, tmp_path_factory):
+def aware(start, cli, tmp_path_factory):
     "The same, trained on with quantisation."
     folder = tmp_path_factory.mktemp("aware")
-    run(*AWARE, "--start", start, "--model_dir", folder)
+    done(cli(*AWARE, "--start", start, "--model_dir", folder))
     return folder / MODEL
 
 
@@ -132,47 +130,52 @@ def test_it_is_an_ordinary_model_with_ranges_beside(start, aware):
     assert all(low <= 0 <= high for low, high in note["ranges"].values())
 
 
-def test_stopped_and_gone_on_it_is_the_same(start, aware, tmp_path, monkeypatch):
-    class Stopped(Exception): "As a kill, in the middle of an epoch."
+STOPPED = """
+import sys
+from edgetpu_repro.cli.main import main
+from edgetpu_repro.train import loop
+original = loop._Keeper.on_train_batch_end
 
-    def stop(self, batch, logs=None):
-        original(self, batch, logs)
-        if self.step != 6: return
-        self.save()
-        raise Stopped
+def stop(self, batch, logs=None):
+    original(self, batch, logs)
+    if self.step != 6: return
+    self.save()
+    sys.exit(7) # as a kill, in the middle of an epoch
 
-    original = loop._Keeper.on_train_batch_end
+loop._Keeper.on_train_batch_end = stop
+main(sys.argv[1:])
+"""
+
+
+def test_stopped_and_gone_on_it_is_the_same(start, aware, cli, tmp_path):
+    (tmp_path / "stopped.py").write_text(STOPPED)
     words = (*AWARE, "--start", start, "--model_dir", tmp_path)
-    monkeypatch.setattr(loop._Keeper, "on_train_batch_end", stop)
-    with pytest.raises(Stopped): run(*words)
-    monkeypatch.undo()
+    assert warm("script", tmp_path / "stopped.py", *words).returncode == 7
     assert list(tmp_path.glob("*.checkpoints/step-000000006.npz"))
-    run(*words)
+    done(cli(*words))
     for a, b in zip(weights(aware), weights(tmp_path / MODEL)): np.testing.assert_array_equal(a, b)
     assert ranges_path(tmp_path / MODEL).read_text() == ranges_path(aware).read_text()
     assert curve_of(tmp_path) == curve_of(aware.parent)
 
 
-def test_killed_and_gone_on_it_is_the_same(start, aware, tmp_path):
+def test_killed_and_gone_on_it_is_the_same(start, aware, cli, tmp_path):
     words = (*AWARE, "--start", start)
     child, said = stopped(tmp_path, signal.SIGKILL, 4, words)
     assert child.returncode == -signal.SIGKILL and not (tmp_path / "train.json").exists(), said
-    run(*words, "--model_dir", tmp_path)
+    done(cli(*words, "--model_dir", tmp_path))
     for a, b in zip(weights(aware), weights(tmp_path / MODEL)): np.testing.assert_array_equal(a, b)
     assert ranges_path(tmp_path / MODEL).read_text() == ranges_path(aware).read_text()
 
 
-def test_export_takes_the_ranges(aware, inside, tmp_path):
-    done = inside(*EXPORT, aware, "--output_dir", tmp_path)
-    assert done.returncode == 0, done
+def test_export_takes_the_ranges(aware, cli, tmp_path):
+    done(cli(*EXPORT, aware, "--output_dir", tmp_path))
     (path,) = tmp_path.glob("*.tflite")
     assert json.loads(path.with_name(f"{path.name}.json").read_text())["ranges"] == "file"
     known = json.loads(ranges_path(aware).read_text())["ranges"].values()
     steps = np.array([(high - low) / 255 for low, high in known])
     for tensor, scale, _ in scales(FilePlaces(path).graph):
         assert np.abs(steps / scale - 1).min() < 1e-5, tensor
-    again = inside(*EXPORT, aware, "--ranges", "calibrate", "--output_dir", tmp_path / "other")
-    assert again.returncode == 0, again
+    done(cli(*EXPORT, aware, "--ranges", "calibrate", "--output_dir", tmp_path / "other"))
     assert (tmp_path / "other" / path.name).read_bytes() != path.read_bytes()
 
 
@@ -181,25 +184,25 @@ def test_export_takes_the_ranges(aware, inside, tmp_path):
     ('{"ranges": {"image": [-1, 1]}}', "the ranges are of another model than small"),
     ("[]", "is not readable as the ranges of a training"),
 ])
-def test_bad_ranges(aware, inside, tmp_path, ranges, words):
+def test_bad_ranges(aware, cli, tmp_path, ranges, words):
     path = tmp_path / MODEL
     for name in (MODEL, "experiment.json"): shutil.copy(aware.with_name(name), tmp_path / name)
     ranges_path(path).write_text(ranges)
-    one_line(inside(*EXPORT, path, "--output_dir", tmp_path / "out"), words)
+    one_line(cli(*EXPORT, path, "--output_dir", tmp_path / "out"), words)
 
 
-def test_bad_starts(start, inside, tmp_path):
-    alone = inside(*AWARE, "--model_dir", tmp_path / "a")
+def test_bad_starts(start, cli, tmp_path):
+    alone = cli(*AWARE, "--model_dir", tmp_path / "a")
     one_line(alone, "starts from a trained model", "--start")
     model = keras.saving.load_model(start, compile=False)
     model.weights[0].assign(model.weights[0] * np.nan)
     model.save(tmp_path / "bad.keras")
     words = (*AWARE, "--start", tmp_path / "bad.keras", "--model_dir", tmp_path / "b")
-    one_line(inside(*words), "has weights that are not finite")
+    one_line(cli(*words), "has weights that are not finite")
     changes = (("precision=mixed_bfloat16", "float32"), ("freeze_body=true", "all layers"))
     for change, said in changes:
         words = (*AWARE, "--start", start, "--model_dir", tmp_path / "c", "--set", change)
-        one_line(inside(*words), "quantize_aware", said)
+        one_line(cli(*words), "quantize_aware", said)
 
 
 def test_what_int8_is_not_known_of_is_refused():

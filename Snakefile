@@ -8,6 +8,7 @@
 # build/PROFILE only, so that `edgetpu-repro compare` can set it beside what is committed.
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, "tools")
@@ -336,8 +337,19 @@ if PROFILE.distil:
     rule distil_matrix:
         input: **source("runs/distil")
         output: PAPERS.records("distil/*")
-        params: **given("runs/distil", [PROFILE.distil])
+        params: **given("runs/distil", [replace(PROFILE.distil, others=())])
         log: log_of("distil_matrix")
+        threads: PROFILE.threads
+        resources: host=1, mem_mb=6000, runtime=600
+        shell: RUN
+
+
+if PROFILE.distil and PROFILE.distil.others:
+    rule distil_others:
+        input: **source("runs/distil_teachers")
+        output: PAPERS.records("distil_teachers/*")
+        params: **given("runs/distil_teachers", [PROFILE.distil])
+        log: log_of("distil_others")
         threads: PROFILE.threads
         resources: host=1, mem_mb=6000, runtime=600
         shell: RUN

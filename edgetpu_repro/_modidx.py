@@ -548,6 +548,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                  'edgetpu_repro/core/settings.py'),
                                              'edgetpu_repro.core.settings.DistilPlan': ( 'core/settings.html#distilplan',
                                                                                          'edgetpu_repro/core/settings.py'),
+                                             'edgetpu_repro.core.settings.DistilStudy': ( 'core/settings.html#distilstudy',
+                                                                                          'edgetpu_repro/core/settings.py'),
                                              'edgetpu_repro.core.settings.Profile': ( 'core/settings.html#profile',
                                                                                       'edgetpu_repro/core/settings.py'),
                                              'edgetpu_repro.core.settings.Profile.data_settings': ( 'core/settings.html#profile.data_settings',

@@ -148,6 +148,8 @@ class Manifest:
             "benchmark/studied": self.studied,
             "benchmark/paired": self.paired,
             "distil/*": ["matrix", "networks"] if self.profile.distil else [],
+            "distil_teachers/*":
+                [s.name for s in self.profile.distil.others] if self.profile.distil else [],
             "evaluate/first": masked[:1],
             "evaluate/rounded": self.trained() if self.profile.repeats.roundings else [],
             "finetune/*": FINETUNED,

@@ -35,6 +35,7 @@ SHOWN = {
     "runs/search": "search_evolution",
     "runs/search_repeat": "search_repeat_evolution",
     "runs/distil": "distil_matrix",
+    "runs/distil_teachers": "distil_others",
     "runs/quantize_aware": "quantize_aware_mobilenet_edgetpu_v2_xs",
     "runs/search_ablation": "search_ablation_mobilenet_edgetpu_v2_xs_dw",
 }
@@ -56,6 +57,7 @@ STUDIES = (
     "search_ablation",
     "search_targets",
     "distil",
+    "distil_teachers",
 )
 FIRST_SEARCH = ("longer", "random", "evolution", "reference") # with its finalists, one run
 

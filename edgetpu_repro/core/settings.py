@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TfdsName', 'Split', 'Shares', 'Factors', 'Expectations', 'plain_name', 'DataSettings', 'TrainSettings',
            'TimedSettings', 'TaskSettings', 'BenchmarkSettings', 'BlocksSettings', 'ReleasedSettings', 'RepeatSettings',
-           'SearchPlan', 'DistilPlan', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
+           'SearchPlan', 'DistilStudy', 'DistilPlan', 'Profile', 'config_folder', 'list_profiles', 'load_profile']
 
 # %% ../../nbs/core/04_settings.ipynb #c002
 import fnmatch, re
@@ -214,6 +214,17 @@ class SearchPlan(Fields):
     toy_seeds:Count = 8            # of each controller on the toy
     toy_evaluations:Count = 500    # likewise
 
+# %% ../../nbs/core/04_settings.ipynb #ds00
+@dataclass(frozen=True)
+class DistilStudy(Fields):
+    "A further study of plain candidates in places: another teacher, fewer pictures, more seeds."
+    name:Name
+    teacher:Name|None = None       # a released file's model; None: the plan's
+    learn:Count|None = None        # first so many pictures to learn from; None: all
+    places:tuple[Natural, ...] = () # only these; all if empty
+    kinds:tuple[Name, ...] = ()    # of candidates; all if empty
+    seeds:Count = 1                # of each candidate
+
 # %% ../../nbs/core/04_settings.ipynb #ds01
 @dataclass(frozen=True)
 class DistilPlan(Fields):
@@ -236,6 +247,7 @@ class DistilPlan(Fields):
     tunings:Count = 2              # of each finalist, with other orders of the pictures
     controller_seeds:Count = 40    # of each controller on the table
     evaluations:Count = 500        # likewise
+    others:tuple[DistilStudy, ...] = () # further studies, steps and batch as above
 
 # %% ../../nbs/core/04_settings.ipynb #c021
 Expectations = dict[str, dict[str, dict[str, Bounds]]] # {task: {number: {pattern: [low, high]}}}

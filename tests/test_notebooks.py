@@ -237,7 +237,8 @@ def test_a_damaged_record_is_named(tmp_path, warm_kernels):
     assert not (tmp_path / "figures").exists()
 
 
-READS = {"quantizers": f"build/smoke/weights/{TINY}.keras"} # of what the workflow makes
+READS = dict.fromkeys( # of what the workflow makes
+    ("quantizers", "quantize_aware"), f"build/smoke/weights/{TINY}.keras")
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,22 @@ def test_the_default_quantizer_was_measured_on_every_classifier():
     assert sum(kept) / len(kept) >= 0.98
 
 
+def test_quantize_aware_started_from_the_weights_that_were_evaluated():
+    "And took no more than a quarter longer for a step."
+    found = {r["name"]: r for r in read_records("default", "quantize_aware", committed=True)}
+    evaluated = {r["name"]: r for r in read_records("default", "evaluate", committed=True)}
+    assert set(found) == set(evaluated)
+    for name, r in found.items():
+        metric, numbers = r["parameters"]["metric"], evaluated[name]["numbers"]
+        variant = "default_" if metric == "miou" else ""
+        for kind in ("float", "int8"):
+            start = r["numbers"]["ways"][f"start {kind}"][metric]
+            assert abs(start - numbers[f"{kind}_{variant}{metric}"]) < 1e-6, (name, kind)
+        seconds = [r["numbers"]["trained"][f"{kind} epoch"]["step_cpu_seconds"]
+                   for kind in ("aware", "float")]
+        assert seconds[0] < 1.25 * seconds[1], name
+
+
 def test_published_weights_are_a_better_start():
     best = {}
     for r in read_records("cifar10", "finetune", committed=True):

@@ -346,19 +346,21 @@ def test_a_training_may_start_from_a_detector_of_other_classes(trained, capfd):
         assert np.array_equal(got, wanted)
 
 
-def test_a_detector_trains_with_the_rounding_in_its_way(trained, tmp_path):
+def test_a_detector_trains_with_the_rounding_in_its_way(trained, cli, tmp_path):
     changes = [word for change in SMALL for word in ("--set", change)]
-    answered("train", "--experiment_type", SMALL_DETECTOR, "--profile", "smoke", "--quantize_aware",
-             "--start", trained / f"{MODEL}.keras", "--model_dir", tmp_path, *changes,
-             "--set", "epochs=1")
+    done = cli("train", "--experiment_type", SMALL_DETECTOR, "--profile", "smoke",
+               "--quantize_aware", "--start", trained / f"{MODEL}.keras", "--model_dir", tmp_path,
+               *changes, "--set", "epochs=1")
+    assert done.returncode == 0, done.stderr
     curve = json.loads((tmp_path / "train.json").read_text())["numbers"]["curve"]
     assert np.isfinite(curve[0]["loss"]) and len(curve) == 1
     reach = json.loads((tmp_path / f"{MODEL}.ranges.json").read_text())["ranges"]
     steps = np.array([(high - low) / 255 for low, high in reach.values()])
-    answered("export", "--model_name", SMALL_DETECTOR, "--ckpt_path", tmp_path / f"{MODEL}.keras",
-             "--output_dir", tmp_path, "--image_size", 64, "--num_classes", 10, "--quantize",
-             "--num_calibration_steps", 4, "--allow_degraded",
-             "--finalize_method", "none", "--finalize_method", "nms")
+    done = cli("export", "--model_name", SMALL_DETECTOR, "--ckpt_path", tmp_path / f"{MODEL}.keras",
+               "--output_dir", tmp_path, "--image_size", 64, "--num_classes", 10, "--quantize",
+               "--num_calibration_steps", 4, "--allow_degraded",
+               "--finalize_method", "none", "--finalize_method", "nms")
+    assert done.returncode == 0, done.stderr
     for kind in ("int8", "nms_int8"):
         path = tmp_path / f"{MODEL}_{kind}.tflite"
         assert json.loads(path.with_name(f"{path.name}.json").read_text())["ranges"] == "file"

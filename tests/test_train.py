@@ -256,10 +256,10 @@ def test_a_model_of_other_classes_is_refused(cli, tmp_path):
 
 RATE = 0.5
 BACKENDS = [b for b in ("tensorflow", "jax", "torch") if importlib.util.find_spec(b)]
-# Three steps by the same code as always, and three that learn nothing; dropout off, for backends
-# draw other numbers. {setup} is run first. `test_the_updates_show` says that the learning rate is
-# large enough for the updates to be seen. The model is small, to be traced in no time; it has each
-# kind of layer that training treats in its own way.
+# Three steps by the same code as always, for each rate, with given or fresh weights; dropout off,
+# for backends draw other numbers. {setup} is run first. `test_the_updates_show` says that the
+# learning rate is large enough for the updates to be seen. The model is small, to be traced in no
+# time; it has each kind of layer that training treats in its own way.
 CURVE = """
 import os, sys
 {setup}
@@ -286,8 +286,8 @@ def build():
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, keras.layers.Dense(4, "softmax")(x), name="small")
 
-for rate in {rates}:
-    with devices({strategy!r}):
+with devices({strategy!r}):
+    for rate, fresh in {runs}:
         keras.utils.set_random_seed(3)
         model = build()
         shapes = np.random.default_rng(1)
@@ -296,7 +296,7 @@ for rate in {rates}:
         drawn = []
         for v, w in weights:
             drawn.append(w if v.path.endswith(fixed) else shapes.normal(0, 0.2, w.shape))
-        if not {fresh}: model.set_weights(drawn)
+        if not fresh: model.set_weights(drawn)
         recipe = dict(optimizer="sgd", learning_rate=rate, warmup_epochs=0.25)
         settings = TrainSettings(epochs=1, batch_size=8, **recipe)
         losses = []
@@ -304,9 +304,9 @@ for rate in {rates}:
         def note(batch, logs): losses.append(float(logs["loss"]))
 
         each = keras.callbacks.LambdaCallback(on_train_batch_end=note)
-        path = sys.argv[1] + str(rate) + ".keras"
+        path = f"{{sys.argv[1]}}{{rate}}{{fresh}}.keras"
         train_model(model, images, settings, 0, path, verbose=0, callbacks=[each])
-    print("CURVE", *losses)
+        print("CURVE", *losses)
 """
 STILL = 1e-12  # a learning rate that learns nothing
 
@@ -319,9 +319,12 @@ def losses(output):
     ]
 
 
-def curves(tmp_path, backend, strategy="off", setup="", rates=(RATE,), fresh=False):
-    "For each rate the loss after every step, as a running mean."
-    code = CURVE.format(strategy=strategy, setup=setup, rates=rates, fresh=fresh)
+GIVEN, FRESH = ((RATE, fresh) for fresh in (False, True)) # runs: (rate, whether weights are fresh)
+
+
+def curves(tmp_path, backend, strategy="off", setup="", runs=(GIVEN,)):
+    "For each run the loss after every step, as a running mean."
+    code = CURVE.format(strategy=strategy, setup=setup, runs=runs)
     result = call(
         BIN / "python",
         "-c",
@@ -335,12 +338,18 @@ def curves(tmp_path, backend, strategy="off", setup="", rates=(RATE,), fresh=Fal
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    return curves(tmp_path_factory.mktemp("one"), "tensorflow", rates=(RATE, STILL))
+    return curves(tmp_path_factory.mktemp("one"), "tensorflow", runs=(GIVEN, (STILL, False)))
 
 
 @pytest.fixture(scope="module")
 def on_one_device(one_device):
     return one_device[0]
+
+
+@pytest.fixture(scope="module")
+def on_jax(tmp_path_factory):
+    "Given and fresh weights, in one process."
+    return curves(tmp_path_factory.mktemp("jax"), "jax", runs=(GIVEN, FRESH))
 
 
 def test_the_updates_show(one_device):
@@ -349,8 +358,10 @@ def test_the_updates_show(one_device):
 
 
 @pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "tensorflow"])
-def test_backends_train_alike(tmp_path, on_one_device, backend):
-    np.testing.assert_allclose(curves(tmp_path, backend)[0], on_one_device, rtol=2e-3)
+def test_backends_train_alike(tmp_path, on_one_device, backend, request):
+    if backend == "jax": found = request.getfixturevalue("on_jax")
+    else: found = curves(tmp_path, backend)
+    np.testing.assert_allclose(found[0], on_one_device, rtol=2e-3)
 
 
 TWO = {
@@ -396,15 +407,21 @@ def two_processes(folder, *command, **environment):
     return found
 
 
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory):
+    "What each process computes of both runs."
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "train.py"
+    script.write_text(CURVE.format(strategy="mirrored", setup="", runs=(GIVEN, FRESH)))
+    each = two_processes(folder, sys.executable, script, folder / "{process}")
+    return [losses(out) for out in each]
+
+
 @needs_jax
 @pytest.mark.parametrize("fresh", [False, True], ids=["given weights", "fresh weights"])
-def test_two_processes_train_as_one(tmp_path, on_one_device, fresh):
-    wanted = curves(tmp_path, "jax", fresh=True)[0] if fresh else on_one_device
-    code = CURVE.format(strategy="mirrored", setup="", rates=(RATE,), fresh=fresh)
-    script = tmp_path / "train.py"
-    script.write_text(code)
-    for out in two_processes(tmp_path, sys.executable, script, tmp_path / "{process}"):
-        np.testing.assert_allclose(losses(out)[0], wanted, rtol=2e-3)
+def test_two_processes_train_as_one(on_one_device, on_jax, in_two_processes, fresh):
+    wanted = on_jax[1] if fresh else on_one_device
+    for found in in_two_processes: np.testing.assert_allclose(found[fresh], wanted, rtol=2e-3)
 
 
 # A host with JAX alone.

@@ -46,14 +46,14 @@ def kernels(path):
     return {sign: c.kernel for sign, c in file_graph(path).items()}
 
 
-def test_a_round_trip_gives_the_same_answers(made, inside, tmp_path):
+def test_a_round_trip_gives_the_same_answers(made, cli, tmp_path):
     path, saved, images = made
     wanted, found = predictor(path)(images), {}
     for kind in ("file", "calibrate"):
         export = ("export", "--model_name", MODEL, "--ckpt_path", saved, "--quantize", *SCENES,
                   "--num_calibration_steps", 8, "--image_size", 32, "--allow_degraded")
         folder = tmp_path / kind
-        done = inside(*export, "--ranges", kind, "--output_dir", folder)
+        done = cli(*export, "--ranges", kind, "--output_dir", folder)
         assert done.returncode == 0, done
         file = folder / path.name
         card = json.loads(file.with_name(f"{file.name}.json").read_text())
@@ -73,7 +73,7 @@ def test_types_at_the_ends_do_not_matter(made, tmp_path):
         assert file_ranges(with_types(path, *ends)) == file_ranges(path)
 
 
-def test_bad_ranges(made, inside, tmp_path):
+def test_bad_ranges(made, tmp_path):
     path, saved, _ = made
     known = ranges_beside(saved)
     assert known == ranges_beside(path) and len(known) > 50
@@ -159,19 +159,19 @@ def uint8(made, tmp_path_factory):
     return path, import_released(MODEL, path, folder, 10, 32)[0], made[2]
 
 
-def exported(inside, saved, folder, *words):
+def exported(cli, saved, folder, *words):
     export = ("export", "--model_name", MODEL, "--ckpt_path", saved, "--quantize", *SCENES,
               "--num_calibration_steps", 8, "--image_size", 32, "--allow_degraded")
-    done = inside(*export, *words, "--output_dir", folder)
+    done = cli(*export, *words, "--output_dir", folder)
     assert done.returncode == 0, done
     file, = folder.glob("*.tflite")
     return file, json.loads(file.with_name(f"{file.name}.json").read_text()), done
 
 
-def test_integers_of_uint8_are_kept(uint8, inside, tmp_path):
+def test_integers_of_uint8_are_kept(uint8, cli, tmp_path):
     path, saved, images = uint8
     assert {str(t.dtype) for t in (TFLiteFile.open(path).inputs)} == {"uint8"}
-    file, card, _ = exported(inside, saved, tmp_path, "--ranges", "file")
+    file, card, _ = exported(cli, saved, tmp_path, "--ranges", "file")
     counts = card["integers"]
     assert counts["kernels"] == counts["recovered"] > 30
     assert 0 < counts["rounded"] < 0.1 * counts["channels"], "those that reach beyond 127"

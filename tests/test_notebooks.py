@@ -172,13 +172,15 @@ def test_blocks_are_judged_in_the_places_of_a_small_network():
     for name in ("matrix", "worths", "frontier"):
         assert (ROOT / f"build/smoke/figures/distil_{name}.png").stat().st_size > 10_000
     assert call(*step).stdout.strip() == "everything is there and up to date"
-    others = call(*step[:-1], "distil_others")
+    others = call(*step[:-1], "distil_teachers")
     assert others.returncode == 0, others.stderr[-3000:]
     found = json.loads((results / "records/distil_teachers/few.json").read_text())
     assert found["parameters"]["learn"] == 20 and found["parameters"]["plain"]
     rows = found["numbers"]["rows"]
     assert [(r["place"], r["candidate"], r["seed"]) for r in rows] == [
         (2, f"{kind}_k3_e4", seed) for seed in (0, 1) for kind in ("depthwise", "full")]
+    assert "not judged" in (results / "tables/distil_teachers_claims.csv").read_text()
+    assert (ROOT / "build/smoke/figures/distil_pictures.png").stat().st_size > 10_000
 
 
 def test_changing_a_figure_runs_only_that_figure_again(smoke):

@@ -2773,6 +2773,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                            'edgetpu_repro/show/distilled.py'),
                                               'edgetpu_repro.show.distilled.draw_matrix': ( 'show/distilled.html#draw_matrix',
                                                                                             'edgetpu_repro/show/distilled.py'),
+                                              'edgetpu_repro.show.distilled.draw_ratios': ( 'show/distilled.html#draw_ratios',
+                                                                                            'edgetpu_repro/show/distilled.py'),
                                               'edgetpu_repro.show.distilled.draw_worths': ( 'show/distilled.html#draw_worths',
                                                                                             'edgetpu_repro/show/distilled.py'),
                                               'edgetpu_repro.show.distilled.finalists_compared': ( 'show/distilled.html#finalists_compared',

@@ -1,6 +1,7 @@
 "Places of a trained network: candidates that learn to stand in them, the exact frontier, networks."
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 
@@ -56,13 +57,14 @@ def worths(rows):
     return [(r["model"], r["left"], r["kls"]) for r in rows]
 
 
-def drawn_table():
-    "All candidates of MobileNetEdgeTPU 1.0, with random worths."
+def drawn_table(places=range(22)):
+    "All candidates of MobileNetEdgeTPU 1.0 in some places, with random worths."
     from edgetpu_repro.search.frontier import table_of
     from edgetpu_repro.search.places import candidates_at, places_of
     spec, rng = get_spec("mobilenet_edgetpu"), np.random.default_rng(0)
     return table_of(spec, [dict(place=p.number, candidate=name, kl=rng.uniform())
-                           for p in places_of(spec) for name in candidates_at(p)])
+                           for p in places_of(spec) if p.number in places
+                           for name in candidates_at(p)])
 
 
 @pytest.mark.quick
@@ -227,12 +229,30 @@ def test_drawn_networks_are_near_a_latency_and_go_from_good_to_bad():
     entries = entries_of(table, NetworksPlan(targets=(1.0, 0.8)))
     assert all(names_of(table, dna_of(table, e.candidates)) == e.candidates for e in entries)
     finals = [(e.candidates, e.target_ms, e.seed) for e in entries if e.target_ms]
-    assert len(set(finals)) == len(finals) # the best that was drawn is the best that was found
-    assert len({e.name for e in entries}) == len(entries) == 16 + 8 + 2 * (3 + 2)
+    assert len(set(finals)) == len(finals) # what was found in two ways is one network
+    assert len({e.name for e in entries}) == len(entries) == 16 + 8 + 2 * (4 + 3)
     with pytest.raises(UsageError, match="was not tried at place 0"):
         dna_of(table, ("gc7_k3_e1", *entries[0].candidates[1:]))
     with pytest.raises(UsageError, match="0 different networks"):
         drawn_networks(table, 2, near_ms=0.01)
+
+
+@pytest.mark.quick
+def test_chance_takes_every_network_of_a_latency_alike():
+    "Against all networks of three places that are near one, counted."
+    from edgetpu_repro.search.assemble import even_networks
+    from edgetpu_repro.search.frontier import frontier
+    table = drawn_table(places=(3, 6, 18))
+    every = list(product(*frontier(table).kept))
+    near = [dna for dna in every if abs(table.ms_of(dna) / 0.85 - 1) < 0.02]
+    drawn = even_networks(table, 100 * len(near), 0.85)
+    counts = Counter(drawn)
+    assert 20 < len(near) < len(every) / 2
+    assert sum(dna not in near for dna in counts) <= 2 # microseconds are rounded
+    assert all(60 < counts[dna] < 140 for dna in near)
+    assert even_networks(table, 100 * len(near), 0.85) == drawn
+    with pytest.raises(UsageError, match="no network is within 2 % of 0.010 ms"):
+        even_networks(table, 2, 0.01)
 
 
 @pytest.mark.quick
@@ -274,7 +294,10 @@ def test_networks_are_put_together_by_several(lab, cli, studied, tmp_path):
     assert len(last["right"]) == len(last["right_int8"]) == 4 # the others taught or judged
     assert (whole / f"networks/{last['model']}.tflite").is_file()
     other_plan = (*asked, others, "--drawn", 3)
-    one_line(cli(*other_plan, "--study", whole), "holds another study of networks")
+    one_line(cli(*other_plan, "--tune", 2, "--study", whole), "holds another study of networks")
+    more = json.loads(cli(*other_plan, "--study", whole, "--json").stdout)
+    assert more["done"] == 1 and more["rows"][:-1] == done["rows"]
+    assert more["rows"][-1]["model"] == "drawn_02_s0"
     for i in range(4): (others / f"new{i}.png").unlink()
     one_line(cli(*other_plan, "--study", parts), "taught or judged")
     one_line(cli(*asked, lab / "pictures", "--study", parts), "has no labels")

@@ -312,7 +312,6 @@ class MatrixSettings:
 # %% ../../nbs/search/09_distil.ipynb #d018b
 class ListedSpace(Space):
     "A list of what there is to do: its proposals are in order."
-    def tell(self, dna, values): "Nothing is learnt."
 
 
 class JobSpace(ListedSpace):
@@ -443,6 +442,8 @@ def keep_weights(path, model):
 class ListedWorker(Worker):
     "Somebody who works on a `ListedStudy`: its list proposes."
     def make_controller(self): return self.study.space
+
+    def listen(self): "What others finished changes no list."
 
 
 class Distiller(ListedWorker):

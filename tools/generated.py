@@ -82,6 +82,8 @@ CLAIMS = { # table of claims: the command whose records decide them; where it is
     "published/tables/published_claims.csv": "make reproduce PROFILE=published",
     "distil/tables/distil_claims.csv":
         "edgetpu-repro reproduce --profile distil --step distil",
+    "distil/tables/distil_teachers_claims.csv":
+        "edgetpu-repro reproduce --profile distil --step distil_teachers",
 }
 BEFORE = { # what says it of evidence: the command whose records it reads besides
     "real pictures": "make reproduce PROFILE=published",
@@ -100,13 +102,14 @@ MINUTES = { # of two cores
     "make reproduce PROFILE=cifar10": "90",
     "make reproduce PROFILE=families": "180",
     "edgetpu-repro reproduce --step slices": "1",
-    "edgetpu-repro reproduce --profile distil --step distil": "210",
+    "edgetpu-repro reproduce --profile distil --step distil": "250",
+    "edgetpu-repro reproduce --profile distil --step distil_teachers": "50",
     "make search": "60",
     "edgetpu-repro reproduce --profile joint --step search_ablation": "30",
 }
 OTHER_COSTS = { # of what is not `make reproduce`
     "edgetpu-repro reproduce --profile distil --step distil":
-        "650 candidates of 18 seconds of a busy core (median), 32 networks of 3 minutes, 4 GB, "
+        "650 candidates of 18 seconds of a busy core (median), 46 networks of 4 minutes, 4 GB, "
         "a released file and pictures",
     "make search": "about an hour on two cores, 6 GB of memory, no network",
     "make test-cluster": "about 25 minutes on two cores that were busy, Slurm's packages and root",

@@ -1,5 +1,6 @@
 "Places of a trained network: candidates that learn to stand in them, the exact frontier, networks."
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -200,6 +201,9 @@ def test_from_the_matrix_to_a_tuned_network(lab, cli, studied, tmp_path):
     asked = ("--study", study, "--target_ms", 3, "--outside")
     done = cli("search", "frontier", *asked, "--output", found, "--table", table)
     assert done.returncode == 0 and "predicted KL" in done.stdout, done
+    modelled = re.search(r"modelled ([0-9.]+) ms \(([0-9.]+) to ([0-9.]+)\)", done.stdout)
+    ms, low, high = map(float, modelled.groups())
+    assert low < ms < high
     assert len(read_spec(found).blocks) == 4
     asked = (found, "--teacher", lab / "small.tflite", "--model", lab / "small.json")
     keras = tmp_path / "found.keras"

@@ -280,9 +280,15 @@ def _best_rows(known, targets, outside:bool) -> tuple: # (rows, the first spec o
             dna = found.at(target)
             spec = dna and known.space.decode(dna).spec
             specs.append(spec)
-            worth = dict(model=spec.name, ms=known.ms_of(dna), kl=known.kl_of(dna)) if dna else {}
+            worth = dict(model=spec.name, **_worth(known, dna)) if dna else {}
             rows.append(dict(frontier=name, target_ms=target, **worth))
     return rows, specs[0] if specs else None
+
+
+def _worth(known, dna) -> dict: # ms, low, high, kl
+    "What is modelled and predicted of a network."
+    low, high = known.interval_of(dna)
+    return dict(ms=known.ms_of(dna), low=low, high=high, kl=known.kl_of(dna))
 
 
 def _networks(study) -> list: # of dicts
@@ -309,7 +315,8 @@ def _best_line(row) -> str:
     "A row for people."
     head = f"{row['frontier']:22} {row['target_ms']:.3f} ms: "
     if "kl" not in row: return f"{head}nothing is as fast"
-    return f"{head}predicted KL {row['kl']:.4f}, modelled {row['ms']:.3f} ms, {row['model']}"
+    modelled = f"modelled {row['ms']:.3f} ms ({row['low']:.3f} to {row['high']:.3f})"
+    return f"{head}predicted KL {row['kl']:.4f}, {modelled}, {row['model']}"
 
 # %% ../../nbs/cli/05_search.ipynb #dx11
 SHARES = "Latency of finalists, in the teacher's; may be given several times; 1 if not given."

@@ -44,6 +44,11 @@ class Table:
         "Modelled time of a network."
         return self.fixed_ms + sum(ms[i] for ms, i in zip(self.ms, dna))
 
+    def interval_of(self, dna) -> tuple: # (low, high)
+        "95 % of what a measurement of a network's time would give, in ms."
+        found = predict(spec_operators(self.space.decode(dna).spec))
+        return found["low"], found["high"]
+
     def kl_of(self, dna) -> float:
         "Its predicted divergence."
         return sum(kl[i] for kl, i in zip(self.space.kls, dna))

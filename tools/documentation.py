@@ -92,6 +92,9 @@ INTERACTIVE = { # table: columns that name a point, titles of the axes, (legend,
     "quantizers": (["way"], "times as fast as float", "keeps of the float accuracy, mean (%)", [
         ("measured", "measured times as fast as float",
          "measured keeps of the float accuracy, mean (%)")]),
+    "quantize_aware": (["model", "metric"], "int8 of a float epoch (%)", "int8 (%)", [
+        (legend, "measured float epoch int8 (%)", f"measured {way} int8 (%)")
+        for way, legend in (("aware epoch", "aware epoch"), ("start", "before"))]),
     "search": (["finalist"], "latency (ms)", "proxy, new seeds (%)", [
         ("modelled", "modelled latency (ms)", f"measured proxy {metric}, new seeds (%)")
         for metric in ("top-1", "mIoU")]),
@@ -104,6 +107,10 @@ INTERACTIVE = { # table: columns that name a point, titles of the axes, (legend,
     "distil": (["place", "output"], "depthwise: variance left (%)", "others: variance left (%)", [
         (legend, "measured depthwise left (%)", f"measured {kind} left (%)")
         for kind, legend in (("gc64", "groups of 64"), ("full", "full"))]),
+    "distil_teachers": (["teacher", "output", "trained"], "full: divergence over depthwise",
+                        "divergence over depthwise", [
+        (legend, "measured divergence, full", f"measured divergence, {kind}")
+        for kind, legend in (("gc32", "groups of 32"), ("gc64", "groups of 64"))]),
     "distil_finalists": (["network"], "latency (ms), modelled", "top-1 (%)", [
         (legend, "modelled latency (ms)", f"measured {column}")
         for column, legend in (("top-1 (%)", "float"), ("int8 top-1 (%)", "int8"))]),

@@ -221,7 +221,8 @@ def test_from_the_matrix_to_a_tuned_network(lab, cli, studied, tmp_path):
 def test_drawn_networks_are_near_a_latency_and_go_from_good_to_bad():
     from edgetpu_repro.search.assemble import drawn_networks
     from edgetpu_repro.search.frontier import frontier
-    from edgetpu_repro.search.networks import NetworksPlan, dna_of, entries_of, names_of
+    from edgetpu_repro.search.networks import (
+        CHANCE, NetworksPlan, NetworksSettings, dna_of, entries_of, names_of)
     table = drawn_table()
     near = drawn_networks(table, 8, near_ms=0.8)
     assert all(abs(table.ms_of(dna) / 0.8 - 1) <= 0.02 for dna in near) and len(set(near)) == 8
@@ -235,6 +236,10 @@ def test_drawn_networks_are_near_a_latency_and_go_from_good_to_bad():
     finals = [(e.candidates, e.target_ms, e.seed) for e in entries if e.target_ms]
     assert len(set(finals)) == len(finals) # what was found in two ways is one network
     assert len({e.name for e in entries}) == len(entries) == 16 + 8 + 2 * (4 + 3)
+    made = NetworksSettings("", 1, "", entries_of(table, NetworksPlan(best_of=0)))
+    assert {e.group for e in made.added(entries).entries} >= {CHANCE} # added later
+    others = entries_of(drawn_table(range(1, 22)), NetworksPlan(drawn=17))
+    assert made.added(others).entries == (*made.entries, others[16]) # no rivals by another table
     with pytest.raises(UsageError, match="was not tried at place 0"):
         dna_of(table, ("gc7_k3_e1", *entries[0].candidates[1:]))
     with pytest.raises(UsageError, match="0 different networks"):

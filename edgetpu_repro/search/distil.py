@@ -6,8 +6,8 @@
 __all__ = ['MOST_FOR_STATISTICS', 'SMALL', 'SETTLING', 'FIRST', 'KINDS_OF_JOBS', 'Target', 'target_of', 'student',
            'small_teacher', 'drawn_pictures', 'Lesson', 'crops', 'squared_error', 'learn', 'distilled', 'unexplained',
            'divergence', 'detections_divergence', 'agreement', 'in_batches', 'judged', 'rest_of', 'Job', 'jobs_of',
-           'MatrixSettings', 'ListedSpace', 'JobSpace', 'ListedStudy', 'Matrix', 'open_listed', 'open_matrix',
-           'Distillation', 'weights_file', 'keep_weights', 'ListedWorker', 'Distiller', 'start_matrix']
+           'MatrixSettings', 'JobSpace', 'ListedStudy', 'Matrix', 'open_listed', 'open_matrix', 'Distillation',
+           'weights_file', 'keep_weights', 'ListedWorker', 'Distiller', 'start_matrix']
 
 # %% ../../nbs/search/09_distil.ipynb #d003
 from dataclasses import asdict, dataclass, replace
@@ -310,12 +310,8 @@ class MatrixSettings:
     def trials(self) -> int: return len(self.jobs)
 
 # %% ../../nbs/search/09_distil.ipynb #d018b
-class ListedSpace(Space):
-    "A list of what there is to do: its proposals are in order."
-
-
-class JobSpace(ListedSpace):
-    "A job as three decisions."
+class JobSpace(Space):
+    "A job as three decisions; its proposals are the list in order."
     name, task = "places", "classification"
 
     def __init__(self, jobs:list):
@@ -338,7 +334,7 @@ class JobSpace(ListedSpace):
 # %% ../../nbs/search/09_distil.ipynb #d018c
 @dataclass
 class ListedStudy(Study):
-    "A study of a `ListedSpace`."
+    "A study of a list of what there is to do."
     def rows(self) -> list: # of dicts, a finished trial each
         "What is known so far."
         return [t.user_attrs["evaluation"] for t in self.finished()]

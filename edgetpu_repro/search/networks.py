@@ -26,10 +26,10 @@ from .assemble import (
     assemble, check_teacher, compared, compared_by_picture, drawn_networks, even_networks,
     known_table, rank_correlation, settle, tune)
 from .distil import (
-    ListedSpace, ListedStudy, ListedWorker, Matrix, in_batches, open_listed)
+    ListedStudy, ListedWorker, Matrix, in_batches, open_listed)
 from .frontier import Table, frontier
 from .places import Features, Teacher, as_input, read_batch
-from .spaces import Decision
+from .spaces import Decision, Space
 
 # %% ../../nbs/search/13_networks.ipynb #n005
 @dataclass(frozen=True)
@@ -127,9 +127,14 @@ class NetworksSettings:
     def trials(self) -> int: return len(self.entries)
 
     def added(self, entries): # `NetworksSettings`
-        "With networks that a later plan asks for; those of a name that is there stay as they are."
-        known = {e.name for e in self.entries}
-        new = [e for e in entries if e.name not in known]
+        """With networks that a later plan asks for; those of a name that is there stay as they are.
+
+        Where one of a latency would be another one now, its finalists get no rivals: the
+        candidates that are known have changed meanwhile.
+        """
+        known = {e.name: e for e in self.entries}
+        changed = {e.target_ms for e in entries if e.target_ms and known.get(e.name, e) != e}
+        new = [e for e in entries if e.name not in known and e.target_ms not in changed]
         return replace(self, entries=(*self.entries, *new))
 
     @classmethod
@@ -140,7 +145,7 @@ class NetworksSettings:
         return cls(found["matrix"], found["passes"], found["pictures"], entries)
 
 # %% ../../nbs/search/13_networks.ipynb #n26
-class Entries(ListedSpace):
+class Entries(Space):
     "A network as one decision."
     name, task = "networks", "classification"
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHADES', 'KIND_WORDS', 'MARKS', 'kind_colors', 'draw_matrix', 'draw_worths', 'name_kinds', 'draw_ratios',
-           'answers_of', 'finalists_compared']
+           'answers_of', 'finalists_compared', 'ratio_compared']
 
 # %% ../../nbs/show/23_distilled.ipynb #v002
 import matplotlib.pyplot as plt, numpy as np
@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from .claims import Comparison, Unjudged
 from .figures import operator_colors, pale
+from ..train.repeats import Spread
 
 # %% ../../nbs/show/23_distilled.ipynb #v004
 SHADES = {"gc32": 0.6, "gc64": 0.0, "gc128": 0.35} # how pale
@@ -115,3 +116,13 @@ def finalists_compared(
     bound = dict(at_most=0, unit="nats") if kls else dict(at_least=0, unit="points")
     what = "divergence" if kls else "top-1"
     return Comparison(what, gaps.mean() - reach, gaps.mean() + reach, **bound)
+
+# %% ../../nbs/show/23_distilled.ipynb #v014
+def ratio_compared(
+    logs, # Of ratios: one a place, candidate or seed
+    what:str, # They are of, in words
+    lacks:str, # Said of fewer than two
+): # `Comparison` with 1, or `Unjudged`
+    "The geometric mean of ratios, 95 % by Student's t."
+    if len(logs) < 2: return Unjudged(lacks)
+    return Comparison(what, *np.exp(Spread(tuple(logs)).interval), at_most=1)
